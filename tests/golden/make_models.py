@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+"""Golden values of whole models, from Transformers and PEFT.
+
+    python tests/golden/make_models.py            writes tests/golden/models/<name>/
+
+For each tiny random Llama configuration below:
+    config.json, model.safetensors     the base model (weights stored as bf16, computed as f32)
+    adapter/                           a LoRA adapter as PEFT saves it, B random so that A's gradient is not 0
+    golden.json                        rows (token ids and labels), losses, the training recipe, its losses,
+                                       learning rates and gradient norms
+    golden.safetensors                 logits of the base and of the adapted model at the last token of each row,
+                                       "gradient.<name>" of every LoRA tensor for the first window,
+                                       "after.<name>": the same tensors after the recipe's 20 AdamW steps
+One model also gets a tokenizer with a chat template (byte-level BPE, 300 tokens).
+Versions used for the committed files: torch 2.15.0, transformers 5.24.0, peft 0.21.2, tokenizers 0.23.
+Each row is run by itself (no padding), a window's loss is the sum over its labelled tokens divided by their number.
+"""
+import json
+import os
+import pathlib
+import shutil
+import sys
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM, get_scheduler
+
+HERE = pathlib.Path(__file__).resolve().parent
+VOCABULARY = 300
+
+MODELS = {
+    "tied-gqa": dict(
+        config=dict(hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+                    num_key_value_heads=2, tie_word_embeddings=True, rope_theta=10000.0),
+        lora=dict(r=4, lora_alpha=8), schedule="cosine", warmup=2, max_grad_norm=2.2),
+    "untied-llama3-rope": dict(
+        config=dict(hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=4,
+                    num_key_value_heads=1, head_dim=16, tie_word_embeddings=False, rope_theta=500000.0,
+                    rope_scaling=dict(rope_type="llama3", factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                                      original_max_position_embeddings=16)),
+        lora=dict(r=3, lora_alpha=6, use_rslora=True), schedule="linear", warmup=0, max_grad_norm=2.6),
+    "bias-linear-rope": dict(
+        config=dict(hidden_size=32, intermediate_size=56, num_hidden_layers=2, num_attention_heads=2,
+                    num_key_value_heads=2, tie_word_embeddings=True, attention_bias=True, mlp_bias=True,
+                    rope_theta=10000.0, rope_scaling=dict(rope_type="linear", factor=2.0)),
+        lora=dict(r=2, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"]),
+        schedule="polynomial", warmup=3, max_grad_norm=1.0),
+}
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+RECIPE = dict(steps=20, accumulation=2, learning_rate=2e-3, weight_decay=0.01,
+              adam_beta1=0.9, adam_beta2=0.999, adam_epsilon=1e-8)
+LENGTHS = [11, 7, 19, 5, 13, 2, 23, 9]
+# Micro-batches of the 20 steps: two a window, of one to three rows, so that counts and lengths vary.
+WINDOWS = [[[step % 8, (step * 3 + 1) % 8], [(step * 5 + 2) % 8] + ([(step + 4) % 8] if step % 2 else [])]
+           for step in range(RECIPE["steps"])]
+
+
+def rows(generator):
+    made = []
+    for length in LENGTHS:
+        tokens = torch.randint(0, VOCABULARY, (length,), generator=generator).tolist()
+        prompt = max(1, length // 3)
+        made.append(dict(tokens=tokens, labels=[-100] * prompt + tokens[prompt:]))
+    return made
+
+
+def sums(model, row):
+    """Sum of the cross-entropy over the row's labelled tokens, and their number."""
+    tokens, labels = torch.tensor([row["tokens"]]), torch.tensor([row["labels"]])
+    logits = model(tokens).logits[0, :-1].float()
+    loss = torch.nn.functional.cross_entropy(logits, labels[0, 1:], ignore_index=-100, reduction="sum")
+    return loss, int((labels[0, 1:] != -100).sum())
+
+
+def window_loss(model, data, window):
+    parts = [sums(model, data[index]) for batch in window for index in batch]
+    return sum(part[0] for part in parts) / sum(part[1] for part in parts)
+
+
+def saved_name(name):
+    return name.replace(".default", "")
+
+
+def make(name, recipe):
+    folder = HERE / "models" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(17)
+    torch.manual_seed(17)
+    config = LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=128, rms_norm_eps=1e-5, bos_token_id=1,
+                         eos_token_id=2, pad_token_id=None, attn_implementation="eager", **recipe["config"])
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for key, weight in model.named_parameters():
+            scale = 0.3 if "norm" in key else 0.12
+            values = torch.randn(weight.shape, generator=generator) * scale + (1.0 if "norm" in key else 0.0)
+            weight.copy_(values.to(torch.bfloat16).float())
+    model.to(torch.bfloat16).save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    model.eval()
+    data = rows(generator)
+    tensors, golden = {}, dict(rows=data, base_loss=[], windows=WINDOWS,
+                           recipe={**RECIPE, "lr_scheduler_type": recipe["schedule"],
+                                   "warmup_steps": recipe["warmup"], "max_grad_norm": recipe["max_grad_norm"]})
+    with torch.no_grad():
+        for index, row in enumerate(data):
+            loss, count = sums(model, row)
+            golden["base_loss"].append(dict(sum=loss.item(), count=count))
+        tensors["logits.base"] = torch.stack([model(torch.tensor([row["tokens"]])).logits[0, -1] for row in data])
+
+    lora = LoraConfig(task_type="CAUSAL_LM", lora_dropout=0.0, bias="none",
+                      **{"target_modules": LINEAR, **recipe["lora"]})
+    model = get_peft_model(model, lora)
+    trained = {key: value for key, value in model.named_parameters() if value.requires_grad}
+    with torch.no_grad():
+        for key, value in trained.items():
+            value.copy_(torch.randn(value.shape, generator=generator) * (0.05 if "lora_B" in key else 0.1))
+    model.peft_config["default"].base_model_name_or_path = name
+    model.save_pretrained(folder / "adapter")
+    (folder / "adapter" / "README.md").unlink(missing_ok=True)
+    model.eval()
+    with torch.no_grad():
+        golden["adapter_loss"] = []
+        for row in data:
+            loss, count = sums(model, row)
+            golden["adapter_loss"].append(dict(sum=loss.item(), count=count))
+        tensors["logits.adapter"] = torch.stack(
+            [model(torch.tensor([row["tokens"]])).logits[0, -1] for row in data])
+
+    loss = window_loss(model, data, WINDOWS[0])
+    loss.backward()
+    golden["window_loss"] = loss.item()
+    for key, value in trained.items():
+        tensors["gradient." + saved_name(key)] = value.grad.clone()
+        value.grad = None
+
+    optimizer = torch.optim.AdamW(trained.values(), lr=RECIPE["learning_rate"], eps=RECIPE["adam_epsilon"],
+                                  betas=(RECIPE["adam_beta1"], RECIPE["adam_beta2"]),
+                                  weight_decay=RECIPE["weight_decay"])
+    schedule = get_scheduler(recipe["schedule"], optimizer, recipe["warmup"], RECIPE["steps"])
+    golden["training"] = []
+    for window in WINDOWS:
+        loss = window_loss(model, data, window)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(trained.values(), recipe["max_grad_norm"])
+        golden["training"].append(dict(loss=loss.item(), gradient_norm=norm.item(),
+                                       learning_rate=optimizer.param_groups[0]["lr"]))
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    for key, value in trained.items():
+        tensors["after." + saved_name(key)] = value.detach().clone()
+    with open(folder / "golden.json", "w") as file:
+        json.dump(golden, file, separators=(",", ":"))
+        file.write("\n")
+    save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "golden.safetensors")
+    check = load_file(folder / "adapter" / "adapter_model.safetensors")
+    assert {saved_name(key) for key in trained} == set(check), "PEFT's names changed"
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    print(name, "loss %.6f" % golden["window_loss"], "norms",
+          " ".join("%.3f" % step["gradient_norm"] for step in golden["training"]))
+
+
+def make_tokenizer(folder):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate(specials + alphabet)}
+    merges = []
+    for pair in ["Ġ t", "h e", "i n", "o n", "Ġ a", "r e", "e r", "Ġt he", "Ġ i", "a n", "s t", "Ġ s", "o r", "e n",
+                 "Ġ w", "Ġ c", "a t", "i s", "o u", "Ġ o", "in g", "Ġ b", "Ġ f", "l l", "Ġ m", "Ġ p", "a l", "i t",
+                 "an d", "Ġ d", "e s", "Ġ h", "u s", "a s", "i c", "Ġ l", "c t", "Ġ n", "r o", "Ġ re", "Ġ g"]:
+        left, right = pair.split(" ")
+        merges.append((left, right))
+        vocabulary[left + right] = len(vocabulary)
+    assert len(vocabulary) == VOCABULARY, len(vocabulary)
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer.add_special_tokens(specials)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    template = ("{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + "
+                "'<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
+                "{% endif %}")
+    with open(folder / "tokenizer_config.json", "w") as file:
+        json.dump(dict(tokenizer_class="PreTrainedTokenizerFast", bos_token="<|im_start|>", eos_token="<|im_end|>",
+                       unk_token="<|endoftext|>", chat_template=template, model_max_length=128), file, indent=1)
+        file.write("\n")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for name, recipe in MODELS.items():
+        make(name, recipe)
+    make_tokenizer(HERE / "models" / "tied-gqa")
+    size = sum(path.stat().st_size for path in (HERE / "models").rglob("*") if path.is_file())
+    print("bytes", size)
+    sys.exit(size > 1_500_000)
