@@ -1,0 +1,57 @@
+/* Child processes: given descriptors at fixed numbers and nothing else inherited, in a group of their own,
+ * ended with their parent. */
+#ifndef MF_COMMON_PROCESS_H
+#define MF_COMMON_PROCESS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/error.h"
+
+/* `parent`, a descriptor of this process, appears in the child as number `child`. */
+struct mf_process_descriptor {
+    int parent, child;
+};
+
+struct mf_process_options {
+    const char *const *argv;        /* ends with NULL; argv[0] is a path (no PATH search) */
+    const char *const *environment; /* ends with NULL, "NAME=value"; exactly this; NULL: empty */
+    const char *directory;          /* working directory; NULL: this process's */
+    const struct mf_process_descriptor *descriptors;
+    size_t descriptor_count; /* <= MF_PROCESS_DESCRIPTORS */
+    int death_signal; /* sent to the child when the *thread* that spawned it ends (PR_SET_PDEATHSIG), so spawn
+                         from a thread that lives as long as the process; 0: none */
+};
+
+enum { MF_PROCESS_DESCRIPTORS = 16 };
+
+struct mf_process {
+    pid_t pid; /* also the process group; 0 after it was reaped */
+};
+
+/* Starts it with default signal dispositions and an empty signal mask. 0 is /dev/null unless mapped; 1 and 2
+ * are this process's unless mapped; every other descriptor is closed. MF_ERROR_IO when it cannot be started,
+ * with the reason (a missing program too). Any thread. */
+enum mf_status mf_process_spawn(const struct mf_process_options *options, struct mf_process *process,
+                                struct mf_error *error);
+
+struct mf_process_exit {
+    bool finished;
+    int code;   /* exit code, when signal is 0 */
+    int signal; /* that ended it, or 0 */
+};
+
+/* Waits up to timeout_ms (0: only looks, < 0: no bound) and reaps. exit->finished is false when it still
+ * runs. One thread at a time for a process. */
+enum mf_status mf_process_wait(struct mf_process *process, int64_t timeout_ms, struct mf_process_exit *exit,
+                               struct mf_error *error);
+
+/* Sends `signal` to the whole group; nothing when it was reaped already. */
+void mf_process_kill_group(const struct mf_process *process, int signal);
+
+/* "exit code 3", "killed by signal 9 (Killed)", "still running"; returns `text`. */
+char *mf_process_exit_text(const struct mf_process_exit *exit, char *text, size_t bytes);
+
+#endif
