@@ -170,24 +170,25 @@ static void dirty_and_long_texts_are_made_fit(void **state) {
 static void commands_travel(void **state) {
     struct pipes *pipes = *state;
     struct mf_error error;
-    struct mf_command got;
+    struct mf_trainer_command got;
     size_t length;
-    for (int i = 0; i < MF_COMMAND_COUNT; i++) {
-        struct mf_command sent = {(enum mf_command_type)i, i + 1};
+    for (int i = 0; i < MF_TRAINER_COUNT; i++) {
+        struct mf_trainer_command sent = {(enum mf_trainer_command_type)i, i + 1};
         assert_int_equal(mf_protocol_send_command(&pipes->writer, &sent, &error), MF_OK);
     }
     assert_int_equal(mf_protocol_reader_fill(&pipes->reader, &error), MF_READ_DATA);
-    for (int i = 0; i < MF_COMMAND_COUNT; i++) {
+    for (int i = 0; i < MF_TRAINER_COUNT; i++) {
         const char *line = mf_protocol_reader_next(&pipes->reader, &length);
         assert_non_null(line);
-        assert_int_equal(mf_command_decode(line, length, &got, &error), MF_OK);
+        assert_int_equal(mf_trainer_command_decode(line, length, &got, &error), MF_OK);
         assert_int_equal(got.type, i);
         assert_int_equal(got.number, i + 1);
     }
     const char *bad[] = {"{\"type\":\"explode\",\"number\":1}", "{\"type\":\"ping\"}",
                          "{\"type\":\"ping\",\"number\":0}", "[]", "ping"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        assert_int_equal(mf_command_decode(bad[i], strlen(bad[i]), &got, &error), MF_ERROR_PROVIDER_PROTOCOL);
+        assert_int_equal(mf_trainer_command_decode(bad[i], strlen(bad[i]), &got, &error),
+                         MF_ERROR_PROVIDER_PROTOCOL);
 }
 
 static void bad_lines_are_refused_by_name(void **state) {

@@ -27,7 +27,7 @@ static const char *const event_names[MF_EVENT_TYPE_COUNT] = {
     [MF_EVENT_ERROR] = "error",
 };
 static const char *const phase_names[MF_PHASE_COUNT] = {"load", "plan", "train", "evaluate", "save"};
-static const char *const command_names[MF_COMMAND_COUNT] = {"checkpoint", "pause", "cancel", "ping"};
+static const char *const command_names[MF_TRAINER_COUNT] = {"checkpoint", "pause", "cancel", "ping"};
 
 enum field_kind { COUNT, NUMBER, TEXT, PHASE, DEVICES };
 
@@ -92,8 +92,8 @@ const char *mf_phase_name(enum mf_phase phase) {
     return (unsigned)phase < MF_PHASE_COUNT ? phase_names[phase] : "";
 }
 
-const char *mf_command_name(enum mf_command_type type) {
-    return (unsigned)type < MF_COMMAND_COUNT ? command_names[type] : "";
+const char *mf_trainer_command_name(enum mf_trainer_command_type type) {
+    return (unsigned)type < MF_TRAINER_COUNT ? command_names[type] : "";
 }
 
 bool mf_event_is_terminal(enum mf_event_type type) {
@@ -242,10 +242,10 @@ enum mf_status mf_protocol_send_event(struct mf_protocol_writer *writer, const s
     return send_object(writer, object, error);
 }
 
-enum mf_status mf_protocol_send_command(struct mf_protocol_writer *writer, const struct mf_command *command,
-                                        struct mf_error *error) {
+enum mf_status mf_protocol_send_command(struct mf_protocol_writer *writer,
+                                        const struct mf_trainer_command *command, struct mf_error *error) {
     return send_object(writer,
-                       json_pack("{s:s, s:I}", "type", mf_command_name(command->type), "number",
+                       json_pack("{s:s, s:I}", "type", mf_trainer_command_name(command->type), "number",
                                  (json_int_t)command->number),
                        error);
 }
@@ -412,15 +412,15 @@ void mf_event_destroy(struct mf_event *event) {
     event->storage = NULL;
 }
 
-enum mf_status mf_command_decode(const char *line, size_t length, struct mf_command *command,
-                                 struct mf_error *error) {
+enum mf_status mf_trainer_command_decode(const char *line, size_t length, struct mf_trainer_command *command,
+                                         struct mf_error *error) {
     json_t *object;
     const char *type;
     enum mf_status status = parse_object(line, length, &object, &type, error);
     if (status)
         return status;
     int found = -1;
-    for (int i = 0; i < MF_COMMAND_COUNT; i++)
+    for (int i = 0; i < MF_TRAINER_COUNT; i++)
         if (!strcmp(type, command_names[i]))
             found = i;
     const json_t *number = json_object_get(object, "number");
@@ -429,7 +429,8 @@ enum mf_status mf_command_decode(const char *line, size_t length, struct mf_comm
     else if (!json_is_integer(number) || json_integer_value(number) < 1)
         status = bad_line(error, type, "number", "is not a whole number from 1");
     else
-        *command = (struct mf_command){(enum mf_command_type)found, json_integer_value(number)};
+        *command =
+            (struct mf_trainer_command){(enum mf_trainer_command_type)found, json_integer_value(number)};
     json_decref(object);
     return status;
 }

@@ -131,23 +131,23 @@ struct mf_event {
     json_t *storage; /* of a read event: holds its strings; NULL when writing */
 };
 
-enum mf_command_type {
-    MF_COMMAND_CHECKPOINT,
-    MF_COMMAND_PAUSE,
-    MF_COMMAND_CANCEL,
-    MF_COMMAND_PING,
-    MF_COMMAND_COUNT
+enum mf_trainer_command_type {
+    MF_TRAINER_CHECKPOINT,
+    MF_TRAINER_PAUSE,
+    MF_TRAINER_CANCEL,
+    MF_TRAINER_PING,
+    MF_TRAINER_COUNT
 };
 
-struct mf_command {
-    enum mf_command_type type;
+struct mf_trainer_command {
+    enum mf_trainer_command_type type;
     int64_t number; /* from 1, grows */
 };
 
 const char *mf_event_type_name(enum mf_event_type type); /* "step"; "unknown" for MF_EVENT_UNKNOWN */
 const char *mf_phase_name(enum mf_phase phase);          /* "load" */
-const char *mf_command_name(enum mf_command_type type);  /* "cancel" */
-bool mf_event_is_terminal(enum mf_event_type type);      /* done, paused, cancelled, error */
+const char *mf_trainer_command_name(enum mf_trainer_command_type type); /* "cancel" */
+bool mf_event_is_terminal(enum mf_event_type type);                     /* done, paused, cancelled, error */
 
 /* Whether this process was started by a worker: descriptors 3 and 4 are pipes or sockets of the right
  * direction. Otherwise the trainer runs standalone. */
@@ -174,8 +174,8 @@ void mf_protocol_writer_destroy(struct mf_protocol_writer *writer); /* leaves th
 enum mf_status mf_protocol_send_event(struct mf_protocol_writer *writer, const struct mf_event *event,
                                       struct mf_error *error);
 
-enum mf_status mf_protocol_send_command(struct mf_protocol_writer *writer, const struct mf_command *command,
-                                        struct mf_error *error);
+enum mf_status mf_protocol_send_command(struct mf_protocol_writer *writer,
+                                        const struct mf_trainer_command *command, struct mf_error *error);
 
 /* ---- reading ---------------------------------------------------------------------------------------- */
 
@@ -210,7 +210,7 @@ enum mf_status mf_event_decode(const char *line, size_t length, struct mf_event 
                                struct mf_error *error);
 void mf_event_destroy(struct mf_event *event);
 
-enum mf_status mf_command_decode(const char *line, size_t length, struct mf_command *command,
-                                 struct mf_error *error);
+enum mf_status mf_trainer_command_decode(const char *line, size_t length, struct mf_trainer_command *command,
+                                         struct mf_error *error);
 
 #endif
