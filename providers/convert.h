@@ -1,0 +1,27 @@
+/* GGUF file -> Hugging Face model folder: config.json, model.safetensors, tokenizer.json,
+ * tokenizer_config.json. What `modelforge-trainer convert` does. */
+#ifndef MF_PROVIDERS_CONVERT_H
+#define MF_PROVIDERS_CONVERT_H
+
+#include "common/error.h"
+#include "kernels/tensor.h"
+
+#include <stdint.h>
+
+struct mf_convert_options {
+    const char *gguf_path;
+    const char *output_folder; /* made if missing; existing files of a model in it are replaced */
+    enum mf_dtype dtype; /* MF_F32 keeps dequantised values exactly; MF_BF16 rounds them to nearest even */
+};
+
+struct mf_convert_result {
+    int64_t parameters, tensors;
+    int32_t layers, vocabulary;
+};
+
+/* Only architecture `llama` with a `gpt2` vocabulary and the pre-tokenizer `smollm` for now; the others are
+ * refused by name (MF_ERROR_MODEL_CONFIG). config.json is written last, so a folder with one is complete. */
+enum mf_status mf_convert_gguf(const struct mf_convert_options *options, struct mf_convert_result *result,
+                               struct mf_error *error);
+
+#endif
