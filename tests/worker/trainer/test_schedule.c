@@ -1,10 +1,10 @@
 /* Learning-rate schedules against values printed by Transformers 5.24's get_scheduler(). */
 #include "worker/trainer/schedule.h"
 
-#include <math.h>
-#include <stdarg.h>
-#include <setjmp.h>
 #include <cmocka.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
 #include <string.h>
 
 static const struct {
@@ -12,22 +12,33 @@ static const struct {
     int64_t warmup;
     double rate[12];
 } golden[] = {
-    {"cosine", 3, {0.0, 6.666666666666667e-05, 0.00013333333333333334, 0.0002, 0.0001900968867902419,
-                   0.00016234898018587337, 0.00012225209339563145, 7.774790660436858e-05, 3.7651019814126654e-05,
-                   9.903113209758096e-06, 0.0, 9.903113209758086e-06}},
-    {"linear", 3, {0.0, 6.666666666666667e-05, 0.00013333333333333334, 0.0002, 0.00017142857142857143,
-                   0.00014285714285714287, 0.00011428571428571428, 8.571428571428571e-05, 5.714285714285714e-05,
-                   2.857142857142857e-05, 0.0, 0.0}},
-    {"constant", 3, {0.0002, 0.0002, 0.0002, 0.0002, 0.0002, 0.0002, 0.0002, 0.0002, 0.0002, 0.0002, 0.0002, 0.0002}},
-    {"polynomial", 3, {0.0, 6.666666666666667e-05, 0.00013333333333333334, 0.0002, 0.00017144285714285716,
-                       0.0001428857142857143, 0.00011432857142857143, 8.577142857142858e-05, 5.721428571428572e-05,
-                       2.8657142857142867e-05, 1e-07, 1e-07}},
-    {"cosine", 0, {0.0002, 0.00019510565162951537, 0.00018090169943749476, 0.00015877852522924732,
-                   0.00013090169943749476, 0.0001, 6.909830056250527e-05, 4.12214747707527e-05,
-                   1.9098300562505266e-05, 4.8943483704846475e-06, 0.0, 4.8943483704846475e-06}},
-    {"polynomial", 0, {0.0002, 0.00018001, 0.00016002000000000003, 0.00014003, 0.00012004, 0.00010005,
-                       8.006000000000002e-05, 6.007000000000001e-05, 4.0079999999999996e-05, 2.0089999999999996e-05,
-                       1e-07, 1e-07}},
+    {"cosine",
+     3,
+     {0.0, 6.666666666666667e-05, 0.00013333333333333334, 0.0002, 0.0001900968867902419,
+      0.00016234898018587337, 0.00012225209339563145, 7.774790660436858e-05, 3.7651019814126654e-05,
+      9.903113209758096e-06, 0.0, 9.903113209758086e-06}},
+    {"linear",
+     3,
+     {0.0, 6.666666666666667e-05, 0.00013333333333333334, 0.0002, 0.00017142857142857143,
+      0.00014285714285714287, 0.00011428571428571428, 8.571428571428571e-05, 5.714285714285714e-05,
+      2.857142857142857e-05, 0.0, 0.0}},
+    {"constant",
+     3,
+     {0.0002, 0.0002, 0.0002, 0.0002, 0.0002, 0.0002, 0.0002, 0.0002, 0.0002, 0.0002, 0.0002, 0.0002}},
+    {"polynomial",
+     3,
+     {0.0, 6.666666666666667e-05, 0.00013333333333333334, 0.0002, 0.00017144285714285716,
+      0.0001428857142857143, 0.00011432857142857143, 8.577142857142858e-05, 5.721428571428572e-05,
+      2.8657142857142867e-05, 1e-07, 1e-07}},
+    {"cosine",
+     0,
+     {0.0002, 0.00019510565162951537, 0.00018090169943749476, 0.00015877852522924732, 0.00013090169943749476,
+      0.0001, 6.909830056250527e-05, 4.12214747707527e-05, 1.9098300562505266e-05, 4.8943483704846475e-06,
+      0.0, 4.8943483704846475e-06}},
+    {"polynomial",
+     0,
+     {0.0002, 0.00018001, 0.00016002000000000003, 0.00014003, 0.00012004, 0.00010005, 8.006000000000002e-05,
+      6.007000000000001e-05, 4.0079999999999996e-05, 2.0089999999999996e-05, 1e-07, 1e-07}},
 };
 
 static void test_rates_equal_transformers(void **state) {
@@ -35,7 +46,8 @@ static void test_rates_equal_transformers(void **state) {
     for (size_t i = 0; i < sizeof golden / sizeof *golden; i++) {
         struct mf_schedule schedule;
         struct mf_error error;
-        assert_int_equal(mf_schedule_init(&schedule, golden[i].name, 2e-4, golden[i].warmup, 10, &error), MF_OK);
+        assert_int_equal(mf_schedule_init(&schedule, golden[i].name, 2e-4, golden[i].warmup, 10, &error),
+                         MF_OK);
         for (int64_t step = 0; step < 12; step++) {
             double rate = mf_schedule_rate(&schedule, step);
             if (fabs(rate - golden[i].rate[step]) > 1e-18)
@@ -52,7 +64,8 @@ static void test_unknown_name_is_refused(void **state) {
     assert_int_equal(mf_schedule_init(&schedule, "cosine_with_restarts", 1e-4, 0, 10, &error),
                      MF_ERROR_UNSUPPORTED_FIELD);
     assert_non_null(strstr(error.message, "lr_scheduler_type"));
-    assert_int_equal(mf_schedule_init(&schedule, "polynomial", 1e-8, 0, 10, &error), MF_ERROR_CONFLICTING_FIELDS);
+    assert_int_equal(mf_schedule_init(&schedule, "polynomial", 1e-8, 0, 10, &error),
+                     MF_ERROR_CONFLICTING_FIELDS);
 }
 
 static void test_step_counts(void **state) {

@@ -1,0 +1,79 @@
+/* Batching: which rows are trained and evaluated, in which order, and how they lie in a token stream.
+ *
+ * Everything here is a pure function of the seed and the rows' lengths. Random numbers are kernels/random.h
+ * with key mf_random_key(seed, 0) and counter (draw, epoch, 0, stream): a draw is the first two words as 64
+ * bits, a number below n the high 64 bits of draw * n. Permutations are Fisher-Yates from the last element
+ * down. */
+#ifndef MF_WORKER_TRAINER_BATCHER_H
+#define MF_WORKER_TRAINER_BATCHER_H
+
+#include "common/error.h"
+#include "worker/trainer/template.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Streams of the trainer's own draws; those of a model's modules count up from 0. */
+enum { MF_RANDOM_SPLIT = 0x7fffff00, MF_RANDOM_EPOCH, MF_RANDOM_LORA };
+
+/* Fills order[count] with a permutation of 0 .. count - 1. */
+void mf_random_permutation(uint64_t seed, uint32_t stream, uint32_t epoch, size_t *order, size_t count);
+
+/* Which samples train and which evaluate, as indices in mf_samples. Freed with mf_split_destroy(). */
+struct mf_split {
+    size_t *train, *eval; /* ascending */
+    size_t train_count, eval_count;
+};
+
+/* ceil(ratio * count) samples evaluate, chosen by a permutation; at least one sample trains. */
+enum mf_status mf_split_make(size_t count, double ratio, uint64_t seed, struct mf_split *split,
+                             struct mf_error *error);
+void mf_split_destroy(struct mf_split *split);
+
+struct mf_ranked;
+
+struct mf_sampler_options {
+    uint64_t seed;
+    int32_t batch_size, accumulation; /* rows a batch, batches a window */
+    bool group_by_length;
+};
+
+/* Walks over the training samples, epoch after epoch, one accumulation window at a time.
+ * An epoch's order is a permutation. group_by_length cuts it into stretches of 50 batches and sorts each by
+ * length, longest first (equal lengths keep their order); the longest sample of all comes first. Windows do
+ * not reach over the end of an epoch, so an epoch's last window (and batch) may be smaller. */
+struct mf_sampler {
+    struct mf_sampler_options options;
+    const struct mf_samples *samples; /* borrowed */
+    const size_t *index;              /* borrowed: the samples to walk over */
+    size_t *order;                    /* this epoch's, as indices in mf_samples */
+    struct mf_ranked *ranked;         /* scratch of the grouping */
+    size_t count, cursor;
+    uint32_t epoch;
+};
+
+/* The rows of one optimiser step. `sample` is borrowed from the sampler until its next call. */
+struct mf_window {
+    const size_t *sample;
+    size_t rows;
+    int64_t tokens, labelled; /* summed over the rows; the loss is divided by `labelled` */
+    double epoch;             /* epochs done after this window */
+};
+
+enum mf_status mf_sampler_init(struct mf_sampler *sampler, const struct mf_samples *samples,
+                               const size_t *index, size_t count, const struct mf_sampler_options *options,
+                               struct mf_error *error);
+void mf_sampler_destroy(struct mf_sampler *sampler);
+void mf_sampler_next(struct mf_sampler *sampler, struct mf_window *window);
+
+/* The largest number of tokens of a window among the first `windows` of this sampler's walk. */
+enum mf_status mf_sampler_largest_window(const struct mf_sampler *sampler, int64_t windows, int64_t *tokens,
+                                         struct mf_error *error);
+
+/* Rows first .. first + result - 1 of a list of samples fit into `max_tokens` together, in order; at least 1.
+ */
+size_t mf_rows_that_fit(const struct mf_samples *samples, const size_t *sample, size_t first, size_t rows,
+                        int64_t max_tokens);
+
+#endif
