@@ -1,0 +1,54 @@
+/* Runs planned programs on a backend. All memory is allocated when it is created; a run allocates nothing.
+ *
+ *     mf_executor_create -> mf_executor_bind_weight for each weight -> mf_executor_prepare
+ *     each step: write inputs through mf_executor_data, mf_executor_run, read outputs through
+ * mf_executor_data
+ *
+ * One thread at a time. */
+#ifndef MF_KERNELS_EXECUTOR_H
+#define MF_KERNELS_EXECUTOR_H
+
+#include "kernels/graph.h"
+#include "kernels/kernel.h"
+#include "kernels/passes/plan.h"
+
+struct mf_executor;
+
+struct mf_executor_options {
+    bool allow_nondeterministic; /* else a kernel that is declared so is refused by name */
+    bool poison;                 /* tests: fills everything a program does not own with NaN before each run */
+    /* Called after each node with its wall time; NULL: none. */
+    void (*trace)(void *user, const struct mf_graph *graph, int32_t program, int32_t node, double seconds);
+    void *trace_user;
+};
+
+/* Allocates the arena (zeroed) and checks every op of every program against the backend:
+ * MF_ERROR_PROVIDER_UNSUPPORTED names the op. `options` NULL: all off. Graph, plan and backend must outlive
+ * it. */
+enum mf_status mf_executor_create(const struct mf_graph *graph, const struct mf_plan *plan,
+                                  struct mf_backend *backend, const struct mf_executor_options *options,
+                                  struct mf_executor **executor, struct mf_error *error);
+void mf_executor_destroy(struct mf_executor *executor); /* NULL is allowed */
+
+/* `data` (not copied; readable and unchanged as long as the executor lives) has exactly the tensor's bytes,
+ * else MF_ERROR_WEIGHT_MISMATCH. A view of a weight needs no binding of its own. */
+enum mf_status mf_executor_bind_weight(struct mf_executor *executor, int32_t tensor, const void *data,
+                                       size_t bytes, struct mf_error *error);
+/* Checks that every weight that a program reads is bound (MF_ERROR_WEIGHT_MISMATCH names the first that is
+ * not) and lets the backend repack. Needed once before the first run; call it again after binding another
+ * weight. */
+enum mf_status mf_executor_prepare(struct mf_executor *executor, struct mf_error *error);
+
+/* Host address of a tensor: inputs, adapters, gradients, moments and state at any time; an output of a
+ * program after its run and until the next run. Sizes are those of the step (outputs) or the plan's bounds
+ * (inputs, state). */
+void *mf_executor_data(struct mf_executor *executor, int32_t tensor);
+/* Bytes of a persistent tensor at the plan's bounds. */
+size_t mf_executor_bytes(const struct mf_executor *executor, int32_t tensor);
+
+/* Runs all nodes of a program in order. step->value must lie within the program's bounds (MF_ERROR_INTERNAL).
+ * A kernel's error comes back prefixed by program, node, layer and op. */
+enum mf_status mf_executor_run(struct mf_executor *executor, int32_t program, const struct mf_step *step,
+                               struct mf_error *error);
+
+#endif

@@ -1,0 +1,269 @@
+/* The graph of a model: one table of tensors, the modules as stored on disk, the adapters on them, and the
+ * programs (train, evaluate, score, prefill, decode, update) that compute over this one weight set.
+ *
+ * Reading order: struct mf_tensor (tensor.h) -> struct mf_node -> struct mf_program -> struct mf_graph ->
+ * builder.
+ *
+ * Rules that every part keeps:
+ *  1. One writer a tensor. Persistent tensors change only through ops that write state; each write makes the
+ * next version (a new row that views the same storage), so the order of nodes is the order of writes.
+ *  2. Views are the only aliasing; only the planner makes an op in-place, at a last use.
+ *  3. Kernels read sizes and whatever changes from step to step from struct mf_step.
+ *  4. Adapters attach to modules as stored on disk, so fusing changes neither names nor export.
+ *
+ * Life: make weights, modules and inputs; add adapters; build programs; expand and differentiate
+ * (passes/expand.h, gradient.h); plan (passes/plan.h); execute (executor.h). Adapters must be added before
+ * the first program of their slot is built. A graph is built by one thread; once planned it is read only and
+ * may be shared. */
+#ifndef MF_KERNELS_GRAPH_H
+#define MF_KERNELS_GRAPH_H
+
+#include <stdio.h>
+
+#include "common/error.h"
+#include "kernels/ops.h"
+#include "kernels/tensor.h"
+
+/* What changes from step to step; written once before a run. */
+struct mf_step {
+    float learning_rate;     /* of this optimiser step */
+    float inverse_count;     /* 1 / labelled tokens of the whole accumulation window */
+    float clip;              /* greatest gradient norm; 0: no clipping */
+    uint32_t step;           /* counts micro-batches; keys random ops */
+    uint32_t optimizer_step; /* 1 at the first update */
+    uint64_t seed;
+    int32_t value[MF_SYMBOLS]; /* sizes; MF_OFFSETS and MF_CONST are derived, not read */
+};
+
+enum mf_phase { MF_FORWARD, MF_RECOMPUTE, MF_BACKWARD, MF_UPDATE };
+
+struct mf_node {
+    uint16_t op;                  /* enum mf_op */
+    int16_t layer;                /* of the model; -1: outside the layers */
+    uint8_t phase;                /* enum mf_phase */
+    int32_t in[MF_NODE_INPUTS];   /* tensor ids; -1: none */
+    int32_t out[MF_NODE_OUTPUTS]; /* -1: none */
+    int32_t
+        workspace[MF_NODE_WORKSPACES]; /* [0] by the op's rule, [1] by the backend's, set when planned; -1 */
+    int32_t twin;                      /* RECOMPUTE: the forward node it repeats, else -1 */
+    union mf_attributes a;             /* the member that the op's row names; the rest zero */
+};
+
+enum mf_purpose { MF_TRAIN, MF_EVALUATE, MF_SCORE, MF_PREFILL, MF_DECODE, MF_UPDATE_STEP, MF_PURPOSES };
+
+struct mf_program {
+    int32_t id;      /* index in its graph */
+    uint8_t purpose; /* enum mf_purpose; only MF_TRAIN has dropout */
+    uint8_t dtype;   /* of activations: MF_F32 or MF_BF16 */
+    int16_t slot;    /* adapters in use; -1: none, the program is the reference model */
+    struct mf_node *node;
+    int32_t nodes, capacity;
+    int32_t bound[MF_SYMBOLS]; /* greatest sizes of a run; set by mf_program_set_bound */
+    size_t arena_bytes;        /* set by the plan */
+    uint8_t fingerprint[32];   /* sha256 of the nodes, shapes and attributes; set by the plan */
+};
+
+/* A linear layer as stored on disk: what adapters attach to. */
+struct mf_module {
+    int32_t id;
+    const char *name;       /* "model.layers.0.self_attn.q_proj" */
+    int32_t weight, bias;   /* tensors (N, K) and (N); bias -1: none */
+    uint32_t random_stream; /* FNV-1a of the name: the same however a provider fuses */
+};
+
+struct mf_adapter {
+    int16_t slot;
+    int32_t module;
+    int32_t a, b;  /* (r, K) and (N, r), f32 masters */
+    float scale;   /* alpha / r, or alpha / sqrt(r) */
+    float dropout; /* 0: none */
+};
+
+/* One module inside a (fused) linear of one program. */
+struct mf_segment {
+    int32_t module;
+    int32_t first, width;   /* columns of y */
+    int32_t lora_a, lora_b; /* -1: this module has no adapter in the program's slot */
+    uint32_t random_stream;
+    float scale, dropout;
+};
+
+/* All trainable parameters of a slot in one storage, so that norm, update and all-reduce are one pass. Each
+ * parameter starts at a multiple of 16 elements; the padding is 0 and stays 0. Parameters that decay come
+ * first. */
+struct mf_bucket {
+    int16_t slot;
+    int32_t parameter, gradient;         /* owners, (elements) f32 */
+    int32_t first_moment, second_moment; /* owners, (elements) f32; -1 until an update program exists */
+    int64_t elements, decayed;           /* the first `decayed` elements decay */
+};
+
+/* Inputs that the host writes before a run, shared by all programs. i32 unless said. */
+enum mf_graph_input {
+    MF_INPUT_TOKENS,        /* (T) token ids */
+    MF_INPUT_POSITIONS,     /* (T) position in the row, 0 at its first token */
+    MF_INPUT_ROWS,          /* (T) dataset row id: keys dropout */
+    MF_INPUT_OFFSETS,       /* (S + 1) first token of each sequence; offsets[0] = 0 */
+    MF_INPUT_LABEL_ROWS,    /* (L) token whose hidden state predicts labels[i], ascending */
+    MF_INPUT_LABELS,        /* (L) token ids to be predicted */
+    MF_INPUT_COEFFICIENTS,  /* (L) f32; 1 for SFT */
+    MF_INPUT_LAST_ROWS,     /* (S) last token of each sequence */
+    MF_INPUT_CACHE_SLOTS,   /* (T) row of the cache that each token's key and value go to */
+    MF_INPUT_CACHE_OFFSETS, /* (S + 1) first cache row of each sequence */
+    MF_INPUT_CACHE_LENGTHS, /* (S) keys of each sequence in the cache after this run's writes */
+    MF_INPUTS
+};
+
+struct mf_graph {
+    struct mf_tensor *tensor;
+    struct mf_module *module;
+    struct mf_adapter *adapter;
+    struct mf_segment *segment;
+    struct mf_bucket *bucket;
+    struct mf_program **program;
+    char **text; /* owned names */
+    int32_t tensors, modules, adapters, segments, buckets, programs, texts;
+    int32_t tensor_capacity, module_capacity, adapter_capacity, segment_capacity, bucket_capacity,
+        program_capacity, text_capacity;
+    int32_t input[MF_INPUTS]; /* tensor ids, made with the graph */
+    bool planned;             /* set by the plan: no more tensors or nodes */
+};
+
+/* The caller owns *graph and destroys it after every plan and executor made of it. */
+enum mf_status mf_graph_create(struct mf_graph **graph, struct mf_error *error);
+void mf_graph_destroy(struct mf_graph *graph); /* NULL is allowed */
+
+/* Functions that make a row give its id in *id; names are copied. */
+
+/* A weight bound from outside later (executor.h). Asking again for a name gives the same id; another shape or
+ * dtype for it is MF_ERROR_WEIGHT_MISMATCH. `dim`[rank] are constants. */
+enum mf_status mf_graph_weight(struct mf_graph *graph, const char *name, enum mf_dtype dtype, int rank,
+                               const int64_t *dim, int32_t *id, struct mf_error *error);
+/* Persistent state, zero at first (key / value caches: symbol MF_CACHE). Same rule for names. */
+enum mf_status mf_graph_state(struct mf_graph *graph, const char *name, enum mf_dtype dtype, int rank,
+                              const struct mf_dim *dim, int32_t *id, struct mf_error *error);
+/* An input beside the common ones. Same rule for names. */
+enum mf_status mf_graph_extra_input(struct mf_graph *graph, const char *name, enum mf_dtype dtype, int rank,
+                                    const struct mf_dim *dim, int32_t *id, struct mf_error *error);
+/* A trainable f32 tensor of a slot. flags: 0 or MF_TENSOR_NO_DECAY. MF_ERROR_INTERNAL once the slot's bucket
+ * exists or the name is taken. */
+enum mf_status mf_graph_parameter(struct mf_graph *graph, int16_t slot, const char *name, int rank,
+                                  const int64_t *dim, uint8_t flags, int32_t *id, struct mf_error *error);
+/* The module `name` with weight (N, K) and bias (N) or -1; asking again gives the same id. */
+enum mf_status mf_graph_module(struct mf_graph *graph, const char *name, int32_t weight, int32_t bias,
+                               int32_t *id, struct mf_error *error);
+/* LoRA on a module: parameters "base_model.model.<module>.lora_A.weight" (r, K) and "...lora_B.weight" (N, r)
+ * (PEFT's keys on disk). One adapter a module and slot. Values are 0 until the caller writes them. */
+enum mf_status mf_graph_add_adapter(struct mf_graph *graph, int16_t slot, int32_t module, int32_t rank,
+                                    float scale, float dropout, int32_t *adapter, struct mf_error *error);
+/* The bucket of `slot`, made on the first call (mf_gradient_build calls it); no parameter can follow. */
+enum mf_status mf_graph_bucket(struct mf_graph *graph, int16_t slot, int32_t *bucket, struct mf_error *error);
+
+/* -1: there is none. */
+int32_t mf_graph_find_tensor(const struct mf_graph *graph, const char *name);
+int32_t mf_graph_find_module(const struct mf_graph *graph, const char *name);
+int32_t mf_graph_find_adapter(const struct mf_graph *graph, int16_t slot, int32_t module);
+int32_t mf_graph_find_bucket(const struct mf_graph *graph, int16_t slot);
+
+/* The row of `id` (asserted). The pointer is good until the next tensor is made. */
+const struct mf_tensor *mf_graph_tensor(const struct mf_graph *graph, int32_t id);
+/* The tensor that owns the storage of `id`. */
+int32_t mf_graph_owner(const struct mf_graph *graph, int32_t id);
+
+/* An empty program. bound[] is 0 until set; a program without a symbol needs no bound for it. */
+enum mf_status mf_program_create(struct mf_graph *graph, enum mf_purpose purpose, int16_t slot,
+                                 enum mf_dtype dtype, int32_t *program, struct mf_error *error);
+void mf_program_set_bound(struct mf_graph *graph, int32_t program, enum mf_symbol symbol, int32_t bound);
+const char *mf_purpose_name(enum mf_purpose purpose);
+/* Checks the rules above on a whole program: every input is made before it is used, one writer a tensor, no
+ * read of an old version, nothing of another program. MF_ERROR_INTERNAL names the node. */
+enum mf_status mf_program_check(const struct mf_graph *graph, int32_t program, struct mf_error *error);
+/* One line a node: "12 backward layer 3 linear_input_gradient (T, 576) bf16 <- 101 7". */
+void mf_program_print(const struct mf_graph *graph, int32_t program, FILE *file);
+
+/* --- builder
+ * --------------------------------------------------------------------------------------------------- Appends
+ * nodes to one program. Errors are sticky: after the first failure every call returns -1 and does nothing;
+ * mf_builder_finish reports it, prefixed by layer and op. So builders read like the model's forward pass. */
+struct mf_builder {
+    struct mf_graph *graph;
+    int32_t program;
+    int16_t layer; /* set by the caller: nodes carry it; -1 outside the layers */
+    uint8_t phase; /* enum mf_phase; MF_FORWARD at first */
+    int32_t twin;  /* for RECOMPUTE; -1 */
+    enum mf_status status;
+    struct mf_error error;
+};
+
+struct mf_builder mf_builder_begin(struct mf_graph *graph, int32_t program);
+/* The sticky error, or mf_program_check. */
+enum mf_status mf_builder_finish(struct mf_builder *builder, struct mf_error *error);
+void mf_builder_fail(struct mf_builder *builder, enum mf_status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* The one way to make a node: applies the op's shape rule, makes its outputs and workspace, appends it. `in`
+ * has `inputs` ids (optional ones may be -1 or left out at the end); `attributes` NULL: none. Returns out[0].
+ */
+int32_t mf_emit(struct mf_builder *builder, enum mf_op op, const int32_t *in, int inputs,
+                const union mf_attributes *attributes);
+/* out[index] of the node emitted last; -1: none. */
+int32_t mf_builder_output(const struct mf_builder *builder, int index);
+
+/* Views: the only aliasing. reshape keeps all elements of a contiguous tensor; columns takes columns first ..
+ * first + width - 1 of a rank-2 tensor. */
+int32_t mf_build_reshape(struct mf_builder *builder, int32_t x, int rank, const struct mf_dim *dim);
+int32_t mf_build_columns(struct mf_builder *builder, int32_t x, int32_t first, int32_t width);
+/* (T, heads * head_size) -> (T, heads, head_size) and, for norms over a head, (heads * T, head_size). */
+int32_t mf_build_heads(struct mf_builder *builder, int32_t x, int32_t heads);
+int32_t mf_build_head_rows(struct mf_builder *builder, int32_t x, int32_t heads);
+/* Back to (T, heads * head_size). */
+int32_t mf_build_merge_heads(struct mf_builder *builder, int32_t x);
+
+/* Ops; formulas and shapes in ops.def. Each returns its first output. */
+int32_t mf_build_embedding(struct mf_builder *builder, int32_t table, int32_t tokens, float scale);
+int32_t mf_build_rms_norm(struct mf_builder *builder, int32_t x, int32_t weight, float epsilon,
+                          enum mf_norm_variant variant);
+/* y = x Wᵀ + bias of `count` modules. One: its weight. Several: their weights must be row views, one after
+ * another, of one weight (and their biases alike), and y holds their columns side by side. Adapters of the
+ * program's slot come along by themselves. */
+int32_t mf_build_linear(struct mf_builder *builder, int32_t x, const int32_t *modules, int count);
+int32_t mf_build_add(struct mf_builder *builder, int32_t a, int32_t b);
+/* `factor` multiplies cos and sin (1: none); once a program, shared by all layers. */
+int32_t mf_build_rope_table(struct mf_builder *builder, int32_t inverse_frequency, int32_t positions,
+                            float factor);
+int32_t mf_build_rope(struct mf_builder *builder, int32_t x, int32_t table);
+/* key_lengths -1: lengths follow from the offsets. */
+int32_t mf_build_attention(struct mf_builder *builder, int32_t q, int32_t k, int32_t v, int32_t query_offsets,
+                           int32_t key_offsets, int32_t key_lengths,
+                           struct mf_attention_attributes attributes);
+/* Writes rows into a cache; returns the cache's next version, which attention must read. */
+int32_t mf_build_cache_write(struct mf_builder *builder, int32_t cache, int32_t rows, int32_t slots);
+int32_t mf_build_gated_activation(struct mf_builder *builder, int32_t gate, int32_t up,
+                                  enum mf_activation activation);
+
+struct mf_head_outputs {
+    int32_t log_probability; /* (L) f32 */
+    int32_t lse;             /* (L) f32 */
+    int32_t gradient;        /* (L, D); -1 outside training */
+};
+enum { MF_HEAD_CHUNK_ROWS = 128 };
+/* Over the common inputs LABEL_ROWS and LABELS. attributes.with_gradient is set by the program's purpose,
+ * chunk_rows 0 becomes MF_HEAD_CHUNK_ROWS. */
+struct mf_head_outputs mf_build_head(struct mf_builder *builder, int32_t hidden, int32_t weight,
+                                     struct mf_head_attributes attributes);
+/* -Σ coefficient log p / count over the common input COEFFICIENTS; the result is an output. */
+int32_t mf_build_loss(struct mf_builder *builder, int32_t log_probability);
+/* Logits (S, V) of `rows`; and the greedy choice. */
+int32_t mf_build_logits(struct mf_builder *builder, int32_t hidden, int32_t weight, int32_t rows,
+                        struct mf_head_attributes attributes);
+int32_t mf_build_argmax(struct mf_builder *builder, int32_t logits);
+/* Marks a tensor as read by the host after the run. */
+int32_t mf_build_output(struct mf_builder *builder, int32_t tensor);
+
+/* The update program of a slot: norm, clip, AdamW over the bucket, gradients to zero. Makes the program and
+ * the moments; `norm` gets the tensor (1) f32 of the gradient norm before clipping. */
+enum mf_status mf_graph_build_update(struct mf_graph *graph, int16_t slot,
+                                     struct mf_adamw_attributes attributes, int32_t *program, int32_t *norm,
+                                     struct mf_error *error);
+
+#endif

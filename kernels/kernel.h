@@ -1,0 +1,77 @@
+/* What a backend implements: kernels over arrays, and the table that finds them.
+ *
+ * A kernel gets one call struct, computes, and returns. It allocates nothing (its scratch is workspace[1],
+ * asked for through workspace_bytes), keeps nothing, and never looks at the graph: shapes of this step are in
+ * the arrays, all else that changes is in `step`. Kernels of one executor run one after another; a kernel may
+ * use the backend's own threads, and its result must not depend on their number unless it is declared
+ * MF_KERNEL_NONDETERMINISTIC. */
+#ifndef MF_KERNELS_KERNEL_H
+#define MF_KERNELS_KERNEL_H
+
+#include "kernels/graph.h"
+
+/* A tensor of this step. data NULL: the optional input or output is absent. Row-major with strides in
+ * elements: the last dimension is contiguous, the others may be wider (column views). Data of owners is
+ * 64-byte aligned. */
+struct mf_array {
+    void *data;
+    int64_t dim[MF_RANK]; /* beyond rank: 1 */
+    int64_t stride[MF_RANK];
+    uint8_t dtype, rank;
+    int32_t tensor; /* id, for messages and for the backend's own tables; -1 when absent */
+};
+
+/* Elements of the whole array: the product of dim. */
+static inline int64_t mf_array_elements(const struct mf_array *array) {
+    return array->dim[0] * array->dim[1] * array->dim[2] * array->dim[3];
+}
+
+struct mf_backend;
+
+struct mf_kernel_call {
+    const struct mf_backend *backend;
+    const struct mf_node *node; /* attributes: node->a */
+    const struct mf_step *step;
+    struct mf_array in[MF_NODE_INPUTS], out[MF_NODE_OUTPUTS], workspace[MF_NODE_WORKSPACES];
+};
+
+/* out[0] may be the same storage as the op's in_place input. State outputs (MF_OP_WRITES_STATE) always are
+ * the same storage as the input that they are the next version of. A bad value in the data (token out of
+ * range) is MF_ERROR_INTERNAL naming op and value: the host checks data before it comes here. */
+typedef enum mf_status (*mf_kernel_function)(const struct mf_kernel_call *call, struct mf_error *error);
+
+enum mf_kernel_flag { MF_KERNEL_NONDETERMINISTIC = 1 };
+
+struct mf_kernel {
+    mf_kernel_function function;
+    /* Bytes of workspace[1] (u8, 64-byte aligned) at the plan's bounds; call has arrays without data and
+     * step->value at the bounds. NULL: none. */
+    size_t (*workspace_bytes)(const struct mf_kernel_call *call);
+    uint32_t flags; /* enum mf_kernel_flag */
+};
+
+/* The first member of a backend's own struct. Made by the backend's create function (kernels/cpu/backend.h).
+ */
+struct mf_backend {
+    const char *name;            /* "reference", "cpu" */
+    const char *instruction_set; /* "avx512_bf16": part of the numeric plan */
+    int32_t threads;             /* part of the numeric plan */
+    const char *library;         /* name and version of what computes ("onednn 2.6.3"); "": none */
+    /* The kernel of `op` for a program whose activations are `dtype`; NULL: none, and the executor refuses by
+     * name. */
+    const struct mf_kernel *(*find)(const struct mf_backend *backend, enum mf_op op, enum mf_dtype dtype);
+    /* Called once for each node that reads a weight, after all weights are bound and before the first run;
+     * `call` has data only for weights. The backend may repack and keep the copy under array.tensor (several
+     * nodes and programs share a weight: it must do the work once). May be NULL. Counted bytes go to *bytes.
+     */
+    enum mf_status (*prepare)(struct mf_backend *backend, const struct mf_kernel_call *call, size_t *bytes,
+                              struct mf_error *error);
+    void (*destroy)(struct mf_backend *backend);
+};
+
+static inline void mf_backend_destroy(struct mf_backend *backend) {
+    if (backend)
+        backend->destroy(backend);
+}
+
+#endif
