@@ -35,12 +35,12 @@ struct mf_step {
     int32_t value[MF_SYMBOLS]; /* sizes; MF_OFFSETS and MF_CONST are derived, not read */
 };
 
-enum mf_phase { MF_FORWARD, MF_RECOMPUTE, MF_BACKWARD, MF_UPDATE };
+enum mf_node_phase { MF_FORWARD, MF_RECOMPUTE, MF_BACKWARD, MF_UPDATE };
 
 struct mf_node {
     uint16_t op;                  /* enum mf_op */
     int16_t layer;                /* of the model; -1: outside the layers */
-    uint8_t phase;                /* enum mf_phase */
+    uint8_t phase;                /* enum mf_node_phase */
     int32_t in[MF_NODE_INPUTS];   /* tensor ids; -1: none */
     int32_t out[MF_NODE_OUTPUTS]; /* -1: none */
     int32_t
@@ -189,7 +189,7 @@ struct mf_builder {
     struct mf_graph *graph;
     int32_t program;
     int16_t layer; /* set by the caller: nodes carry it; -1 outside the layers */
-    uint8_t phase; /* enum mf_phase; MF_FORWARD at first */
+    uint8_t phase; /* enum mf_node_phase; MF_FORWARD at first */
     int32_t twin;  /* for RECOMPUTE; -1 */
     enum mf_status status;
     struct mf_error error;
