@@ -5,6 +5,7 @@
 #define MF_PROVIDERS_MODELS_ARCHITECTURE_H
 
 #include "common/error.h"
+#include "kernels/ops.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -14,8 +15,6 @@
 enum { MF_ARCHITECTURE_MAX_EOS = 16 };
 
 enum mf_model_form { MF_FORM_DECODER };
-
-enum mf_activation { MF_ACTIVATION_SILU };
 
 enum mf_rope_kind { MF_ROPE_DEFAULT, MF_ROPE_LINEAR, MF_ROPE_LLAMA3 };
 
