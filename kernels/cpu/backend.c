@@ -1,0 +1,33 @@
+#include "kernels/cpu/backend.h"
+#include "kernels/cpu/reference/reference.h"
+
+static const struct mf_kernel *const reference_kernels[MF_OPS] = {
+#define MF_OP(NAME, name, required, optional, outputs, attributes, shape, gradient, workspace, expansion, \
+              in_place, flags, reference, fast)                                                           \
+    [MF_OP_##NAME] = reference,
+#include "kernels/ops.def"
+#undef MF_OP
+};
+
+static const struct mf_kernel *reference_find(const struct mf_backend *backend, enum mf_op op,
+                                              enum mf_dtype dtype) {
+    (void)backend;
+    return dtype == MF_F32 || dtype == MF_BF16 ? reference_kernels[op] : NULL;
+}
+
+/* The oracle has no state: one constant backend serves all. */
+static void reference_destroy(struct mf_backend *backend) {
+    (void)backend;
+}
+
+enum mf_status mf_cpu_reference_create(struct mf_backend **backend, struct mf_error *error) {
+    static struct mf_backend reference = {.name = "reference",
+                                          .instruction_set = "any",
+                                          .threads = 1,
+                                          .library = "",
+                                          .find = reference_find,
+                                          .destroy = reference_destroy};
+    (void)error;
+    *backend = &reference;
+    return MF_OK;
+}

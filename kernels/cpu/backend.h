@@ -1,0 +1,26 @@
+/* The two CPU backends. `reference` is the oracle: naive f32 kernels with sums in double, one function an op,
+ * used to check everything else. `cpu` is the fast path: oneDNN for matrix products, vectorised kernels for
+ * the rest; it takes the reference kernel for an op that it has none for. */
+#ifndef MF_KERNELS_CPU_BACKEND_H
+#define MF_KERNELS_CPU_BACKEND_H
+
+#include "kernels/kernel.h"
+
+/* The caller destroys *backend (mf_backend_destroy) after every executor that uses it. */
+enum mf_status mf_cpu_reference_create(struct mf_backend **backend, struct mf_error *error);
+
+struct mf_cpu_options {
+    int32_t threads; /* 0: as many as OpenMP would use (OMP_NUM_THREADS, affinity) */
+};
+
+/* `options` NULL: defaults. The number of threads is set for the whole process and belongs to the result:
+ * other numbers round differently. One thread may run it at a time. Frozen weights are kept a second time
+ * (and, where gradients flow through them, a third time) in oneDNN's layout; those bytes are counted by
+ * prepare. */
+enum mf_status mf_cpu_create(const struct mf_cpu_options *options, struct mf_backend **backend,
+                             struct mf_error *error);
+
+/* The activations' dtype that is fastest here: MF_BF16 where the processor multiplies it, else MF_F32. */
+enum mf_dtype mf_cpu_preferred_dtype(void);
+
+#endif

@@ -1,0 +1,99 @@
+#include "kernels/cpu/array.h"
+#include "kernels/cpu/reference/reference.h"
+#include "kernels/random.h"
+#include <math.h>
+
+static enum mf_status dropout(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const struct mf_array *x = &call->in[0];         // (T, D)
+    const struct mf_array *rows = &call->in[1];      // (T)
+    const struct mf_array *positions = &call->in[2]; // (T)
+    const struct mf_array *y = &call->out[0];        // (T, D), may be x
+    const struct mf_dropout_attributes *a = &call->node->a.dropout;
+    uint64_t key = mf_random_key(call->step->seed, call->step->step);
+    uint32_t threshold = mf_dropout_threshold(a->rate);
+    float scale = mf_dropout_scale(a->rate);
+    for (int64_t t = 0; t < x->dim[0]; t++)
+        for (int64_t d = 0; d < x->dim[1]; d++) {
+            uint32_t word[4];
+            mf_random_words(key, a->stream, (uint32_t)mf_array_integer(rows, t),
+                            (uint32_t)mf_array_integer(positions, t), (uint32_t)(d / 4), word);
+            float value = mf_array_get(x, t * x->stride[0] + d);
+            mf_array_set(y, t * y->stride[0] + d, word[d % 4] >= threshold ? value * scale : 0.0f);
+        }
+    return MF_OK;
+}
+const struct mf_kernel mf_reference_dropout[1] = {{.function = dropout}};
+
+/* The place of element i (row-major) of an array with any strides. */
+static int64_t place(const struct mf_array *array, int64_t i) {
+    int64_t at = 0;
+    for (int axis = array->rank - 1; axis >= 0; axis--) {
+        at += i % array->dim[axis] * array->stride[axis];
+        i /= array->dim[axis];
+    }
+    return at;
+}
+
+static enum mf_status add(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const struct mf_array *a = &call->in[0], *b = &call->in[1], *y = &call->out[0];
+    for (int64_t i = 0; i < mf_array_elements(y); i++)
+        mf_array_set(y, place(y, i), mf_array_get(a, place(a, i)) + mf_array_get(b, place(b, i)));
+    return MF_OK;
+}
+const struct mf_kernel mf_reference_add[1] = {{.function = add}};
+
+static enum mf_status zero(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const struct mf_array *state = &call->out[0];
+    for (int64_t i = 0; i < mf_array_elements(state); i++)
+        mf_array_set(state, place(state, i), 0.0f);
+    return MF_OK;
+}
+const struct mf_kernel mf_reference_zero[1] = {{.function = zero}};
+
+/* Value and slope of the activation at g. */
+static double activate(uint8_t activation, double g, double *slope) {
+    if (activation == MF_ACTIVATION_SILU) {
+        double sigmoid = 1 / (1 + exp(-g));
+        *slope = sigmoid * (1 + g * (1 - sigmoid));
+        return g * sigmoid;
+    }
+    const double root = 0.7978845608028654; /* sqrt(2 / pi) */
+    double t = tanh(root * (g + 0.044715 * g * g * g));
+    *slope = 0.5 * (1 + t) + 0.5 * g * (1 - t * t) * root * (1 + 3 * 0.044715 * g * g);
+    return 0.5 * g * (1 + t);
+}
+
+static enum mf_status gated_activation(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const struct mf_array *gate = &call->in[0], *up = &call->in[1]; // (T, F)
+    const struct mf_array *y = &call->out[0];                       // (T, F), may be gate
+    for (int64_t t = 0; t < gate->dim[0]; t++)
+        for (int64_t f = 0; f < gate->dim[1]; f++) {
+            double slope;
+            double value =
+                activate(call->node->a.gated.activation, mf_array_get(gate, t * gate->stride[0] + f), &slope);
+            mf_array_set(y, t * y->stride[0] + f, (float)(value * mf_array_get(up, t * up->stride[0] + f)));
+        }
+    return MF_OK;
+}
+const struct mf_kernel mf_reference_gated_activation[1] = {{.function = gated_activation}};
+
+static enum mf_status gated_activation_gradient(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const struct mf_array *gate = &call->in[0], *up = &call->in[1], *dy = &call->in[2]; // (T, F)
+    const struct mf_array *dgate = &call->out[0], *dup = &call->out[1]; // (T, F), dgate may be gate
+    for (int64_t t = 0; t < gate->dim[0]; t++)
+        for (int64_t f = 0; f < gate->dim[1]; f++) {
+            double slope, out = mf_array_get(dy, t * dy->stride[0] + f),
+                          u = mf_array_get(up, t * up->stride[0] + f);
+            double value =
+                activate(call->node->a.gated.activation, mf_array_get(gate, t * gate->stride[0] + f), &slope);
+            mf_array_set(dgate, t * dgate->stride[0] + f, (float)(out * u * slope));
+            mf_array_set(dup, t * dup->stride[0] + f, (float)(out * value));
+        }
+    return MF_OK;
+}
+const struct mf_kernel mf_reference_gated_activation_gradient[1] = {{.function = gated_activation_gradient}};
