@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "common/error.h"
+#include "common/redact.h"
 
 enum mf_log_level { MF_LOG_DEBUG, MF_LOG_INFO, MF_LOG_WARNING, MF_LOG_ERROR };
 
@@ -54,11 +55,5 @@ bool mf_log_level_parse(const char *name, enum mf_log_level *level);
 const char *mf_log_level_name(enum mf_log_level level);
 /* Where lines go instead of standard error; the caller keeps the descriptor open. */
 void mf_log_set_descriptor(int descriptor);
-
-/* Copies `text` with secrets replaced by "***": the password of scheme://user:password@host, the values after
- * password= / passwd= / secret= / token= / api_key= (":" and JSON quotes too, and names that end in these
- * words), "Bearer ..." and "Basic ...", and hf_... tokens. secret://name stays. Always NUL-terminated; cut to
- * `bytes` at a character boundary; returns `redacted`. */
-char *mf_redact(const char *text, char *redacted, size_t bytes);
 
 #endif
