@@ -1,6 +1,5 @@
 #include "common/log.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <stdatomic.h>
@@ -11,6 +10,7 @@
 
 #include "common/clock.h"
 #include "common/redact.h"
+#include "common/text.h"
 
 static atomic_int minimum_level = MF_LOG_INFO;
 static atomic_int log_descriptor = STDERR_FILENO;
@@ -59,28 +59,12 @@ static bool put(struct line *line, const char *bytes, size_t length) {
     return true;
 }
 
-/* Bytes of the UTF-8 character at `s`, 0 when it is none (overlong forms, surrogates, cut ones). */
-static size_t character_length(const unsigned char *s) {
-    if (s[0] < 0x80)
-        return 1;
-    size_t length = s[0] >= 0xF0 ? 4 : s[0] >= 0xE0 ? 3 : 2;
-    if (s[0] < 0xC2 || s[0] > 0xF4)
-        return 0;
-    for (size_t i = 1; i < length; i++)
-        if ((s[i] & 0xC0) != 0x80)
-            return 0;
-    if ((s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xED && s[1] >= 0xA0) || (s[0] == 0xF0 && s[1] < 0x90) ||
-        (s[0] == 0xF4 && s[1] >= 0x90))
-        return 0;
-    return length;
-}
-
 /* A JSON string; what does not fit is cut off between characters. The caller saw that two bytes fit. */
 static void put_quoted(struct line *line, const char *string) {
     put(line, "\"", 1);
     for (const unsigned char *s = (const unsigned char *)string; *s;) {
         char escaped[8];
-        size_t length = character_length(s), written;
+        size_t length = mf_utf8_length(s), written;
         if (!length) {
             written = (size_t)snprintf(escaped, sizeof escaped, "\xEF\xBF\xBD");
             length = 1;

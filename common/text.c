@@ -84,3 +84,35 @@ char *mf_text_take(struct mf_text *text) {
     *text = (struct mf_text){0};
     return data;
 }
+
+/* The same within `left` bytes. */
+static size_t character_length(const unsigned char *s, size_t left) {
+    if (s[0] < 0x80)
+        return 1;
+    size_t length = s[0] >= 0xF0 ? 4 : s[0] >= 0xE0 ? 3 : 2;
+    if (s[0] < 0xC2 || s[0] > 0xF4 || length > left)
+        return 0;
+    for (size_t i = 1; i < length; i++)
+        if ((s[i] & 0xC0) != 0x80)
+            return 0;
+    if ((s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xED && s[1] >= 0xA0) || (s[0] == 0xF0 && s[1] < 0x90) ||
+        (s[0] == 0xF4 && s[1] >= 0x90))
+        return 0;
+    return length;
+}
+
+size_t mf_utf8_length(const unsigned char *s) {
+    /* the NUL at the end is no continuation byte, so the loop stops there */
+    return character_length(s, 4);
+}
+
+bool mf_utf8_valid(const void *bytes, size_t length) {
+    const unsigned char *s = bytes;
+    for (size_t done = 0; done < length;) {
+        size_t n = s[done] ? character_length(s + done, length - done) : 0;
+        if (!n)
+            return false;
+        done += n;
+    }
+    return true;
+}

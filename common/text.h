@@ -31,4 +31,10 @@ const char *mf_text_string(const struct mf_text *text);
 /* Gives the bytes to the caller (free() them; never NULL unless it failed) and leaves *text empty. */
 char *mf_text_take(struct mf_text *text);
 
+/* Bytes of the UTF-8 character that begins at `s`, a NUL-terminated string; 0 when none does (overlong forms,
+ * surrogates, characters above U+10FFFF, cut ones). 1 for the NUL. */
+size_t mf_utf8_length(const unsigned char *s);
+/* Whether `length` bytes are UTF-8 without NUL. They need no NUL after them. */
+bool mf_utf8_valid(const void *bytes, size_t length);
+
 #endif

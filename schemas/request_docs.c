@@ -1,0 +1,196 @@
+/* What is generated from the field table: schemas/FIELDS.md and schemas/TrainingRequest.avsc. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/json.h"
+#include "schemas/request_private.h"
+
+static const char *const kind_names[] = {
+    [MF_KIND_STRING] = "string",
+    [MF_KIND_INTEGER] = "integer",
+    [MF_KIND_NUMBER] = "number",
+    [MF_KIND_BOOLEAN] = "boolean",
+    [MF_KIND_OPTIONAL_INTEGER] = "integer or null",
+    [MF_KIND_OPTIONAL_NUMBER] = "number or null",
+    [MF_KIND_OPTIONAL_BOOLEAN] = "boolean or null",
+    [MF_KIND_TIMESTAMP] = "time or null",
+    [MF_KIND_STRING_LIST] = "list of strings",
+    [MF_KIND_MAP] = "map of strings",
+};
+
+/* The default as JSON, in the Avro or the plain form of numbers. */
+static void append_default(const struct mf_field *field, struct mf_text *text) {
+    char digits[MF_NUMBER_TEXT_BYTES];
+    switch (field->kind) {
+    case MF_KIND_STRING:
+        mf_text_printf(text, field->default_text ? "\"%s\"" : "null", field->default_text);
+        break;
+    case MF_KIND_INTEGER:
+        mf_text_printf(text, "%lld", (long long)field->default_number);
+        break;
+    case MF_KIND_NUMBER:
+        mf_number_format(field->default_number, digits);
+        mf_text_printf(text, strpbrk(digits, ".e") ? "%s" : "%s.0", digits);
+        break;
+    case MF_KIND_BOOLEAN:
+        mf_text_puts(text, field->default_number != 0 ? "true" : "false");
+        break;
+    case MF_KIND_STRING_LIST:
+        mf_text_puts(text, "[");
+        for (const char *item = field->default_text ? field->default_text : ""; *item;) {
+            size_t length = strcspn(item, ",");
+            mf_text_printf(text, "\"%.*s\"%s", (int)length, item, item[length] ? ", " : "");
+            item += length + (item[length] == ',');
+        }
+        mf_text_puts(text, "]");
+        break;
+    case MF_KIND_MAP:
+        mf_text_puts(text, "{}");
+        break;
+    default:
+        mf_text_puts(text, "null");
+        break;
+    }
+}
+
+static void append_names(const char *list, struct mf_text *text) {
+    for (const char *item = list; *item;) {
+        size_t length = strcspn(item, ",");
+        mf_text_printf(text, "`%.*s`%s", (int)length, item, item[length] ? ", " : "");
+        item += length + (item[length] == ',');
+    }
+}
+
+static void append_allowed(const struct mf_field *field, struct mf_text *text) {
+    size_t count;
+    const struct mf_field_choice *choice = mf_field_choices(field, &count);
+    for (size_t i = 0; i < count; i++) {
+        mf_text_printf(text, "%s`%s`", i ? ", " : "", choice[i].value);
+        if (*choice[i].aliases) {
+            mf_text_puts(text, " (");
+            append_names(choice[i].aliases, text);
+            mf_text_puts(text, ")");
+        }
+        if (choice[i].refusal && !field->refusal)
+            mf_text_puts(text, " *(refused)*");
+    }
+    if (count || !field->bounded)
+        return;
+    mf_field_range_text(field, text);
+    if (field->kind == MF_KIND_STRING)
+        mf_text_puts(text, " bytes");
+    if (field->kind == MF_KIND_STRING_LIST || field->kind == MF_KIND_MAP)
+        mf_text_puts(text, " items");
+}
+
+static void append_row(const struct mf_field *field, struct mf_text *text) {
+    mf_text_printf(text, "| `%s`", field->name);
+    if (*field->aliases) {
+        mf_text_puts(text, " (");
+        append_names(field->aliases, text);
+        mf_text_puts(text, ")");
+    }
+    mf_text_printf(text, " | %s | ", kind_names[field->kind]);
+    if (field->required) {
+        mf_text_puts(text, "**required**");
+    } else {
+        mf_text_puts(text, "`");
+        append_default(field, text);
+        mf_text_puts(text, "`");
+    }
+    mf_text_puts(text, " | ");
+    append_allowed(field, text);
+    mf_text_printf(text, " | %s | %s", field->since, field->meaning);
+    if (field->refusal)
+        mf_text_printf(text, " *Any value but the default is refused now: %s.*", field->refusal);
+    mf_text_puts(text, " |\n");
+}
+
+static void append_refused_choices(struct mf_text *text) {
+    size_t count;
+    const struct mf_field_choice *choice = mf_request_choices(&count);
+    mf_text_puts(text, "\n## Values refused by this version\n\n| field | value | why, and what works |\n| "
+                       "--- | --- | --- |\n");
+    for (size_t i = 0; i < count; i++)
+        if (choice[i].refusal)
+            mf_text_printf(text, "| `%s` | `%s` | %s |\n", mf_request_fields()[choice[i].field].name,
+                           choice[i].value, choice[i].refusal);
+}
+
+static enum mf_status take(struct mf_text *from, char **text, struct mf_error *error) {
+    enum mf_status status = mf_text_status(from, error);
+    *text = status ? NULL : mf_text_take(from);
+    mf_text_free(from);
+    return status;
+}
+
+enum mf_status mf_request_fields_markdown(char **result, struct mf_error *error) {
+    struct mf_text text = {0};
+    mf_text_puts(
+        &text,
+        "# Fields of the training request\n\n"
+        "<!-- Generated by `modelforge-fields markdown` from schemas/request_fields.def; do not edit. -->\n\n"
+        "A request is one flat record: Avro on Kafka (`TrainingRequest.avsc`) or a JSON object with the same "
+        "names. "
+        "`task`, `model_name` and `dataset` are all that it needs. In JSON `null` means \"not given\", times "
+        "are "
+        "RFC 3339 with a zone, and numbers and booleans in a map become their text. A name that is not "
+        "listed here is "
+        "refused (`unknown_field`), and so is a value whose feature this version lacks "
+        "(`unsupported_field`): "
+        "nothing is ignored.\n\n"
+        "| field (other names) | type | default | allowed | since | meaning |\n"
+        "| --- | --- | --- | --- | --- | --- |\n");
+    for (size_t i = 0; i < MF_REQUEST_FIELD_COUNT; i++)
+        append_row(&mf_request_fields()[i], &text);
+    append_refused_choices(&text);
+    return take(&text, result, error);
+}
+
+static const char *avro_type(const struct mf_field *field) {
+    switch (field->kind) {
+    case MF_KIND_STRING:
+        return field->required || field->default_text ? "\"string\"" : "[\"null\", \"string\"]";
+    case MF_KIND_INTEGER:
+        return "\"long\"";
+    case MF_KIND_NUMBER:
+        return "\"double\"";
+    case MF_KIND_BOOLEAN:
+        return "\"boolean\"";
+    case MF_KIND_OPTIONAL_INTEGER:
+        return "[\"null\", \"long\"]";
+    case MF_KIND_OPTIONAL_NUMBER:
+        return "[\"null\", \"double\"]";
+    case MF_KIND_OPTIONAL_BOOLEAN:
+        return "[\"null\", \"boolean\"]";
+    case MF_KIND_TIMESTAMP:
+        return "[\"null\", {\"type\": \"long\", \"logicalType\": \"timestamp-millis\"}]";
+    case MF_KIND_STRING_LIST:
+        return "{\"type\": \"array\", \"items\": \"string\"}";
+    case MF_KIND_MAP:
+        return "{\"type\": \"map\", \"values\": \"string\"}";
+    }
+    return "\"null\"";
+}
+
+enum mf_status mf_request_avro_schema(char **result, struct mf_error *error) {
+    struct mf_text text = {0};
+    mf_text_puts(
+        &text,
+        "{\n  \"type\": \"record\",\n  \"name\": \"TrainingRequest\",\n  \"namespace\": \"org.modelforge\",\n"
+        "  \"doc\": \"A fine-tuning request. Generated by modelforge-fields from schemas/request_fields.def; "
+        "do not edit.\",\n  \"fields\": [\n");
+    for (size_t i = 0; i < MF_REQUEST_FIELD_COUNT; i++) {
+        const struct mf_field *field = &mf_request_fields()[i];
+        mf_text_printf(&text, "    {\"name\": \"%s\", \"type\": %s, ", field->name, avro_type(field));
+        if (!field->required) {
+            mf_text_puts(&text, "\"default\": ");
+            append_default(field, &text);
+            mf_text_puts(&text, ", ");
+        }
+        mf_text_printf(&text, "\"doc\": \"%s\"}%s\n", field->meaning,
+                       i + 1 < MF_REQUEST_FIELD_COUNT ? "," : "");
+    }
+    mf_text_puts(&text, "  ]\n}\n");
+    return take(&text, result, error);
+}
