@@ -16,7 +16,7 @@ static size_t random_below(uint64_t key, uint32_t stream, uint32_t epoch, uint32
 }
 
 void mf_random_permutation(uint64_t seed, uint32_t stream, uint32_t epoch, size_t *order, size_t count) {
-    const uint64_t key = mf_random_key(seed, 0);
+    const uint64_t key = mf_random_key(seed, MF_RANDOM_OUTSIDE_STEPS);
     for (size_t i = 0; i < count; i++)
         order[i] = i;
     for (size_t i = count; i > 1; i--) {

@@ -1,9 +1,9 @@
 /* Batching: which rows are trained and evaluated, in which order, and how they lie in a token stream.
  *
  * Everything here is a pure function of the seed and the rows' lengths. Random numbers are kernels/random.h
- * with key mf_random_key(seed, 0) and counter (draw, epoch, 0, stream): a draw is the first two words as 64
- * bits, a number below n the high 64 bits of draw * n. Permutations are Fisher-Yates from the last element
- * down. */
+ * with key mf_random_key(seed, MF_RANDOM_OUTSIDE_STEPS) and counter (draw, epoch, 0, stream): a draw is the
+ * first two words as 64 bits, a number below n the high 64 bits of draw * n. Permutations are Fisher-Yates
+ * from the last element down. */
 #ifndef MF_WORKER_TRAINER_BATCHER_H
 #define MF_WORKER_TRAINER_BATCHER_H
 
@@ -14,8 +14,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Streams of the trainer's own draws; those of a model's modules count up from 0. */
-enum { MF_RANDOM_SPLIT = 0x7fffff00, MF_RANDOM_EPOCH, MF_RANDOM_LORA };
+/* The step that keys draws which belong to no step: no run has so many. */
+#define MF_RANDOM_OUTSIDE_STEPS UINT32_MAX
+/* Their streams. */
+enum { MF_RANDOM_SPLIT = 1, MF_RANDOM_EPOCH = 2 };
 
 /* Fills order[count] with a permutation of 0 .. count - 1. */
 void mf_random_permutation(uint64_t seed, uint32_t stream, uint32_t epoch, size_t *order, size_t count);

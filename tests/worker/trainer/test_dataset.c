@@ -1,9 +1,12 @@
 /* Datasets: every form that is read, and the exact error for every way a row can be wrong. */
 #include "worker/trainer/dataset.h"
 
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

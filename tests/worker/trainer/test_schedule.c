@@ -1,10 +1,13 @@
 /* Learning-rate schedules against values printed by Transformers 5.24's get_scheduler(). */
 #include "worker/trainer/schedule.h"
 
-#include <cmocka.h>
-#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <math.h>
 #include <string.h>
 
 static const struct {

@@ -1,0 +1,221 @@
+/* Rows to tokens and labels: against Transformers (tests/golden/make_templates.py), and what overflows or
+ * breaks. */
+#include "worker/trainer/template.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct mf_tokenizer *tokenizer;
+static char path[] = "/tmp/modelforge-template-XXXXXX";
+
+static int open_tokenizer(void **state) {
+    (void)state;
+    struct mf_error error;
+    int descriptor = mkstemp(path);
+    close(descriptor);
+    return descriptor < 0 || mf_tokenizer_open("tests/golden/models/tied-gqa", &tokenizer, &error) != MF_OK;
+}
+
+static int close_tokenizer(void **state) {
+    (void)state;
+    mf_tokenizer_close(tokenizer);
+    return unlink(path);
+}
+
+/* Loads rows given as JSON lines. */
+static void load(const char *rows, struct mf_dataset *dataset) {
+    struct mf_error error;
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(rows, file);
+    fclose(file);
+    if (mf_dataset_load(path, 1, dataset, &error) != MF_OK)
+        fail_msg("%s", error.message);
+}
+
+static struct mf_template_options plain(void) {
+    return (struct mf_template_options){.max_length = 1024};
+}
+
+static void assert_ids(const char *what, size_t row, const int32_t *made, int32_t length,
+                       const json_t *expected) {
+    if ((size_t)length != json_array_size(expected))
+        fail_msg("row %zu: %d %s, not %zu", row, length, what, json_array_size(expected));
+    for (int32_t i = 0; i < length; i++)
+        if (made[i] != json_integer_value(json_array_get(expected, (size_t)i)))
+            fail_msg("row %zu: %s[%d] is %d, not %d", row, what, i, made[i],
+                     (int)json_integer_value(json_array_get(expected, (size_t)i)));
+}
+
+static void test_golden(void **state) {
+    (void)state;
+    json_t *golden = json_load_file("tests/golden/templates.json", 0, NULL), *case_;
+    size_t index;
+    assert_non_null(golden);
+    json_array_foreach(golden, index, case_) {
+        char *row = json_dumps(json_object_get(case_, "row"), 0);
+        struct mf_dataset dataset;
+        struct mf_samples samples;
+        struct mf_error error;
+        struct mf_template_options options = plain();
+        options.use_chat_template = json_is_true(json_object_get(case_, "chat"));
+        load(row, &dataset);
+        if (mf_template_apply(&dataset, tokenizer, &options, &samples, &error) != MF_OK)
+            fail_msg("row %zu: %s", index, error.message);
+        assert_int_equal(samples.count, 1);
+        assert_ids("tokens", index, samples.sample[0].token, samples.sample[0].length,
+                   json_object_get(case_, "tokens"));
+        assert_ids("labels", index, samples.sample[0].label, samples.sample[0].length,
+                   json_object_get(case_, "labels"));
+        mf_samples_destroy(&samples);
+        mf_dataset_destroy(&dataset);
+        free(row);
+    }
+    assert_int_equal(index, 14);
+    json_decref(golden);
+}
+
+static void test_train_on_all(void **state) {
+    (void)state;
+    struct mf_dataset dataset;
+    struct mf_samples samples;
+    struct mf_error error;
+    struct mf_template_options options = plain();
+    options.train_on_all = true;
+    load("{\"input\":\"abc\",\"output\":\"d\"}", &dataset);
+    for (int chat = 0; chat < 2; chat++) {
+        options.use_chat_template = chat;
+        assert_int_equal(mf_template_apply(&dataset, tokenizer, &options, &samples, &error), MF_OK);
+        for (int32_t i = 0; i < samples.sample[0].length; i++)
+            assert_int_equal(samples.sample[0].label[i], samples.sample[0].token[i]);
+        assert_int_equal(samples.sample[0].labelled, samples.sample[0].length - 1);
+        mf_samples_destroy(&samples);
+    }
+    mf_dataset_destroy(&dataset);
+}
+
+static void test_overflow(void **state) {
+    (void)state;
+    struct mf_dataset dataset;
+    struct mf_samples samples;
+    struct mf_error error;
+    struct mf_template_options options = plain();
+    load("{\"text\":\"abcdefghjkmopqruvxyz\"}\n{\"text\":\"xyz\"}\n{\"input\":\"abcdefghjkmopqruvxyz\","
+         "\"output\":\"a\"}\n",
+         &dataset);
+    options.max_length = 6; /* "abcdefgh..." is cut, "xyz" fits, the last row's label is beyond the cut */
+    assert_int_equal(mf_template_apply(&dataset, tokenizer, &options, &samples, &error), MF_OK);
+    assert_int_equal(samples.count, 2);
+    assert_int_equal(samples.truncated_rows, 1);
+    assert_int_equal(samples.dropped_rows, 1);
+    assert_int_equal(samples.sample[0].length, 6);
+    assert_int_equal(samples.sample[0].token[5], mf_tokenizer_token_id(tokenizer, "f"));
+    assert_int_equal(samples.sample[1].row, 1);
+    assert_int_equal(samples.sample[1].length, 4);
+    assert_int_equal(samples.sample[1].token[3], mf_tokenizer_eos(tokenizer));
+    assert_int_equal(samples.longest, 6);
+    assert_int_equal(samples.tokens, 10);
+    mf_samples_destroy(&samples);
+
+    options.on_overflow = MF_OVERFLOW_DROP;
+    assert_int_equal(mf_template_apply(&dataset, tokenizer, &options, &samples, &error), MF_OK);
+    assert_int_equal(samples.count, 1);
+    assert_int_equal(samples.dropped_rows, 2);
+    assert_int_equal(samples.truncated_rows, 0);
+    mf_samples_destroy(&samples);
+
+    options.on_overflow = MF_OVERFLOW_ERROR;
+    assert_int_equal(mf_template_apply(&dataset, tokenizer, &options, &samples, &error),
+                     MF_ERROR_DATASET_ROW);
+    assert_non_null(strstr(error.message, ", line 1: the row has 21 tokens, more than max_seq_length 6"));
+    mf_dataset_destroy(&dataset);
+
+    load("{\"messages\":[{\"role\":\"user\",\"content\":\"no answer\"}]}", &dataset);
+    options = plain();
+    options.use_chat_template = true; /* the text form would label the EOS that it adds */
+    assert_int_equal(mf_template_apply(&dataset, tokenizer, &options, &samples, &error),
+                     MF_ERROR_DATASET_NO_LABELS);
+    mf_dataset_destroy(&dataset);
+}
+
+static void test_refusals(void **state) {
+    (void)state;
+    struct mf_dataset dataset;
+    struct mf_samples samples;
+    struct mf_error error;
+    struct mf_tokenizer *other = NULL;
+    struct mf_template_options options = plain();
+    load("{\"messages\":[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"tool\",\"content\":\"t\"}]}",
+         &dataset);
+    assert_int_equal(mf_template_apply(&dataset, tokenizer, &options, &samples, &error),
+                     MF_ERROR_DATASET_ROW);
+    assert_non_null(strstr(error.message, ", line 1: field 'messages[1].role' is 'tool'"));
+    mf_dataset_destroy(&dataset);
+
+    load("{\"input\":\"q\",\"output\":\"a\"}", &dataset);
+    assert_int_equal(mf_tokenizer_open("tests/golden/models/tied-gqa", &other, &error), MF_OK);
+    /* Writes how many messages there are first: no prefix of a chat is the chat of its prefix. */
+    assert_int_equal(mf_tokenizer_set_chat_template(other,
+                                                    "{{ messages|length }}{% for m in messages %}"
+                                                    "{{ m.content }}{% endfor %}",
+                                                    &error),
+                     MF_OK);
+    options.use_chat_template = true;
+    assert_int_equal(mf_template_apply(&dataset, other, &options, &samples, &error), MF_ERROR_BAD_TOKENIZER);
+    assert_non_null(
+        strstr(error.message, ", line 1: the chat template writes the first 1 messages differently"));
+    assert_int_equal(mf_tokenizer_set_chat_template(other, "{{ raise_exception('no such chat') }}", &error),
+                     MF_OK);
+    assert_int_equal(mf_template_apply(&dataset, other, &options, &samples, &error), MF_ERROR_DATASET_ROW);
+    assert_non_null(strstr(error.message, ", line 1: "));
+    assert_non_null(strstr(error.message, "no such chat"));
+    mf_tokenizer_close(other);
+    mf_dataset_destroy(&dataset);
+}
+
+static void test_prompt_and_show(void **state) {
+    (void)state;
+    struct mf_dataset dataset;
+    struct mf_samples samples;
+    struct mf_error error;
+    struct mf_tokens tokens = {0};
+    struct mf_template_options options = plain();
+    char *text = NULL;
+    load("{\"input\":\"abc\",\"output\":\"d\"}", &dataset);
+    for (int chat = 0; chat < 2; chat++) { /* a prompt is what training put before the completion */
+        options.use_chat_template = chat;
+        assert_int_equal(mf_template_apply(&dataset, tokenizer, &options, &samples, &error), MF_OK);
+        tokens.count = 0;
+        assert_int_equal(mf_template_prompt(tokenizer, chat, "abc", 0, &tokens, &error), MF_OK);
+        assert_true((int32_t)tokens.count < samples.sample[0].length);
+        assert_memory_equal(tokens.id, samples.sample[0].token, tokens.count * sizeof(int32_t));
+        assert_int_equal(samples.sample[0].label[tokens.count - 1], MF_LABEL_NONE);
+        assert_int_not_equal(samples.sample[0].label[tokens.count], MF_LABEL_NONE);
+        assert_int_equal(mf_sample_show(&samples.sample[0], tokenizer, &text, &error), MF_OK);
+        assert_string_equal(text,
+                            chat ? "<|im_start|>user\nabc<|im_end|>\n<|im_start|>assistant\n«d<|im_end|>\n»"
+                                 : "USER: abc\nASSISTANT:« d<|im_end|>»");
+        free(text);
+        mf_samples_destroy(&samples);
+    }
+    mf_tokens_free(&tokens);
+    mf_dataset_destroy(&dataset);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_golden),          cmocka_unit_test(test_train_on_all),
+        cmocka_unit_test(test_overflow),        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_prompt_and_show),
+    };
+    return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);
+}

@@ -1,0 +1,406 @@
+#include "worker/trainer/adapter.h"
+
+#include "common/files.h"
+#include "common/json.h"
+#include "kernels/random.h"
+#include "providers/weights/safetensors.h"
+#include "worker/trainer/batcher.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char prefix[] = "base_model.model.";
+static const char suffix_a[] = ".lora_A.weight", suffix_b[] = ".lora_B.weight";
+
+struct mf_adapter_file {
+    char *folder;
+    struct mf_adapter_settings settings;
+    struct mf_safetensors *weights;
+};
+
+static enum mf_status out_of_memory(struct mf_error *error) {
+    return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "adapter: out of memory");
+}
+
+double mf_adapter_scale(const struct mf_adapter_settings *settings) {
+    return settings->alpha / (settings->rslora ? sqrt((double)settings->rank) : (double)settings->rank);
+}
+
+enum mf_status mf_adapter_add(const struct mf_model *model, struct mf_graph *graph, int16_t slot,
+                              const bool *chosen, const struct mf_adapter_settings *settings,
+                              struct mf_error *error) {
+    return mf_model_add_adapters(model, graph, slot, chosen, settings->rank,
+                                 (float)mf_adapter_scale(settings), (float)settings->dropout, error);
+}
+
+void mf_adapter_initialize(const struct mf_graph *graph, int16_t slot, struct mf_executor *executor,
+                           uint64_t seed) {
+    const uint64_t key = mf_random_key(seed, MF_RANDOM_OUTSIDE_STEPS);
+    for (int32_t i = 0; i < graph->adapters; i++) {
+        const struct mf_adapter *adapter = &graph->adapter[i];
+        if (adapter->slot != slot)
+            continue;
+        const struct mf_tensor *a = mf_graph_tensor(graph, adapter->a),
+                               *b = mf_graph_tensor(graph, adapter->b);
+        const uint32_t stream = graph->module[adapter->module].random_stream;
+        const int32_t rows = a->dim[0].multiplier, columns = a->dim[1].multiplier;
+        const double bound = 1 / sqrt((double)columns);
+        float *value = mf_executor_data(executor, adapter->a);
+        for (int32_t row = 0; row < rows; row++) {
+            uint32_t word[4] = {0};
+            for (int32_t column = 0; column < columns; column++) {
+                if (column % 4 == 0)
+                    mf_random_words(key, stream, 0, (uint32_t)row, (uint32_t)column / 4, word);
+                const double unit = (2.0 * word[column % 4] + 1) / 4294967296.0 - 1;
+                value[(size_t)row * (size_t)columns + (size_t)column] = (float)(unit * bound);
+            }
+        }
+        memset(mf_executor_data(executor, adapter->b), 0,
+               (size_t)b->dim[0].multiplier * (size_t)b->dim[1].multiplier * sizeof(float));
+    }
+}
+
+/* ---- writing
+ * ----------------------------------------------------------------------------------------------- */
+
+/* What target_modules names a module by: its last part. */
+static const char *last_part(const char *module) {
+    const char *dot = strrchr(module, '.');
+    return dot ? dot + 1 : module;
+}
+
+static bool has_adapter(const struct mf_graph *graph, int16_t slot, int32_t module) {
+    return mf_graph_find_adapter(graph, slot, module) >= 0;
+}
+
+/* Sets `text` in the array once; the array stays sorted by nothing: order of the forward pass. */
+static bool append_once(json_t *array, const char *text) {
+    size_t index;
+    json_t *value;
+    json_array_foreach(array, index, value) {
+        if (!strcmp(json_string_value(value), text))
+            return true;
+    }
+    return json_array_append_new(array, json_string(text)) == 0;
+}
+
+/* The last parts of the adapted modules when these choose exactly them, else their whole names. */
+static json_t *target_modules(const struct mf_graph *graph, int16_t slot) {
+    json_t *parts = json_array(), *names = json_array();
+    bool exact = true, good = parts && names;
+    for (int32_t i = 0; good && i < graph->modules; i++) {
+        if (!has_adapter(graph, slot, i))
+            continue;
+        good = append_once(parts, last_part(graph->module[i].name)) &&
+               json_array_append_new(names, json_string(graph->module[i].name)) == 0;
+    }
+    for (int32_t i = 0; good && i < graph->modules; i++) {
+        size_t index;
+        json_t *part;
+        json_array_foreach(parts, index, part) {
+            if (!strcmp(json_string_value(part), last_part(graph->module[i].name)) &&
+                !has_adapter(graph, slot, i))
+                exact = false;
+        }
+    }
+    json_t *chosen = good ? json_incref(exact ? parts : names) : NULL;
+    json_decref(parts);
+    json_decref(names);
+    return chosen;
+}
+
+static enum mf_status write_config(const char *folder, const struct mf_graph *graph, int16_t slot,
+                                   const struct mf_adapter_settings *settings, const char *base_model,
+                                   struct mf_error *error) {
+    json_t *targets = target_modules(graph, slot);
+    json_t *alpha = settings->alpha == floor(settings->alpha) ? json_integer((json_int_t)settings->alpha)
+                                                              : json_real(settings->alpha);
+    json_t *config = json_pack(
+        "{s:s, s:s, s:s, s:n, s:i, s:o, s:f, s:o, s:b, s:s, s:b, s:b, s:b, s:n, s:{}, s:{}}", "peft_type",
+        "LORA", "task_type", "CAUSAL_LM", "base_model_name_or_path", base_model, "revision", "r",
+        settings->rank, "lora_alpha", alpha, "lora_dropout", settings->dropout, "target_modules", targets,
+        "use_rslora", settings->rslora, "bias", "none", "fan_in_fan_out", false, "inference_mode", true,
+        "init_lora_weights", true, "modules_to_save", "rank_pattern", "alpha_pattern");
+    char *text = config ? json_dumps(config, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
+    char *path = mf_path_join(folder, "adapter_config.json");
+    enum mf_status status =
+        text && path ? mf_file_write_atomic(path, text, strlen(text), 0644, error) : out_of_memory(error);
+    json_decref(config);
+    free(text);
+    free(path);
+    return status;
+}
+
+static enum mf_status write_weights(const char *folder, const struct mf_graph *graph, int16_t slot,
+                                    struct mf_executor *executor, struct mf_error *error) {
+    const size_t room = 2 * (size_t)graph->adapters;
+    struct mf_safetensors_entry *entry = calloc(room + 1, sizeof *entry);
+    int32_t *tensor = calloc(room + 1, sizeof *tensor);
+    struct mf_safetensors_writer *writer = NULL;
+    char *path = mf_path_join(folder, "adapter_model.safetensors");
+    json_t *metadata = json_pack("{s:s}", "format", "pt");
+    size_t count = 0;
+    enum mf_status status = entry && tensor && path && metadata ? MF_OK : out_of_memory(error);
+    for (int32_t i = 0; status == MF_OK && i < graph->adapters; i++) {
+        if (graph->adapter[i].slot != slot)
+            continue;
+        const int32_t pair[2] = {graph->adapter[i].a, graph->adapter[i].b};
+        for (int half = 0; half < 2; half++) {
+            const struct mf_tensor *row = mf_graph_tensor(graph, pair[half]);
+            tensor[count] = pair[half];
+            entry[count++] =
+                (struct mf_safetensors_entry){.name = row->name,
+                                              .dtype = MF_F32,
+                                              .rank = 2,
+                                              .dim = {row->dim[0].multiplier, row->dim[1].multiplier}};
+        }
+    }
+    if (status == MF_OK)
+        status = mf_safetensors_create(path, entry, count, metadata, &writer, error);
+    for (size_t i = 0; status == MF_OK && i < count; i++)
+        status =
+            mf_safetensors_write(writer, mf_executor_data(executor, tensor[i]),
+                                 (size_t)entry[i].dim[0] * (size_t)entry[i].dim[1] * sizeof(float), error);
+    if (status == MF_OK)
+        status = mf_safetensors_finish(writer, error);
+    else
+        mf_safetensors_abandon(writer);
+    json_decref(metadata);
+    free(path);
+    free(tensor);
+    free(entry);
+    return status;
+}
+
+static enum mf_status copy_tokenizer(const char *from, const char *to, struct mf_error *error) {
+    static const char *const names[] = {"tokenizer.json",      "tokenizer_config.json",
+                                        "chat_template.jinja", "special_tokens_map.json",
+                                        "tokenizer.model",     "vocab.json",
+                                        "merges.txt",          "added_tokens.json"};
+    enum mf_status status = MF_OK;
+    for (size_t i = 0; status == MF_OK && i < sizeof names / sizeof *names; i++) {
+        char *source = mf_path_join(from, names[i]), *target = mf_path_join(to, names[i]), *data = NULL;
+        size_t bytes = 0;
+        if (!source || !target)
+            status = out_of_memory(error);
+        else if (mf_path_exists(source)) {
+            status = mf_file_read(source, (size_t)1 << 30, &data, &bytes, error);
+            if (status == MF_OK)
+                status = mf_file_write_atomic(target, data, bytes, 0644, error);
+        }
+        free(data);
+        free(source);
+        free(target);
+    }
+    return status;
+}
+
+/* Puts `made` in the place of `folder`. */
+static enum mf_status swap_in(const char *made, const char *folder, struct mf_error *error) {
+    char old[4096];
+    enum mf_status status = MF_OK;
+    if ((size_t)snprintf(old, sizeof old, "%s.old", folder) >= sizeof old)
+        return mf_error_set(error, MF_ERROR_IO, "%s: the path is too long", folder);
+    if (mf_path_exists(folder)) {
+        status = mf_tree_remove(old, error);
+        if (status == MF_OK && rename(folder, old) != 0)
+            status = mf_error_errno(error, errno, "%s: cannot be replaced", folder);
+    }
+    if (status == MF_OK && rename(made, folder) != 0)
+        status = mf_error_errno(error, errno, "%s: cannot be named so", folder);
+    return status == MF_OK ? mf_tree_remove(old, error) : status;
+}
+
+enum mf_status mf_adapter_save(const char *folder, const struct mf_graph *graph, int16_t slot,
+                               struct mf_executor *executor, const struct mf_adapter_settings *settings,
+                               const char *base_model, const char *tokenizer_folder, struct mf_error *error) {
+    char made[4096];
+    if ((size_t)snprintf(made, sizeof made, "%s.partial", folder) >= sizeof made)
+        return mf_error_set(error, MF_ERROR_IO, "%s: the path is too long", folder);
+    enum mf_status status = mf_tree_remove(made, error);
+    if (status == MF_OK)
+        status = mf_directory_create(made, 0755, error);
+    if (status == MF_OK)
+        status = write_weights(made, graph, slot, executor, error);
+    if (status == MF_OK && tokenizer_folder)
+        status = copy_tokenizer(tokenizer_folder, made, error);
+    if (status == MF_OK)
+        status = write_config(made, graph, slot, settings, base_model, error);
+    if (status == MF_OK)
+        status = mf_directory_sync(made, error);
+    if (status == MF_OK)
+        return swap_in(made, folder, error);
+    mf_tree_remove(made, NULL);
+    return status;
+}
+
+/* ---- reading
+ * ----------------------------------------------------------------------------------------------- */
+
+/* Members whose value must be null, false, "none", empty or absent, because they change what the adapter
+ * computes. */
+static enum mf_status refuse_features(const json_t *config, const char *path, struct mf_error *error) {
+    static const char *const names[] = {
+        "use_dora",   "fan_in_fan_out",          "modules_to_save",         "alpha_pattern",     "bias",
+        "lora_bias",  "layer_replication",       "trainable_token_indices", "target_parameters", "use_qalora",
+        "use_bdlora", "alora_invocation_tokens", "megatron_config",         "arrow_config"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const json_t *value = json_object_get(config, names[i]);
+        const bool off = !value || json_is_null(value) || json_is_false(value) ||
+                         (json_is_string(value) && !strcmp(json_string_value(value), "none")) ||
+                         (json_is_object(value) && !json_object_size(value)) ||
+                         (json_is_array(value) && !json_array_size(value));
+        if (!off)
+            return mf_error_set(error, MF_ERROR_ADAPTER_MISMATCH,
+                                "%s: %s is set; only plain LoRA on linear modules can be read", path,
+                                names[i]);
+    }
+    return MF_OK;
+}
+
+static enum mf_status read_config(const char *path, struct mf_adapter_settings *settings,
+                                  struct mf_error *error) {
+    json_t *config = NULL;
+    const char *type = NULL;
+    int64_t rank = 0;
+    enum mf_status status = mf_json_read_file(path, 0, &config, error);
+    if (status == MF_OK)
+        status = mf_json_string(config, path, "peft_type", 64, &type, error);
+    if (status == MF_OK && strcmp(type, "LORA") != 0)
+        status = mf_error_set(error, MF_ERROR_ADAPTER_MISMATCH, "%s: peft_type is %s, not LORA", path, type);
+    if (status == MF_OK)
+        status = mf_json_integer(config, path, "r", 1, 65536, &rank, error);
+    if (status == MF_OK)
+        status = mf_json_number(config, path, "lora_alpha", 0, 1e9, &settings->alpha, error);
+    if (status == MF_OK)
+        status = mf_json_optional_number(config, path, "lora_dropout", 0, 1, &settings->dropout, error);
+    if (status == MF_OK)
+        status = mf_json_optional_boolean(config, path, "use_rslora", &settings->rslora, error);
+    if (status == MF_OK)
+        status = refuse_features(config, path, error);
+    settings->rank = (int32_t)rank;
+    json_decref(config);
+    return status;
+}
+
+enum mf_status mf_adapter_open(const char *folder, struct mf_adapter_file **out, struct mf_error *error) {
+    struct mf_adapter_file *file = calloc(1, sizeof *file);
+    char *config = mf_path_join(folder, "adapter_config.json");
+    char *weights = mf_path_join(folder, "adapter_model.safetensors");
+    enum mf_status status = file && config && weights ? MF_OK : out_of_memory(error);
+    if (status == MF_OK && !mf_path_exists(folder))
+        status = mf_error_set(error, MF_ERROR_MODEL_NOT_FOUND, "%s: there is no such adapter folder", folder);
+    else if (status == MF_OK && !mf_path_exists(config))
+        status = mf_error_set(error, MF_ERROR_MODEL_INCOMPLETE, "%s: adapter_config.json is missing", folder);
+    if (status == MF_OK)
+        status = read_config(config, &file->settings, error);
+    if (status == MF_OK)
+        status = mf_safetensors_open_file(weights, &file->weights, error);
+    if (status == MF_OK && !(file->folder = strdup(folder)))
+        status = out_of_memory(error);
+    free(config);
+    free(weights);
+    if (status == MF_OK)
+        *out = file;
+    else
+        mf_adapter_close(file);
+    return status;
+}
+
+void mf_adapter_close(struct mf_adapter_file *file) {
+    if (!file)
+        return;
+    mf_safetensors_close(file->weights);
+    free(file->folder);
+    free(file);
+}
+
+const struct mf_adapter_settings *mf_adapter_file_settings(const struct mf_adapter_file *file) {
+    return &file->settings;
+}
+
+/* The file's tensor of a module, NULL when there is none. */
+static const struct mf_stored_tensor *find_part(const struct mf_adapter_file *file, const char *module,
+                                                const char *suffix) {
+    char name[1024];
+    snprintf(name, sizeof name, "%s%s%s", prefix, module, suffix);
+    return mf_safetensors_find(file->weights, name);
+}
+
+static enum mf_status attach_one(const struct mf_adapter_file *file, const struct mf_model *model,
+                                 size_t module, struct mf_graph *graph, int16_t slot, bool *chosen,
+                                 struct mf_error *error) {
+    const struct mf_model_module *row = mf_model_module(model, module);
+    const struct mf_stored_tensor *a = find_part(file, row->name, suffix_a);
+    const struct mf_stored_tensor *b = find_part(file, row->name, suffix_b);
+    if (!a || !b || a->rank != 2 || b->rank != 2 || !a->floating || !b->floating || a->dim[0] != b->dim[1] ||
+        a->dim[0] < 1 || a->dim[1] != row->input_features || b->dim[0] != row->output_features)
+        return mf_error_set(error, MF_ERROR_ADAPTER_MISMATCH,
+                            "%s: lora_A and lora_B of '%s' do not fit each other and its weight (%lld, %lld)",
+                            file->folder, row->name, (long long)row->output_features,
+                            (long long)row->input_features);
+    struct mf_adapter_settings own = file->settings;
+    own.rank = (int32_t)a->dim[0];
+    chosen[module] = true;
+    enum mf_status status = mf_adapter_add(model, graph, slot, chosen, &own, error);
+    chosen[module] = false;
+    return status;
+}
+
+/* The name of a tensor of the file that no module of the model took. */
+static const char *left_over(const struct mf_adapter_file *file, const struct mf_graph *graph) {
+    for (size_t i = 0; i < mf_safetensors_count(file->weights); i++)
+        if (mf_graph_find_tensor(graph, mf_safetensors_at(file->weights, i)->name) < 0)
+            return mf_safetensors_at(file->weights, i)->name;
+    return NULL;
+}
+
+enum mf_status mf_adapter_attach(const struct mf_adapter_file *file, const struct mf_model *model,
+                                 struct mf_graph *graph, int16_t slot, struct mf_error *error) {
+    const size_t modules = mf_model_module_count(model);
+    bool *chosen = calloc(modules + 1, sizeof *chosen);
+    enum mf_status status = chosen ? MF_OK : out_of_memory(error);
+    for (size_t i = 0; status == MF_OK && i < modules; i++) {
+        const char *name = mf_model_module(model, i)->name;
+        if (find_part(file, name, suffix_a) || find_part(file, name, suffix_b))
+            status = attach_one(file, model, i, graph, slot, chosen, error);
+    }
+    free(chosen);
+    const char *name = status == MF_OK ? left_over(file, graph) : NULL;
+    if (name)
+        status = mf_error_set(error, MF_ERROR_ADAPTER_MISMATCH,
+                              "%s: tensor '%.300s' has no place in the model", file->folder, name);
+    if (status == MF_OK && !mf_safetensors_count(file->weights))
+        status =
+            mf_error_set(error, MF_ERROR_ADAPTER_MISMATCH, "%s: the adapter holds no tensor", file->folder);
+    return status;
+}
+
+static void copy_as_f32(float *to, const struct mf_stored_tensor *from) {
+    const size_t count = from->bytes / mf_dtype_bytes(from->dtype);
+    if (from->dtype == MF_F32) {
+        memcpy(to, from->data, from->bytes);
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        uint16_t bits;
+        memcpy(&bits, (const char *)from->data + 2 * i, sizeof bits);
+        to[i] = from->dtype == MF_BF16 ? mf_bf16_to_f32(bits) : mf_f16_to_f32(bits);
+    }
+}
+
+enum mf_status mf_adapter_load(const struct mf_adapter_file *file, const struct mf_graph *graph,
+                               struct mf_executor *executor, struct mf_error *error) {
+    for (size_t i = 0; i < mf_safetensors_count(file->weights); i++) {
+        const struct mf_stored_tensor *tensor = mf_safetensors_at(file->weights, i);
+        const int32_t id = mf_graph_find_tensor(graph, tensor->name);
+        if (id < 0)
+            return mf_error_set(error, MF_ERROR_ADAPTER_MISMATCH, "%s: tensor '%s' has no place in the model",
+                                file->folder, tensor->name);
+        copy_as_f32(mf_executor_data(executor, id), tensor);
+    }
+    return MF_OK;
+}

@@ -1,0 +1,104 @@
+#include "worker/trainer/runtime.h"
+
+#include "kernels/cpu/backend.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+/* The memory of this machine, or the limit of the control group that it is in. */
+static int64_t machine_memory(void) {
+    static const char *const limits[] = {"/sys/fs/cgroup/memory.max",
+                                         "/sys/fs/cgroup/memory/memory.limit_in_bytes"};
+    int64_t least = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        FILE *file = fopen(limits[i], "re");
+        long long limit;
+        if (file && fscanf(file, "%lld", &limit) == 1 && limit > 0 && limit < least)
+            least = limit;
+        if (file)
+            fclose(file);
+    }
+    return least;
+}
+
+static enum mf_status open_parts(const struct mf_runtime_options *options, struct mf_runtime *runtime,
+                                 struct mf_error *error) {
+    const struct mf_model_reference reference = {.size = sizeof reference, .model_id = options->model};
+    struct mf_load_options load = {.size = sizeof load,
+                                   .reference = reference,
+                                   .model_class = MF_MODEL_CAUSAL_LM,
+                                   .compute_dtype = MF_F32};
+    if (options->compute == MF_COMPUTE_BF16 ||
+        (options->compute == MF_COMPUTE_AUTO && !options->reference && mf_cpu_preferred_dtype() == MF_BF16))
+        load.compute_dtype = MF_BF16;
+    enum mf_status status = mf_provider_find(options->provider, &runtime->provider, error);
+    if (status == MF_OK)
+        status = runtime->provider->validate_model_access(options->context, &reference, error);
+    if (status == MF_OK)
+        status = runtime->provider->load_tokenizer(options->context, &reference, &runtime->tokenizer, error);
+    if (status == MF_OK)
+        status = runtime->provider->load_model(options->context, &load, &runtime->model, error);
+    if (status == MF_OK && options->reference)
+        status = mf_cpu_reference_create(&runtime->backend, error);
+    else if (status == MF_OK)
+        status = mf_cpu_create(NULL, &runtime->backend, error);
+    if (status == MF_OK)
+        status = mf_graph_create(&runtime->graph, error);
+    return status;
+}
+
+enum mf_status mf_runtime_open(const struct mf_runtime_options *options, struct mf_runtime *runtime,
+                               struct mf_error *error) {
+    *runtime = (struct mf_runtime){.context = options->context, .memory_bytes = machine_memory()};
+    enum mf_status status = open_parts(options, runtime, error);
+    if (status != MF_OK)
+        mf_runtime_close(runtime);
+    return status;
+}
+
+static void drop_programs(struct mf_runtime *runtime) {
+    mf_executor_destroy(runtime->executor);
+    mf_plan_destroy(runtime->plan);
+    mf_graph_destroy(runtime->graph);
+    runtime->executor = NULL;
+    runtime->plan = NULL;
+    runtime->graph = NULL;
+}
+
+void mf_runtime_close(struct mf_runtime *runtime) {
+    drop_programs(runtime);
+    mf_backend_destroy(runtime->backend);
+    mf_model_close(runtime->model);
+    mf_tokenizer_close(runtime->tokenizer);
+    *runtime = (struct mf_runtime){0};
+}
+
+enum mf_status mf_runtime_discard(struct mf_runtime *runtime, struct mf_error *error) {
+    drop_programs(runtime);
+    return mf_graph_create(&runtime->graph, error);
+}
+
+size_t mf_runtime_budget(const struct mf_runtime *runtime) {
+    const int64_t element =
+        runtime->model ? (int64_t)mf_dtype_bytes(mf_model_compute_dtype(runtime->model)) : 0;
+    const int64_t weights = runtime->model ? mf_model_parameters(runtime->model) * element : 0;
+    const int64_t budget = runtime->memory_bytes / 5 * 4 - weights;
+    return budget > 0 ? (size_t)budget : 1;
+}
+
+enum mf_status mf_runtime_realize(struct mf_runtime *runtime, size_t budget_bytes, struct mf_error *error) {
+    const size_t budget = budget_bytes ? budget_bytes : mf_runtime_budget(runtime);
+    enum mf_status status = mf_plan_create(runtime->graph, runtime->backend, budget, &runtime->plan, error);
+    if (status == MF_OK)
+        status = mf_executor_create(runtime->graph, runtime->plan, runtime->backend, NULL, &runtime->executor,
+                                    error);
+    if (status == MF_OK)
+        status = mf_model_bind(runtime->model, runtime->context, runtime->graph, runtime->executor, error);
+    if (status == MF_OK)
+        status = mf_executor_prepare(runtime->executor, error);
+    return status;
+}
+
+int64_t mf_runtime_managed_bytes(const struct mf_runtime *runtime) {
+    return runtime->plan ? (int64_t)runtime->plan->arena_bytes : 0;
+}

@@ -1,0 +1,62 @@
+/* A model that can run here: provider, model, tokenizer and backend, then the programs planned and bound.
+ *
+ *     mf_runtime_open                 checks access, maps weights, opens the tokenizer, starts the backend
+ *     mf_graph_*, mf_model_build ...  on runtime->graph
+ *     mf_runtime_realize              plan, executor, weights bound: programs can run
+ *     mf_runtime_discard              back to an empty graph, for another attempt at a plan
+ */
+#ifndef MF_WORKER_TRAINER_RUNTIME_H
+#define MF_WORKER_TRAINER_RUNTIME_H
+
+#include "common/error.h"
+#include "kernels/executor.h"
+#include "kernels/graph.h"
+#include "kernels/passes/plan.h"
+#include "providers/models/model.h"
+#include "providers/registry.h"
+#include "providers/tokenizer/tokenizer.h"
+#include "worker/trainer/adapter.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum mf_compute { MF_COMPUTE_AUTO, MF_COMPUTE_F32, MF_COMPUTE_BF16 };
+
+struct mf_runtime_options {
+    const char *provider;                /* by name */
+    const char *model;                   /* a Hugging Face folder */
+    enum mf_compute compute;             /* AUTO: bf16 where the processor multiplies it, else f32 */
+    bool reference;                      /* the oracle's kernels instead of the fast ones */
+    struct mf_provider_context *context; /* borrowed; asked for cancellation */
+};
+
+struct mf_runtime {
+    const struct mf_provider *provider;
+    struct mf_provider_context *context;
+    struct mf_model *model;
+    struct mf_tokenizer *tokenizer;
+    struct mf_backend *backend;
+    struct mf_graph *graph;
+    struct mf_plan *plan;
+    struct mf_executor *executor;
+    int64_t memory_bytes; /* of this machine or control group, what is the less */
+};
+
+/* On failure *runtime needs no closing. */
+enum mf_status mf_runtime_open(const struct mf_runtime_options *options, struct mf_runtime *runtime,
+                               struct mf_error *error);
+void mf_runtime_close(struct mf_runtime *runtime); /* a zeroed one too */
+
+/* MF_ERROR_PLAN_TOO_LARGE leaves the graph planned: discard it and build a smaller one. `budget_bytes` 0:
+ * what mf_runtime_budget says. */
+enum mf_status mf_runtime_realize(struct mf_runtime *runtime, size_t budget_bytes, struct mf_error *error);
+enum mf_status mf_runtime_discard(struct mf_runtime *runtime, struct mf_error *error);
+
+/* What a plan may take: 80% of memory_bytes less the weights. A function of the machine, not of what is free.
+ */
+size_t mf_runtime_budget(const struct mf_runtime *runtime);
+
+/* Bytes of the arena. */
+int64_t mf_runtime_managed_bytes(const struct mf_runtime *runtime);
+
+#endif
