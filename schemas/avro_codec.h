@@ -14,6 +14,7 @@
 #include "common/digest.h"
 #include "common/error.h"
 #include "common/text.h"
+#include "schemas/command.h"
 #include "schemas/request.h"
 
 enum {
@@ -62,13 +63,6 @@ enum mf_status mf_avro_decode_json(const struct mf_avro_schema *schema, const ui
  * and request_id when they could be read. */
 enum mf_status mf_avro_decode_request(const struct mf_avro_schema *schema, const uint8_t *body,
                                       size_t body_bytes, struct mf_request *request, struct mf_error *error);
-
-enum mf_command_action { MF_COMMAND_CANCEL, MF_COMMAND_PAUSE, MF_COMMAND_RESUME, MF_COMMAND_RETRY };
-
-/* "cancel", ...; NULL out of range. */
-const char *mf_command_action_name(enum mf_command_action action);
-/* False for any other name. */
-bool mf_command_action_parse(const char *name, enum mf_command_action *action);
 
 /* Owns its strings; freed with mf_command_free. */
 struct mf_command {
