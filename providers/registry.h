@@ -19,6 +19,7 @@ struct mf_provider_context {
 enum mf_status mf_provider_find(const char *name, const struct mf_provider **out, struct mf_error *error);
 
 size_t mf_provider_count(void);
+/* NULL from mf_provider_count() on. */
 const struct mf_provider *mf_provider_at(size_t index);
 
 /* [a-z0-9_-]{1,32} */

@@ -56,7 +56,4 @@ enum mf_status mf_architecture_read(const char *folder, struct mf_architecture *
 /* frequency[i] for i < head_dim / 2, in f32 as Transformers computes inv_freq. */
 void mf_rope_frequencies(const struct mf_architecture *architecture, float *frequency);
 
-/* "llama, ...": the model types that the table knows. */
-const char *mf_architecture_names(void);
-
 #endif

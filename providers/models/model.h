@@ -78,9 +78,4 @@ enum mf_status mf_model_bind(struct mf_model *model, struct mf_provider_context 
                              const struct mf_graph *graph, struct mf_executor *executor,
                              struct mf_error *error);
 
-/* One weight as f32, converted into memory of the caller (merging, tests): `elements` must be its size.
- * MF_ERROR_WEIGHT_MISMATCH when there is no such weight. */
-enum mf_status mf_model_read_weight(const struct mf_model *model, const char *name, float *value,
-                                    size_t elements, struct mf_error *error);
-
 #endif

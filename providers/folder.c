@@ -1,0 +1,132 @@
+#include "providers/folder.h"
+
+#include "common/files.h"
+#include "common/json.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { INDEX_FILE_BYTES = 64 << 20 };
+
+/* "organisation/name": no folder, but the form of an id on a model hub. */
+static bool looks_like_hub_id(const char *name) {
+    const char *slash = strchr(name, '/');
+    return slash && slash != name && slash[1] && !strchr(slash + 1, '/') && name[0] != '.' && name[0] != '~';
+}
+
+static enum mf_status not_a_folder(const char *name, const struct stat *info, struct mf_error *error) {
+    size_t length = strlen(name);
+    if (info && length > 5 && !strcmp(name + length - 5, ".gguf"))
+        return mf_error_set(
+            error, MF_ERROR_MODEL_NOT_FOUND,
+            "model_name: %s is a GGUF file; turn it into a model folder first: modelforge-trainer "
+            "convert %s FOLDER",
+            name, name);
+    if (info)
+        return mf_error_set(error, MF_ERROR_MODEL_NOT_FOUND, "model_name: %s is not a folder", name);
+    if (looks_like_hub_id(name))
+        return mf_error_set(
+            error, MF_ERROR_MODEL_NOT_FOUND,
+            "model_name: there is no folder '%s'; if it is an id on a model hub: downloading is "
+            "not supported yet, download the model yourself and give its folder",
+            name);
+    return mf_error_set(
+        error, MF_ERROR_MODEL_NOT_FOUND,
+        "model_name: there is no folder '%s'; give the path of a Hugging Face model folder on "
+        "this machine",
+        name);
+}
+
+static enum mf_status check_file(const char *folder, const char *name, const char *advice,
+                                 struct mf_error *error) {
+    char *path = mf_path_join(folder, name);
+    enum mf_status status = MF_OK;
+    struct stat info;
+    if (!path)
+        return mf_error_errno(error, ENOMEM, "%s", folder);
+    if (stat(path, &info) || !S_ISREG(info.st_mode))
+        status =
+            mf_error_set(error, MF_ERROR_MODEL_INCOMPLETE, "%s: %s is missing; %s", folder, name, advice);
+    else if (access(path, R_OK))
+        status = mf_error_set(error, MF_ERROR_MODEL_INCOMPLETE,
+                              "%s: %s may not be read by this user; change its permissions", folder, name);
+    free(path);
+    return status;
+}
+
+static enum mf_status check_shards(const char *folder, const char *index_path, struct mf_error *error) {
+    json_t *index = NULL;
+    struct mf_error cause;
+    enum mf_status status = MF_OK;
+    if (mf_json_read_file(index_path, INDEX_FILE_BYTES, &index, &cause))
+        return mf_error_set(error, MF_ERROR_BAD_WEIGHTS, "%s", cause.message);
+    const char *name;
+    json_t *file;
+    json_object_foreach(json_object_get(index, "weight_map"), name, file) {
+        const char *text = json_string_value(file);
+        if (!text || strchr(text, '/')) {
+            status =
+                mf_error_set(error, MF_ERROR_BAD_WEIGHTS,
+                             "%s: weight_map: %s: not the name of a file in this folder", index_path, name);
+        } else {
+            status = check_file(folder, text, "download the model completely", error);
+        }
+        if (status)
+            break;
+    }
+    json_decref(index);
+    return status;
+}
+
+static enum mf_status check_weight_files(const char *folder, struct mf_error *error) {
+    char *single = mf_path_join(folder, "model.safetensors");
+    char *index = mf_path_join(folder, "model.safetensors.index.json");
+    char *pickle = mf_path_join(folder, "pytorch_model.bin");
+    enum mf_status status;
+    if (!single || !index || !pickle)
+        status = mf_error_errno(error, ENOMEM, "%s", folder);
+    else if (!mf_path_exists(single) && mf_path_exists(index))
+        status = check_shards(folder, index, error);
+    else
+        status =
+            check_file(folder, "model.safetensors",
+                       mf_path_exists(pickle)
+                           ? "pytorch_model.bin is not read, because loading a pickle runs code; save the "
+                             "model again with save_pretrained"
+                           : "download the model completely",
+                       error);
+    free(pickle);
+    free(index);
+    free(single);
+    return status;
+}
+
+enum mf_status mf_folder_check(const struct mf_model_reference *reference, struct mf_error *error) {
+    const char *folder = reference->model_id;
+    struct stat info;
+    if (stat(folder, &info)) {
+        if (errno == EACCES)
+            return mf_error_set(error, MF_ERROR_MODEL_NOT_FOUND,
+                                "model_name: %s may not be read by this user; change its permissions",
+                                folder);
+        return not_a_folder(folder, NULL, error);
+    }
+    if (!S_ISDIR(info.st_mode))
+        return not_a_folder(folder, &info, error);
+    if (access(folder, R_OK | X_OK))
+        return mf_error_set(error, MF_ERROR_MODEL_NOT_FOUND,
+                            "model_name: %s may not be read by this user; change its permissions", folder);
+    if (reference->revision)
+        return mf_error_set(error, MF_ERROR_UNSUPPORTED_FIELD,
+                            "revision: '%s' cannot be chosen: %s is a folder, which has no revisions",
+                            reference->revision, folder);
+    enum mf_status status;
+    if ((status = check_file(folder, "config.json", "this is not a Hugging Face model folder", error)) ||
+        (status =
+             check_file(folder, "tokenizer.json", "save the fast tokenizer with save_pretrained", error)))
+        return status;
+    return check_weight_files(folder, error);
+}

@@ -1,0 +1,77 @@
+#include "providers/huggingface/huggingface.h"
+
+static const struct mf_host_api *host;
+
+/* The first row that matches counts. */
+static const struct mf_capability cpu_rows[] = {
+#define ROW(level, architecture, task, strategy, reason) \
+    { sizeof(struct mf_capability), MF_CAPABILITY_##level, architecture, task, strategy, reason }
+    ROW(UNSUPPORTED, "*", "summarization", "*", "this version trains text-generation only"),
+    ROW(UNSUPPORTED, "*", "extractive-question-answering", "*", "this version trains text-generation only"),
+    ROW(UNSUPPORTED, "*", "*", "qlora", "this version does not quantise base weights"),
+    ROW(UNSUPPORTED, "*", "*", "dpo", "this version has the strategy sft only"),
+    ROW(UNSUPPORTED, "*", "*", "rlhf", "this version has the strategy sft only"),
+    ROW(SUPPORTED, "llama", "text-generation", "sft",
+        "the reference path, compared with Transformers and PEFT"),
+};
+
+static const struct mf_capability other_rows[] = {
+    ROW(UNSUPPORTED, "*", "*", "*", "this version computes on the CPU only"),
+#undef ROW
+};
+
+static const char *get_provider_name(void) {
+    return "huggingface";
+}
+
+static enum mf_status capabilities(const struct mf_device *device, struct mf_capabilities *out,
+                                   struct mf_error *error) {
+    if (device->size < sizeof *device || out->size < sizeof *out)
+        return host->fail(error, MF_ERROR_PROVIDER_UNAVAILABLE,
+                          "huggingface: the host's structs are too small");
+    bool cpu = device->kind == MF_DEVICE_CPU;
+    out->stride = sizeof(struct mf_capability);
+    out->row = cpu ? cpu_rows : other_rows;
+    out->count = cpu ? sizeof cpu_rows / sizeof *cpu_rows : sizeof other_rows / sizeof *other_rows;
+    return MF_OK;
+}
+
+static enum mf_status validate_model_access(struct mf_provider_context *context,
+                                            const struct mf_model_reference *reference,
+                                            struct mf_error *error) {
+    return host->check_folder(context, reference, error);
+}
+
+static enum mf_status load_model(struct mf_provider_context *context, const struct mf_load_options *options,
+                                 struct mf_model **out, struct mf_error *error) {
+    enum mf_status status = host->check_folder(context, &options->reference, error);
+    if (status)
+        return status;
+    if (host->cancelled(context))
+        return host->fail(error, MF_ERROR_CANCELLED, "cancelled while loading the model");
+    host->log(context, "opening the model folder");
+    return host->open_model(context, options, out, error);
+}
+
+static enum mf_status load_tokenizer(struct mf_provider_context *context,
+                                     const struct mf_model_reference *reference, struct mf_tokenizer **out,
+                                     struct mf_error *error) {
+    return host->open_tokenizer(context, reference, out, error);
+}
+
+static const struct mf_provider provider = {
+    .size = sizeof provider,
+    .abi_version = MF_PROVIDER_ABI,
+    .get_provider_name = get_provider_name,
+    .capabilities = capabilities,
+    .validate_model_access = validate_model_access,
+    .load_model = load_model,
+    .load_tokenizer = load_tokenizer,
+};
+
+const struct mf_provider *mf_huggingface_entry(uint32_t host_abi, const struct mf_host_api *host_api) {
+    if (host_abi != MF_PROVIDER_ABI || host_api->size < sizeof *host_api)
+        return NULL;
+    host = host_api;
+    return &provider;
+}

@@ -1,0 +1,365 @@
+#include "providers/models/model.h"
+
+#include "kernels/passes/expand.h"
+#include "providers/models/decoder.h"
+#include "providers/registry.h"
+#include "providers/weights/safetensors.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A weight in the dtype of the graph, where the file has another. */
+struct converted {
+    void *data;
+    enum mf_dtype dtype;
+};
+
+struct mf_model {
+    struct mf_architecture architecture;
+    struct mf_safetensors *weights;
+    struct converted *converted; /* one for each tensor of `weights` */
+    char *folder;
+    enum mf_dtype compute_dtype;
+    struct mf_model_module *module;
+    size_t module_count;
+    int64_t parameters;
+    float *rope_frequency; /* (head_dim / 2) */
+};
+
+/* ---- opening: configuration and files must agree ---- */
+
+static char *shape_text(const int64_t *dim, int32_t rank, char *text, size_t bytes) {
+    size_t used = (size_t)snprintf(text, bytes, "[");
+    for (int32_t i = 0; i < rank && used < bytes; i++)
+        used += (size_t)snprintf(text + used, bytes - used, "%s%lld", i ? ", " : "", (long long)dim[i]);
+    if (used < bytes)
+        snprintf(text + used, bytes - used, "]");
+    return text;
+}
+
+static enum mf_status check_weight(struct mf_model *model, const struct mf_decoder_weight *need,
+                                   struct mf_error *error) {
+    const struct mf_stored_tensor *found = mf_safetensors_find(model->weights, need->name);
+    char wanted[64], there[128];
+    if (!found)
+        return mf_error_set(error, MF_ERROR_WEIGHT_MISMATCH,
+                            "%s: config.json implies the weight %s, but no weight file holds it",
+                            model->folder, need->name);
+    bool same = found->rank == need->rank;
+    for (int32_t i = 0; i < need->rank && same; i++)
+        same = found->dim[i] == need->dim[i];
+    if (!same)
+        return mf_error_set(error, MF_ERROR_WEIGHT_MISMATCH, "%s: %s has shape %s, config.json implies %s",
+                            found->file, need->name, shape_text(found->dim, found->rank, there, sizeof there),
+                            shape_text(need->dim, need->rank, wanted, sizeof wanted));
+    if (!found->floating)
+        return mf_error_set(error, MF_ERROR_WEIGHT_MISMATCH,
+                            "%s: %s has dtype %s; only F32, F16 and BF16 are supported", found->file,
+                            need->name, found->dtype_name);
+    model->parameters += need->dim[0] * (need->rank > 1 ? need->dim[1] : 1);
+    return MF_OK;
+}
+
+/* A tied head may be stored as well, as long as it is the same. */
+static bool may_ignore(const struct mf_model *model, const struct mf_stored_tensor *tensor) {
+    static const char suffix[] = ".rotary_emb.inv_freq";
+    size_t length = strlen(tensor->name);
+    if (length > sizeof suffix - 1 && !strcmp(tensor->name + length - (sizeof suffix - 1), suffix))
+        return true;
+    if (!model->architecture.tied_embeddings || strcmp(tensor->name, "lm_head.weight") != 0)
+        return false;
+    const struct mf_stored_tensor *table = mf_safetensors_find(model->weights, "model.embed_tokens.weight");
+    return table && table->bytes == tensor->bytes && !strcmp(table->dtype_name, tensor->dtype_name) &&
+           !memcmp(table->data, tensor->data, table->bytes);
+}
+
+static int by_weight_name(const void *a, const void *b) {
+    return strcmp(((const struct mf_decoder_weight *)a)->name, ((const struct mf_decoder_weight *)b)->name);
+}
+
+static enum mf_status check_weights(struct mf_model *model, struct mf_error *error) {
+    struct mf_decoder_weight *need = NULL;
+    size_t count = 0;
+    enum mf_status status = mf_decoder_weights(&model->architecture, &need, &count, error);
+    for (size_t i = 0; i < count && status == MF_OK; i++)
+        status = check_weight(model, &need[i], error);
+    if (status)
+        goto done;
+    qsort(need, count, sizeof *need, by_weight_name);
+    for (size_t i = 0; i < mf_safetensors_count(model->weights); i++) {
+        const struct mf_stored_tensor *tensor = mf_safetensors_at(model->weights, i);
+        struct mf_decoder_weight key;
+        snprintf(key.name, sizeof key.name, "%s", tensor->name);
+        bool known =
+            !strcmp(key.name, tensor->name) && bsearch(&key, need, count, sizeof key, by_weight_name);
+        if (!known && !may_ignore(model, tensor)) {
+            status = mf_error_set(error, MF_ERROR_WEIGHT_MISMATCH,
+                                  "%s: the weight %s does not belong to a %s model with this config.json",
+                                  tensor->file, tensor->name, model->architecture.model_type);
+            goto done;
+        }
+    }
+done:
+    free(need);
+    return status;
+}
+
+static enum mf_status check_options(const struct mf_load_options *options, struct mf_error *error) {
+    if (options->model_class != MF_MODEL_CAUSAL_LM)
+        return mf_error_set(error, MF_ERROR_PROVIDER_UNSUPPORTED, "model_class %d is not supported",
+                            (int)options->model_class);
+    if (options->quantization != MF_QUANTIZATION_NONE)
+        return mf_error_set(error, MF_ERROR_PROVIDER_UNSUPPORTED,
+                            "quantised loading (use_4bit, use_8bit) is not supported yet");
+    if (options->compute_dtype != MF_F32 && options->compute_dtype != MF_BF16)
+        return mf_error_set(error, MF_ERROR_PROVIDER_UNSUPPORTED, "computing in %s is not supported yet",
+                            mf_dtype_name(options->compute_dtype));
+    if (options->provider_config && options->provider_config[0])
+        return mf_error_set(error, MF_ERROR_INVALID_FIELD,
+                            "provider_config.%s: this provider has no such option (it has none)",
+                            options->provider_config[0]);
+    return MF_OK;
+}
+
+static enum mf_status open_parts(const struct mf_load_options *options, struct mf_model *model,
+                                 struct mf_error *error) {
+    enum mf_status status;
+    model->compute_dtype = options->compute_dtype;
+    model->folder = strdup(options->reference.model_id);
+    if (!model->folder)
+        return mf_error_errno(error, ENOMEM, "%s", options->reference.model_id);
+    if ((status = mf_architecture_read(model->folder, &model->architecture, error)) ||
+        (status = mf_safetensors_open_folder(model->folder, &model->weights, error)) ||
+        (status = check_weights(model, error)) ||
+        (status = mf_decoder_modules(&model->architecture, &model->module, &model->module_count, error)))
+        return status;
+    model->converted = calloc(mf_safetensors_count(model->weights), sizeof *model->converted);
+    model->rope_frequency = calloc((size_t)model->architecture.head_dim / 2, sizeof(float));
+    if (!model->converted || !model->rope_frequency)
+        return mf_error_errno(error, ENOMEM, "%s", model->folder);
+    mf_rope_frequencies(&model->architecture, model->rope_frequency);
+    return MF_OK;
+}
+
+enum mf_status mf_model_open(const struct mf_load_options *options, struct mf_model **out,
+                             struct mf_error *error) {
+    *out = NULL;
+    enum mf_status status = check_options(options, error);
+    if (status)
+        return status;
+    struct mf_model *model = calloc(1, sizeof *model);
+    if (!model)
+        return mf_error_errno(error, ENOMEM, "%s", options->reference.model_id);
+    status = open_parts(options, model, error);
+    if (status)
+        mf_model_close(model);
+    else
+        *out = model;
+    return status;
+}
+
+void mf_model_close(struct mf_model *model) {
+    if (!model)
+        return;
+    for (size_t i = 0; model->converted && i < mf_safetensors_count(model->weights); i++)
+        free(model->converted[i].data);
+    free(model->converted);
+    mf_decoder_modules_free(model->module, model->module_count);
+    mf_safetensors_close(model->weights);
+    free(model->rope_frequency);
+    free(model->folder);
+    free(model);
+}
+
+const struct mf_architecture *mf_model_architecture(const struct mf_model *model) {
+    return &model->architecture;
+}
+
+const char *mf_model_folder(const struct mf_model *model) {
+    return model->folder;
+}
+
+enum mf_dtype mf_model_compute_dtype(const struct mf_model *model) {
+    return model->compute_dtype;
+}
+
+int64_t mf_model_parameters(const struct mf_model *model) {
+    return model->parameters;
+}
+
+/* ---- modules and adapters ---- */
+
+size_t mf_model_module_count(const struct mf_model *model) {
+    return model->module_count;
+}
+
+const struct mf_model_module *mf_model_module(const struct mf_model *model, size_t index) {
+    return &model->module[index];
+}
+
+static bool matches(const struct mf_model_module *module, const char *target) {
+    size_t length = strlen(module->name), wanted = strlen(target);
+    return !strcmp(module->name, target) || (length > wanted && module->name[length - wanted - 1] == '.' &&
+                                             !strcmp(module->name + length - wanted, target));
+}
+
+static enum mf_status no_such_module(const struct mf_model *model, const char *target,
+                                     struct mf_error *error) {
+    char known[512] = "";
+    for (size_t i = 0; i < model->module_count; i++) {
+        const struct mf_model_module *module = &model->module[i];
+        if (module->layer <= 0 && strlen(known) + strlen(module->suffix) + 3 < sizeof known)
+            snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", known[0] ? ", " : "",
+                     module->suffix);
+    }
+    return mf_error_set(error, MF_ERROR_INVALID_FIELD,
+                        "target_modules: no module of this model matches '%s' (there are: %s)", target,
+                        known);
+}
+
+enum mf_status mf_model_choose_modules(const struct mf_model *model, const char *const *targets, size_t count,
+                                       bool *chosen, struct mf_error *error) {
+    bool all = !targets || !count || (count == 1 && !strcmp(targets[0], "all-linear"));
+    for (size_t i = 0; i < model->module_count; i++)
+        chosen[i] = all && !model->module[i].head;
+    for (size_t t = 0; t < count && !all; t++) {
+        bool found = false;
+        for (size_t i = 0; i < model->module_count; i++)
+            if (matches(&model->module[i], targets[t]))
+                found = chosen[i] = true;
+        if (!found)
+            return no_such_module(model, targets[t], error);
+    }
+    return MF_OK;
+}
+
+/* With f32 computing a weight keeps the dtype of its file; with bf16 all are bf16, as Transformers loads
+ * them. */
+static enum mf_dtype weight_dtype(const void *owner, const char *name) {
+    const struct mf_model *model = owner;
+    const struct mf_stored_tensor *tensor = mf_safetensors_find(model->weights, name);
+    return model->compute_dtype == MF_BF16 || !tensor ? model->compute_dtype : tensor->dtype;
+}
+
+static struct mf_decoder decoder_of(const struct mf_model *model) {
+    return (struct mf_decoder){.architecture = &model->architecture,
+                               .module = model->module,
+                               .weight_dtype = weight_dtype,
+                               .owner = model};
+}
+
+enum mf_status mf_model_add_adapters(const struct mf_model *model, struct mf_graph *graph, int16_t slot,
+                                     const bool *chosen, int32_t rank, float scale, float dropout,
+                                     struct mf_error *error) {
+    const struct mf_decoder decoder = decoder_of(model);
+    for (size_t i = 0; i < model->module_count; i++) {
+        int32_t module, adapter;
+        if (!chosen[i])
+            continue;
+        if (model->module[i].head)
+            return mf_error_set(error, MF_ERROR_PROVIDER_UNSUPPORTED,
+                                "target_modules: an adapter on %s is not supported", model->module[i].name);
+        enum mf_status status = mf_decoder_graph_module(&decoder, graph, i, &module, error);
+        if (status == MF_OK)
+            status = mf_graph_add_adapter(graph, slot, module, rank, scale, dropout, &adapter, error);
+        if (status)
+            return status;
+    }
+    return MF_OK;
+}
+
+enum mf_status mf_model_build(const struct mf_model *model, struct mf_graph *graph, enum mf_purpose purpose,
+                              int16_t slot, struct mf_model_program *out, struct mf_error *error) {
+    const struct mf_decoder decoder = decoder_of(model);
+    *out = (struct mf_model_program){-1, -1, -1, -1, -1};
+    if (purpose > MF_DECODE)
+        return mf_error_set(error, MF_ERROR_INTERNAL, "a model has no %s program", mf_purpose_name(purpose));
+    enum mf_status status =
+        mf_program_create(graph, purpose, slot, model->compute_dtype, &out->program, error);
+    if (status == MF_OK)
+        status = mf_decoder_build(&decoder, graph, out, error);
+    return status ? status : mf_pass_expand(graph, out->program, error);
+}
+
+/* ---- weights ---- */
+
+static float stored_value(enum mf_dtype dtype, const void *data, size_t index) {
+    uint16_t half;
+    float value;
+    if (dtype == MF_F32) {
+        memcpy(&value, (const uint8_t *)data + 4 * index, sizeof value);
+        return value;
+    }
+    memcpy(&half, (const uint8_t *)data + 2 * index, sizeof half);
+    return dtype == MF_BF16 ? mf_bf16_to_f32(half) : mf_f16_to_f32(half);
+}
+
+/* Converts to bf16, or copies to aligned memory when the dtype stays. */
+static void *convert(const struct mf_stored_tensor *tensor, enum mf_dtype dtype, size_t *bytes) {
+    size_t elements = tensor->bytes / mf_dtype_bytes(tensor->dtype);
+    *bytes = elements * mf_dtype_bytes(dtype);
+    void *data = aligned_alloc(64, (*bytes + 63) / 64 * 64 + 64);
+    if (!data)
+        return NULL;
+    if (dtype == tensor->dtype) {
+        memcpy(data, tensor->data, tensor->bytes);
+        return data;
+    }
+    uint16_t *bf16 = data;
+    for (size_t i = 0; i < elements; i++)
+        bf16[i] = mf_f32_to_bf16(stored_value(tensor->dtype, tensor->data, i));
+    return data;
+}
+
+static enum mf_status weight_data(struct mf_model *model, const struct mf_stored_tensor *tensor,
+                                  enum mf_dtype dtype, const void **data, size_t *bytes,
+                                  struct mf_error *error) {
+    size_t index = (size_t)(tensor - mf_safetensors_at(model->weights, 0));
+    struct converted *converted = &model->converted[index];
+    *data = tensor->data;
+    *bytes = tensor->bytes;
+    if (tensor->dtype == dtype && (uintptr_t)tensor->data % mf_dtype_bytes(dtype) == 0)
+        return MF_OK;
+    if (tensor->dtype != dtype && dtype != MF_BF16)
+        return mf_error_set(error, MF_ERROR_INTERNAL, "%s: no conversion to %s", tensor->name,
+                            mf_dtype_name(dtype));
+    if (!converted->data) {
+        converted->data = convert(tensor, dtype, bytes);
+        converted->dtype = dtype;
+        if (!converted->data)
+            return mf_error_errno(error, ENOMEM, "%s", tensor->name);
+    }
+    if (converted->dtype != dtype)
+        return mf_error_set(error, MF_ERROR_INTERNAL, "%s: wanted in two dtypes", tensor->name);
+    *bytes = tensor->bytes / mf_dtype_bytes(tensor->dtype) * mf_dtype_bytes(dtype);
+    *data = converted->data;
+    return MF_OK;
+}
+
+enum mf_status mf_model_bind(struct mf_model *model, struct mf_provider_context *context,
+                             const struct mf_graph *graph, struct mf_executor *executor,
+                             struct mf_error *error) {
+    enum mf_status status = MF_OK;
+    for (int32_t id = 0; id < graph->tensors && status == MF_OK; id++) {
+        const struct mf_tensor *tensor = mf_graph_tensor(graph, id);
+        if (tensor->storage != MF_WEIGHT || tensor->view_of >= 0 || !tensor->name)
+            continue;
+        if (context && context->cancelled && context->cancelled(context->argument))
+            return mf_error_set(error, MF_ERROR_CANCELLED, "cancelled while loading the weights");
+        const struct mf_stored_tensor *stored = mf_safetensors_find(model->weights, tensor->name);
+        const void *data = NULL;
+        size_t bytes = 0;
+        if (!strcmp(tensor->name, MF_DECODER_ROPE_NAME)) {
+            data = model->rope_frequency;
+            bytes = (size_t)model->architecture.head_dim / 2 * sizeof(float);
+        } else if (stored) {
+            status = weight_data(model, stored, (enum mf_dtype)tensor->dtype, &data, &bytes, error);
+        } else {
+            continue; /* not ours */
+        }
+        if (status == MF_OK)
+            status = mf_executor_bind_weight(executor, id, data, bytes, error);
+    }
+    return status;
+}
