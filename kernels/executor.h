@@ -38,6 +38,8 @@ enum mf_status mf_executor_bind_weight(struct mf_executor *executor, int32_t ten
  * not) and lets the backend repack. Needed once before the first run; call it again after binding another
  * weight. */
 enum mf_status mf_executor_prepare(struct mf_executor *executor, struct mf_error *error);
+/* Bytes of the copies that the backend made then. */
+size_t mf_executor_prepared_bytes(const struct mf_executor *executor);
 
 /* Host address of a tensor: inputs, adapters, gradients, moments and state at any time; an output of a
  * program after its run and until the next run. Sizes are those of the step (outputs) or the plan's bounds

@@ -139,6 +139,9 @@ void mf_graph_destroy(struct mf_graph *graph); /* NULL is allowed */
  * dtype for it is MF_ERROR_WEIGHT_MISMATCH. `dim`[rank] are constants. */
 enum mf_status mf_graph_weight(struct mf_graph *graph, const char *name, enum mf_dtype dtype, int rank,
                                const int64_t *dim, int32_t *id, struct mf_error *error);
+/* Rows first .. first + rows - 1 of a weight as a weight of their own: the parts of a fused one. */
+enum mf_status mf_graph_weight_rows(struct mf_graph *graph, const char *name, int32_t weight, int64_t first,
+                                    int64_t rows, int32_t *id, struct mf_error *error);
 /* Persistent state, zero at first (key / value caches: symbol MF_CACHE). Same rule for names. */
 enum mf_status mf_graph_state(struct mf_graph *graph, const char *name, enum mf_dtype dtype, int rank,
                               const struct mf_dim *dim, int32_t *id, struct mf_error *error);
@@ -216,8 +219,8 @@ int32_t mf_build_columns(struct mf_builder *builder, int32_t x, int32_t first, i
 /* (T, heads * head_size) -> (T, heads, head_size) and, for norms over a head, (heads * T, head_size). */
 int32_t mf_build_heads(struct mf_builder *builder, int32_t x, int32_t heads);
 int32_t mf_build_head_rows(struct mf_builder *builder, int32_t x, int32_t heads);
-/* Back to (T, heads * head_size). */
-int32_t mf_build_merge_heads(struct mf_builder *builder, int32_t x);
+/* Either form back to (T, heads * head_size). */
+int32_t mf_build_merge_heads(struct mf_builder *builder, int32_t x, int32_t heads);
 
 /* Ops; formulas and shapes in ops.def. Each returns its first output. */
 int32_t mf_build_embedding(struct mf_builder *builder, int32_t table, int32_t tokens, float scale);

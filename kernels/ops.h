@@ -101,8 +101,10 @@ struct mf_op_row {
     const char *name;
     uint8_t required, optional, outputs, flags;
     int8_t in_place;
-    /* Checks the node's inputs and attributes, fills `output` (zeroed, writes = -1). */
-    enum mf_status (*shape)(const struct mf_graph *graph, const struct mf_node *node,
+    uint8_t attribute_bytes; /* of union mf_attributes that the op uses */
+    /* Checks the node's inputs and attributes, fills `output` (zeroed, writes = -1). `dtype`: of activations.
+     */
+    enum mf_status (*shape)(const struct mf_graph *graph, const struct mf_node *node, enum mf_dtype dtype,
                             struct mf_output_shape output[MF_NODE_OUTPUTS], struct mf_error *error);
     void (*gradient)(struct mf_gradient_context *context, const struct mf_node *node);
     /* NULL: none. Fills `dim` of workspace[0] (f32) and returns its rank. */

@@ -1,0 +1,238 @@
+#include "kernels/executor.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "kernels/kernel_call.h"
+
+struct mf_executor {
+    const struct mf_graph *graph;
+    const struct mf_plan *plan;
+    struct mf_backend *backend;
+    struct mf_executor_options options;
+    char *arena;
+    size_t arena_bytes;
+    void **base; /* [tensors] of owners: where their storage is; NULL: a weight that is not bound, or none */
+    size_t prepared_bytes; /* of the backend's copies of weights */
+    bool prepared;
+};
+
+static enum mf_status check_kernels(const struct mf_executor *executor, struct mf_error *error) {
+    for (int32_t p = 0; p < executor->graph->programs; p++) {
+        const struct mf_program *program = executor->graph->program[p];
+        for (int32_t n = 0; n < program->nodes; n++) {
+            enum mf_op op = (enum mf_op)program->node[n].op;
+            const struct mf_kernel *kernel =
+                executor->backend->find(executor->backend, op, (enum mf_dtype)program->dtype);
+            if (!kernel || !kernel->function)
+                return mf_error_set(error, MF_ERROR_PROVIDER_UNSUPPORTED,
+                                    "backend %s has no kernel for the op %s", executor->backend->name,
+                                    mf_op_name(op));
+            if ((kernel->flags & MF_KERNEL_NONDETERMINISTIC) && !executor->options.allow_nondeterministic)
+                return mf_error_set(
+                    error, MF_ERROR_PROVIDER_UNSUPPORTED,
+                    "the op %s of backend %s is not deterministic; set deterministic to false to allow it",
+                    mf_op_name(op), executor->backend->name);
+        }
+    }
+    return MF_OK;
+}
+
+static enum mf_status allocate(struct mf_executor *executor, struct mf_error *error) {
+    executor->arena_bytes = executor->plan->arena_bytes ? executor->plan->arena_bytes : MF_PLAN_ALIGNMENT;
+    executor->base = calloc((size_t)executor->plan->tensors, sizeof *executor->base);
+    if (!executor->base)
+        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for an executor");
+    executor->arena =
+        mmap(NULL, executor->arena_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (executor->arena == MAP_FAILED) {
+        executor->arena = NULL;
+        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY,
+                            "the plan needs %zu bytes, which cannot be had now", executor->arena_bytes);
+    }
+    madvise(executor->arena, executor->arena_bytes, MADV_HUGEPAGE); /* only speed depends on it */
+    for (int32_t i = 0; i < executor->plan->tensors; i++)
+        if (executor->plan->offset[i] >= 0)
+            executor->base[i] = executor->arena + executor->plan->offset[i];
+    return MF_OK;
+}
+
+enum mf_status mf_executor_create(const struct mf_graph *graph, const struct mf_plan *plan,
+                                  struct mf_backend *backend, const struct mf_executor_options *options,
+                                  struct mf_executor **result, struct mf_error *error) {
+    struct mf_executor *executor = calloc(1, sizeof *executor);
+    enum mf_status status;
+    *result = NULL;
+    if (!executor)
+        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for an executor");
+    assert(plan->graph == graph && plan->tensors == graph->tensors);
+    executor->graph = graph;
+    executor->plan = plan;
+    executor->backend = backend;
+    if (options)
+        executor->options = *options;
+    status = check_kernels(executor, error);
+    if (status == MF_OK)
+        status = allocate(executor, error);
+    if (status == MF_OK)
+        *result = executor;
+    else
+        mf_executor_destroy(executor);
+    return status;
+}
+
+void mf_executor_destroy(struct mf_executor *executor) {
+    if (!executor)
+        return;
+    if (executor->arena)
+        munmap(executor->arena, executor->arena_bytes);
+    free(executor->base);
+    free(executor);
+}
+
+size_t mf_executor_bytes(const struct mf_executor *executor, int32_t id) {
+    const struct mf_tensor *tensor = mf_graph_tensor(executor->graph, id);
+    return (size_t)mf_tensor_elements(tensor, executor->plan->persistent_bound) *
+           mf_dtype_bytes((enum mf_dtype)tensor->dtype);
+}
+
+enum mf_status mf_executor_bind_weight(struct mf_executor *executor, int32_t id, const void *data,
+                                       size_t bytes, struct mf_error *error) {
+    const struct mf_tensor *tensor = mf_graph_tensor(executor->graph, id);
+    size_t wanted = mf_executor_bytes(executor, id);
+    if (tensor->storage != MF_WEIGHT || tensor->view_of >= 0)
+        return mf_error_set(error, MF_ERROR_INTERNAL, "tensor %d is no weight of its own", (int)id);
+    if (bytes != wanted)
+        return mf_error_set(error, MF_ERROR_WEIGHT_MISMATCH, "%s: has %zu bytes, the model needs %zu",
+                            tensor->name, bytes, wanted);
+    if ((uintptr_t)data % mf_dtype_bytes((enum mf_dtype)tensor->dtype))
+        return mf_error_set(error, MF_ERROR_BAD_WEIGHTS, "%s: is not aligned to its elements", tensor->name);
+    executor->base[id] = (void *)(uintptr_t)data; /* kernels only read weights: they are never an output */
+    executor->prepared = false;
+    return MF_OK;
+}
+
+static void *address(const struct mf_executor *executor, int32_t id) {
+    const struct mf_tensor *tensor = mf_graph_tensor(executor->graph, id);
+    char *base = executor->base[mf_graph_owner(executor->graph, id)];
+    return base ? base + tensor->view_offset * (int64_t)mf_dtype_bytes((enum mf_dtype)tensor->dtype) : NULL;
+}
+
+void *mf_executor_data(struct mf_executor *executor, int32_t id) {
+    return address(executor, id);
+}
+
+struct data_visit {
+    const struct mf_executor *executor;
+    bool weights_only;
+    int32_t unbound; /* a weight without data; -1 */
+    bool any_weight;
+};
+
+static void set_data(void *user, struct mf_array *array) {
+    struct data_visit *visit = user;
+    const struct mf_tensor *tensor = mf_graph_tensor(visit->executor->graph, array->tensor);
+    bool weight = tensor->storage == MF_WEIGHT;
+    array->data = weight || !visit->weights_only ? address(visit->executor, array->tensor) : NULL;
+    visit->any_weight = visit->any_weight || weight;
+    if (weight && !array->data)
+        visit->unbound = mf_graph_owner(visit->executor->graph, array->tensor);
+}
+
+static enum mf_status prepare_node(struct mf_executor *executor, const struct mf_program *program,
+                                   const struct mf_node *node, size_t *bytes, struct mf_error *error) {
+    struct mf_step step = {.inverse_count = 1};
+    struct mf_kernel_call call = {.backend = executor->backend, .step = &step};
+    struct data_visit visit = {.executor = executor, .weights_only = true, .unbound = -1};
+    memcpy(step.value, program->bound, sizeof step.value);
+    mf_kernel_call_fill(executor->graph, node, program->bound, &call);
+    mf_kernel_call_visit(&call, set_data, &visit);
+    if (visit.unbound >= 0)
+        return mf_error_set(error, MF_ERROR_WEIGHT_MISMATCH, "%s: the model has no such weight",
+                            mf_graph_tensor(executor->graph, visit.unbound)->name);
+    if (!visit.any_weight || !executor->backend->prepare)
+        return MF_OK;
+    return executor->backend->prepare(executor->backend, &call, bytes, error);
+}
+
+enum mf_status mf_executor_prepare(struct mf_executor *executor, struct mf_error *error) {
+    executor->prepared_bytes = 0;
+    for (int32_t p = 0; p < executor->graph->programs; p++) {
+        const struct mf_program *program = executor->graph->program[p];
+        for (int32_t n = 0; n < program->nodes; n++) {
+            enum mf_status status =
+                prepare_node(executor, program, &program->node[n], &executor->prepared_bytes, error);
+            if (status != MF_OK)
+                return status;
+        }
+    }
+    executor->prepared = true;
+    return MF_OK;
+}
+
+size_t mf_executor_prepared_bytes(const struct mf_executor *executor) {
+    return executor->prepared_bytes;
+}
+
+/* The step as kernels see it: derived sizes filled in, all sizes within the program's bounds. */
+static enum mf_status check_step(const struct mf_program *program, const struct mf_step *step,
+                                 struct mf_step *checked, struct mf_error *error) {
+    *checked = *step;
+    checked->value[MF_CONST] = 1;
+    checked->value[MF_OFFSETS] = step->value[MF_SEQUENCES] + 1;
+    for (int i = 1; i < MF_SYMBOLS; i++)
+        if (program->bound[i] > 0 && (checked->value[i] < 0 || checked->value[i] > program->bound[i]))
+            return mf_error_set(error, MF_ERROR_INTERNAL, "%s program: %d %s are not within 0 .. %d",
+                                mf_purpose_name((enum mf_purpose)program->purpose), (int)checked->value[i],
+                                mf_symbol_name((enum mf_symbol)i), (int)program->bound[i]);
+    return MF_OK;
+}
+
+static double seconds_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static enum mf_status run_node(struct mf_executor *executor, const struct mf_program *program, int32_t index,
+                               const struct mf_step *step, struct mf_error *error) {
+    const struct mf_node *node = &program->node[index];
+    struct mf_kernel_call call = {.backend = executor->backend, .step = step};
+    struct data_visit visit = {.executor = executor, .unbound = -1};
+    double start = executor->options.trace ? seconds_now() : 0;
+    enum mf_status status;
+    mf_kernel_call_fill(executor->graph, node, step->value, &call);
+    mf_kernel_call_visit(&call, set_data, &visit);
+    status = executor->backend->find(executor->backend, (enum mf_op)node->op, (enum mf_dtype)program->dtype)
+                 ->function(&call, error);
+    if (status != MF_OK)
+        return mf_error_prefix(error, "%s program, node %d, layer %d, %s",
+                               mf_purpose_name((enum mf_purpose)program->purpose), (int)index, node->layer,
+                               mf_op_name((enum mf_op)node->op));
+    if (executor->options.trace)
+        executor->options.trace(executor->options.trace_user, executor->graph, program->id, index,
+                                seconds_now() - start);
+    return MF_OK;
+}
+
+enum mf_status mf_executor_run(struct mf_executor *executor, int32_t id, const struct mf_step *step,
+                               struct mf_error *error) {
+    const struct mf_program *program;
+    struct mf_step checked;
+    enum mf_status status;
+    assert(id >= 0 && id < executor->graph->programs);
+    program = executor->graph->program[id];
+    if (!executor->prepared)
+        return mf_error_set(error, MF_ERROR_INTERNAL, "the executor was not prepared");
+    status = check_step(program, step, &checked, error);
+    if (status != MF_OK)
+        return status;
+    if (executor->options.poison)
+        memset(executor->arena + executor->plan->persistent_bytes, 0xff, executor->plan->program_bytes);
+    for (int32_t n = 0; n < program->nodes && status == MF_OK; n++)
+        status = run_node(executor, program, n, &checked, error);
+    return status;
+}
