@@ -43,6 +43,16 @@ fetch_wheel() {
   rm -rf "$partial"
 }
 
+# quietly WHAT COMMAND...: shows what the command said only when it fails.
+quietly() {
+  local what=$1 output
+  shift
+  output=$("$@" 2>&1 </dev/null) || {
+    printf '%s\n' "$output" | tail -n 30 >&2
+    die "$what failed"
+  }
+}
+
 port_is_taken() { (exec 7<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 # A loopback port nobody listens on, below the range the kernel hands out by itself.

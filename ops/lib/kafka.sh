@@ -11,9 +11,9 @@ fetch_kafka() {
   command -v mvn >/dev/null || die "Maven is missing; ops/setup installs it"
   say "downloading Apache Kafka 4.3.1"
   partial=$(mktemp -d "$(cache_folder)/partial.XXXXXX")
-  mvn --quiet --batch-mode -Dstyle.color=never --strict-checksums --file "$ops_root/ops/kafka/pom.xml" \
+  quietly "fetching Apache Kafka by Maven" mvn --quiet --batch-mode --strict-checksums --file "$ops_root/ops/kafka/pom.xml" \
     org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
-    -DoutputDirectory="$partial/jars" -DincludeScope=runtime || die "Maven could not fetch Apache Kafka"
+    -DoutputDirectory="$partial/jars" -DincludeScope=runtime
   (cd "$partial/jars" && sha256sum --quiet --check "$ops_root/ops/kafka/jars.sha256") ||
     die "a jar of Apache Kafka differs from ops/kafka/jars.sha256"
   : >"$partial/jars/.complete"

@@ -74,11 +74,10 @@ install_packages() {
   mapfile -t missing < <(missing_packages "$@")
   ((${#missing[@]} > 0)) || return 0
   say "refreshing the package lists"
-  apt_get update || die "apt-get update failed"
+  quietly "apt-get update" apt_get update
   mapfile -t missing < <(missing_packages "$@")
   say "installing ${#missing[@]} packages: ${missing[*]}"
-  without_default_cluster apt_get install --no-install-recommends "${missing[@]}" >/dev/null ||
-    die "apt-get could not install: ${missing[*]}"
+  quietly "apt-get install" without_default_cluster apt_get install --no-install-recommends "${missing[@]}"
 }
 
 # Rust builds the tokenizer library. Edition 2024 needs 1.85.

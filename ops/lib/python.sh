@@ -4,7 +4,7 @@
 python_folder() {
   local contents
   contents=$(cat "$ops_root/ops/pins/python.txt" "$ops_root/ops/lib/cuda_stand_ins.py" | sha256sum)
-  printf '%s/python-%s-%s' "$(cache_folder)" "$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')" \
+  printf '%s/python-%s-%s' "$(cache_folder)" "$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" \
     "${contents:0:12}"
 }
 

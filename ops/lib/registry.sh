@@ -12,9 +12,9 @@ fetch_registry() {
   command -v mvn >/dev/null || die "Maven is missing; ops/setup installs it"
   say "downloading Apicurio Registry 3.3.3 (158 MB)"
   partial=$(mktemp -d "$(cache_folder)/partial.XXXXXX")
-  mvn --quiet --batch-mode -Dstyle.color=never --strict-checksums org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy \
-    -Dartifact=io.apicurio:apicurio-registry-app:3.3.3:tar.gz:all -DoutputDirectory="$partial" ||
-    die "Maven could not fetch Apicurio Registry"
+  quietly "fetching Apicurio Registry by Maven" mvn --quiet --batch-mode --strict-checksums \
+    org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy \
+    -Dartifact=io.apicurio:apicurio-registry-app:3.3.3:tar.gz:all -DoutputDirectory="$partial"
   (cd "$partial" && sha256sum --quiet --check "$ops_root/ops/pins/apicurio.sha256") ||
     die "Apicurio Registry's archive differs from ops/pins/apicurio.sha256"
   mkdir "$partial/program"
