@@ -145,24 +145,6 @@ void mf_sampler_next(struct mf_sampler *sampler, struct mf_window *window) {
     window->epoch = sampler->epoch + (double)sampler->cursor / (double)sampler->count;
 }
 
-enum mf_status mf_sampler_largest_window(const struct mf_sampler *sampler, int64_t windows, int64_t *tokens,
-                                         struct mf_error *error) {
-    struct mf_sampler walker;
-    enum mf_status status =
-        mf_sampler_init(&walker, sampler->samples, sampler->index, sampler->count, &sampler->options, error);
-    if (status != MF_OK)
-        return status;
-    *tokens = 0;
-    for (int64_t i = 0; i < windows; i++) {
-        struct mf_window window;
-        mf_sampler_next(&walker, &window);
-        if (window.tokens > *tokens)
-            *tokens = window.tokens;
-    }
-    mf_sampler_destroy(&walker);
-    return MF_OK;
-}
-
 size_t mf_rows_that_fit(const struct mf_samples *samples, const size_t *sample, size_t first, size_t rows,
                         int64_t max_tokens) {
     int64_t tokens = 0;

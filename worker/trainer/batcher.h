@@ -69,10 +69,6 @@ enum mf_status mf_sampler_init(struct mf_sampler *sampler, const struct mf_sampl
 void mf_sampler_destroy(struct mf_sampler *sampler);
 void mf_sampler_next(struct mf_sampler *sampler, struct mf_window *window);
 
-/* The largest number of tokens of a window among the first `windows` of this sampler's walk. */
-enum mf_status mf_sampler_largest_window(const struct mf_sampler *sampler, int64_t windows, int64_t *tokens,
-                                         struct mf_error *error);
-
 /* Rows first .. first + result - 1 of a list of samples fit into `max_tokens` together, in order; at least 1.
  */
 size_t mf_rows_that_fit(const struct mf_samples *samples, const size_t *sample, size_t first, size_t rows,

@@ -1,0 +1,146 @@
+/* modelforge-trainer run and plan. */
+#include "common/files.h"
+#include "worker/trainer/commands.h"
+#include "worker/trainer/job.h"
+#include "worker/trainer/loop.h"
+#include "worker/trainer/record.h"
+
+#include <getopt.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static enum mf_status report_artifact(const struct mf_job *job, const char *kind, const char *path,
+                                      struct mf_error *error) {
+    uint64_t bytes = 0;
+    enum mf_status status = mf_tree_size(path, &bytes, error);
+    if (status == MF_OK)
+        mf_report_event(job->report, &(struct mf_event){.type = MF_EVENT_ARTIFACT,
+                                                        .artifact = {kind, path, (int64_t)bytes}});
+    return status;
+}
+
+/* Writes the adapter and training.json into the output folder. */
+static enum mf_status save(struct mf_job *job, const struct mf_history *history, struct mf_error *error) {
+    char *adapter = mf_path_join(job->output_dir, "adapter"),
+         *record = mf_path_join(job->output_dir, "training.json");
+    enum mf_status status =
+        adapter && record ? MF_OK : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "trainer: out of memory");
+    mf_report_progress(job->report, MF_PHASE_SAVE, 0);
+    if (status == MF_OK)
+        status =
+            mf_adapter_save(adapter, job->runtime.graph, MF_POLICY_SLOT, job->runtime.executor, &job->adapter,
+                            job->request.model_name, mf_model_folder(job->runtime.model), error);
+    if (status == MF_OK)
+        status = report_artifact(job, "adapter", adapter, error);
+    mf_report_progress(job->report, MF_PHASE_SAVE, 0.5);
+    if (status == MF_OK)
+        status = mf_record_write(record, job, history, error);
+    if (status == MF_OK)
+        status = report_artifact(job, "training_json", record, error);
+    if (status == MF_OK)
+        mf_report_progress(job->report, MF_PHASE_SAVE, 1);
+    free(adapter);
+    free(record);
+    return status;
+}
+
+static enum mf_status train(struct mf_job *job, struct mf_event *done, struct mf_error *error) {
+    struct mf_history history = {0};
+    enum mf_status status = mf_directory_create(job->output_dir, 0755, error);
+    if (status == MF_OK)
+        status = mf_job_prepare(job, error);
+    if (status == MF_OK)
+        status = mf_loop_run(job, &history, error);
+    if (status == MF_OK)
+        status = save(job, &history, error);
+    if (status == MF_OK) {
+        const struct mf_evaluation_record *last =
+            history.evaluations ? &history.evaluation[history.evaluations - 1] : NULL;
+        *done = (struct mf_event){.type = MF_EVENT_DONE,
+                                  .done = {.steps = history.steps,
+                                           .train_loss = history.train_loss,
+                                           .eval_loss = last ? last->loss : (double)NAN,
+                                           .perplexity = last ? last->perplexity : (double)NAN,
+                                           .trained_tokens = history.trained_tokens}};
+    }
+    mf_history_destroy(&history);
+    return status;
+}
+
+int mf_command_run(int argc, char **argv) {
+    static const struct option options[] = {{"output", required_argument, NULL, 'o'}, {0}};
+    const char *output = NULL;
+    for (int option; (option = getopt_long(argc, argv, "o:", options, NULL)) != -1;) {
+        if (option != 'o')
+            return mf_command_usage("run", "unknown option", NULL);
+        output = optarg;
+    }
+    if (argc - optind != 1)
+        return mf_command_usage("run", "one REQUEST.json is needed", NULL);
+    struct mf_report *report = NULL;
+    struct mf_error error;
+    struct mf_job job;
+    struct mf_event done = {0};
+    enum mf_status status = mf_report_open(&report, &error);
+    if (status != MF_OK)
+        return mf_command_failed(&error);
+    status = mf_job_open(argv[optind], output, report, &job, &error);
+    if (status == MF_OK) {
+        status = train(&job, &done, &error);
+        mf_job_close(&job);
+    }
+    int result = mf_report_end(report, status, &done, &error);
+    mf_report_close(report);
+    return result;
+}
+
+/* ---- plan
+ * -------------------------------------------------------------------------------------------------- */
+
+static enum mf_status print_plan(const struct mf_job *job, struct mf_error *error) {
+    char *text = NULL;
+    enum mf_status status = mf_sample_show(&job->samples.sample[0], job->runtime.tokenizer, &text, error);
+    if (status != MF_OK)
+        return status;
+    const struct mf_request *request = &job->request;
+    printf("rows       %zu in %s; %zu train, %zu evaluate, %lld truncated, %lld dropped\n", job->dataset.rows,
+           job->dataset.path, job->split.train_count, job->split.eval_count,
+           (long long)job->samples.truncated_rows, (long long)job->samples.dropped_rows);
+    printf("tokens     %lld an epoch; longest row %d\n", (long long)job->train_tokens, job->samples.longest);
+    printf("steps      %lld, of them %lld warm-up; %lld rows each; %s schedule up to %g\n",
+           (long long)job->total_steps, (long long)job->warmup_steps,
+           (long long)(request->per_device_train_batch_size * request->gradient_accumulation_steps),
+           request->lr_scheduler_type, request->learning_rate);
+    printf("trained    %lld parameters of %lld\n", (long long)job->trainable_parameters,
+           (long long)mf_model_parameters(job->runtime.model));
+    printf("passes     of at most %d tokens, computed in %s\n", job->pass_tokens,
+           mf_dtype_name(mf_model_compute_dtype(job->runtime.model)));
+    printf("memory     ");
+    fflush(stdout);
+    mf_plan_print(job->runtime.plan, stdout);
+    printf("numeric    %s\n", job->runtime.plan->record_sha256);
+    printf("first row  as trained, labels in «»:\n%s\n", text);
+    free(text);
+    return MF_OK;
+}
+
+int mf_command_plan(int argc, char **argv) {
+    if (argc != 2)
+        return mf_command_usage("plan", "one REQUEST.json is needed", NULL);
+    struct mf_report *report = NULL;
+    struct mf_error error;
+    struct mf_job job;
+    enum mf_status status = mf_report_open(&report, &error);
+    if (status != MF_OK)
+        return mf_command_failed(&error);
+    status = mf_job_open(argv[1], NULL, report, &job, &error);
+    if (status == MF_OK) {
+        status = mf_job_prepare(&job, &error);
+        if (status == MF_OK)
+            status = print_plan(&job, &error);
+        mf_job_close(&job);
+    }
+    mf_report_close(report);
+    return status == MF_OK ? 0 : mf_command_failed(&error);
+}

@@ -1,0 +1,268 @@
+#include "worker/trainer/job.h"
+
+#include "common/clock.h"
+#include "common/files.h"
+#include "common/json.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A pass on a CPU gains nothing beyond so many tokens, and costs memory. */
+enum { PASS_TOKENS = 512 };
+
+/* ---- the request file
+ * -------------------------------------------------------------------------------------- */
+
+static enum mf_status read_run(struct mf_job *job, const char *where, struct mf_error *error) {
+    const char *output = NULL, *created = NULL, *resume = NULL;
+    enum mf_status status = mf_json_optional_string(job->run, where, "output_dir", 4000, &output, error);
+    if (status == MF_OK)
+        status = mf_json_optional_string(job->run, where, "resume_from", 4000, &resume, error);
+    if (status == MF_OK && resume)
+        status = mf_error_set(error, MF_ERROR_UNSUPPORTED_FIELD,
+                              "%s: run.resume_from: this version cannot resume", where);
+    if (status == MF_OK)
+        status = mf_json_optional_string(job->run, where, "created_at", 64, &created, error);
+    if (status == MF_OK && created && !mf_time_parse(created, &job->created_at_ms))
+        status = mf_error_set(error, MF_ERROR_INVALID_FIELD, "%s: run.created_at: '%s' is not a time", where,
+                              created);
+    if (status == MF_OK && output && !job->output_dir)
+        job->output_dir = strdup(output);
+    return status;
+}
+
+static enum mf_status read_request(struct mf_job *job, const char *path, struct mf_error *error) {
+    json_t *file = NULL;
+    enum mf_status status = mf_json_read_file(path, 0, &file, error);
+    if (status != MF_OK)
+        return status;
+    status = mf_request_from_json(file, true, &job->request, error);
+    json_t *run = json_object_get(file, "run");
+    if (status == MF_OK && run && !json_is_object(run))
+        status = mf_error_set(error, MF_ERROR_INVALID_FIELD, "%s: run is not an object", path);
+    if (status == MF_OK && run) {
+        job->run = json_incref(run);
+        status = read_run(job, path, error);
+    }
+    json_decref(file);
+    if (status == MF_OK && !job->output_dir)
+        job->output_dir = strdup("modelforge-output");
+    if (status == MF_OK && !job->output_dir)
+        status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "trainer: out of memory");
+    return status;
+}
+
+enum mf_status mf_job_open(const char *request_path, const char *output, struct mf_report *report,
+                           struct mf_job *job, struct mf_error *error) {
+    *job = (struct mf_job){.report = report,
+                           .context = {.cancelled = mf_report_cancelled, .argument = report},
+                           .created_at_ms = mf_clock_realtime_ms(),
+                           .output_dir = output ? strdup(output) : NULL};
+    enum mf_status status = read_request(job, request_path, error);
+    if (status == MF_OK)
+        status = mf_strategy_find(job->request.strategy, &job->strategy, error);
+    if (status != MF_OK)
+        mf_job_close(job);
+    return status;
+}
+
+void mf_job_close(struct mf_job *job) {
+    mf_sampler_destroy(&job->sampler);
+    mf_split_destroy(&job->split);
+    mf_samples_destroy(&job->samples);
+    mf_dataset_destroy(&job->dataset);
+    mf_runtime_close(&job->runtime);
+    mf_request_free(&job->request);
+    json_decref(job->run);
+    free(job->output_dir);
+    *job = (struct mf_job){0};
+}
+
+/* ---- model and rows
+ * ---------------------------------------------------------------------------------------- */
+
+static enum mf_status load_model(struct mf_job *job, struct mf_error *error) {
+    const struct mf_request *request = &job->request;
+    struct mf_device device = {.size = sizeof device, .kind = MF_DEVICE_CPU};
+    const struct mf_runtime_options options = {.provider = request->provider,
+                                               .model = request->model_name,
+                                               .compute = !request->bf16.set    ? MF_COMPUTE_AUTO
+                                                          : request->bf16.value ? MF_COMPUTE_BF16
+                                                                                : MF_COMPUTE_F32,
+                                               .context = &job->context};
+    enum mf_status status = mf_runtime_open(&options, &job->runtime, error);
+    if (status == MF_OK)
+        status = mf_provider_require(job->runtime.provider, &device,
+                                     mf_model_architecture(job->runtime.model)->model_type, request->task,
+                                     request->strategy, error);
+    if (status == MF_OK && request->chat_template)
+        status = mf_tokenizer_set_chat_template(job->runtime.tokenizer, request->chat_template, error);
+    return status;
+}
+
+static enum mf_status load_rows(struct mf_job *job, struct mf_error *error) {
+    const struct mf_request *request = &job->request;
+    const int32_t positions = mf_model_architecture(job->runtime.model)->max_positions;
+    if (request->max_seq_length.set && request->max_seq_length.value > positions)
+        return mf_error_set(error, MF_ERROR_CONFLICTING_FIELDS,
+                            "max_seq_length: %lld is more than the model's %d positions",
+                            (long long)request->max_seq_length.value, positions);
+    const struct mf_template_options options = {
+        .use_chat_template = request->use_chat_template,
+        .train_on_all = !strcmp(request->train_on, "all"),
+        .on_overflow = !strcmp(request->on_overflow, "drop")    ? MF_OVERFLOW_DROP
+                       : !strcmp(request->on_overflow, "error") ? MF_OVERFLOW_ERROR
+                                                                : MF_OVERFLOW_TRUNCATE,
+        .max_length = request->max_seq_length.set ? (int32_t)request->max_seq_length.value : positions,
+        .created_at_ms = job->created_at_ms};
+    enum mf_status status = mf_dataset_load(request->dataset, MF_DATASET_MIN_ROWS, &job->dataset, error);
+    if (status == MF_OK)
+        status = mf_template_apply(&job->dataset, job->runtime.tokenizer, &options, &job->samples, error);
+    if (status == MF_OK && job->samples.count < MF_DATASET_MIN_ROWS)
+        status = mf_error_set(error, MF_ERROR_DATASET_TOO_SMALL,
+                              "%s: %zu of its %zu rows can be trained on, needs at least %d",
+                              job->dataset.path, job->samples.count, job->dataset.rows, MF_DATASET_MIN_ROWS);
+    return status;
+}
+
+/* ---- steps
+ * ------------------------------------------------------------------------------------------------- */
+
+static enum mf_status decide_steps(struct mf_job *job, struct mf_error *error) {
+    const struct mf_request *request = &job->request;
+    const struct mf_sampler_options options = {.seed = (uint64_t)request->seed,
+                                               .batch_size = (int32_t)request->per_device_train_batch_size,
+                                               .accumulation = (int32_t)request->gradient_accumulation_steps,
+                                               .group_by_length = request->group_by_length};
+    enum mf_status status =
+        mf_split_make(job->samples.count, request->eval_split, (uint64_t)request->seed, &job->split, error);
+    if (status == MF_OK)
+        status = mf_sampler_init(&job->sampler, &job->samples, job->split.train, job->split.train_count,
+                                 &options, error);
+    if (status != MF_OK)
+        return status;
+    const int64_t rows = (int64_t)job->split.train_count;
+    const int64_t batches = (rows + options.batch_size - 1) / options.batch_size;
+    job->total_steps = request->max_steps > 0 ? request->max_steps
+                                              : mf_schedule_total_steps(request->num_train_epochs, batches,
+                                                                        options.accumulation);
+    job->warmup_steps = request->warmup_steps > 0
+                            ? request->warmup_steps
+                            : mf_schedule_warmup_steps(request->warmup_ratio, job->total_steps);
+    for (size_t i = 0; i < job->split.train_count; i++)
+        job->train_tokens += job->samples.sample[job->split.train[i]].length;
+    return mf_schedule_init(&job->schedule, request->lr_scheduler_type, request->learning_rate,
+                            job->warmup_steps, job->total_steps, error);
+}
+
+/* ---- programs
+ * ---------------------------------------------------------------------------------------------- */
+
+static enum mf_status add_adapters(struct mf_job *job, struct mf_error *error) {
+    const struct mf_request *request = &job->request;
+    const struct mf_model *model = job->runtime.model;
+    job->adapter = (struct mf_adapter_settings){.rank = (int32_t)request->lora_r,
+                                                .alpha = request->lora_alpha,
+                                                .dropout = request->lora_dropout,
+                                                .rslora = request->use_rslora};
+    bool *chosen = calloc(mf_model_module_count(model) + 1, sizeof *chosen);
+    if (!chosen)
+        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "trainer: out of memory");
+    enum mf_status status = mf_model_choose_modules(model, (const char *const *)request->target_modules.item,
+                                                    request->target_modules.count, chosen, error);
+    if (status == MF_OK)
+        status = mf_adapter_add(model, job->runtime.graph, MF_POLICY_SLOT, chosen, &job->adapter, error);
+    job->trainable_parameters = 0;
+    for (size_t i = 0; i < mf_model_module_count(model); i++) {
+        const struct mf_model_module *module = mf_model_module(model, i);
+        if (chosen[i])
+            job->trainable_parameters += request->lora_r * (module->input_features + module->output_features);
+    }
+    free(chosen);
+    return status;
+}
+
+static void set_bounds(struct mf_job *job, int32_t program) {
+    mf_program_set_bound(job->runtime.graph, program, MF_TOKENS, job->pass_tokens);
+    mf_program_set_bound(job->runtime.graph, program, MF_LABELLED, job->pass_tokens);
+    mf_program_set_bound(job->runtime.graph, program, MF_SEQUENCES, job->pass_tokens / 2 + 1);
+}
+
+static enum mf_status build_programs(struct mf_job *job, struct mf_error *error) {
+    const struct mf_request *request = &job->request;
+    const struct mf_adamw_attributes adamw = {.beta1 = (float)request->adam_beta1,
+                                              .beta2 = (float)request->adam_beta2,
+                                              .epsilon = (float)request->adam_epsilon,
+                                              .weight_decay = (float)request->weight_decay};
+    struct mf_graph *graph = job->runtime.graph;
+    enum mf_status status = add_adapters(job, error);
+    if (status == MF_OK)
+        status = job->strategy->build(job->runtime.model, graph, MF_POLICY_SLOT, &job->programs, error);
+    if (status == MF_OK)
+        status = mf_graph_build_update(graph, MF_POLICY_SLOT, adamw, &job->update, &job->norm, error);
+    if (status == MF_OK) {
+        set_bounds(job, job->programs.train.program);
+        set_bounds(job, job->programs.evaluate.program);
+    }
+    return status;
+}
+
+/* The largest pass first, halved until its plan fits; never smaller than the longest row. */
+static enum mf_status plan_programs(struct mf_job *job, struct mf_error *error) {
+    const struct mf_request *request = &job->request;
+    const int64_t longest = job->samples.longest;
+    const int64_t window =
+        request->per_device_train_batch_size * request->gradient_accumulation_steps * longest;
+    const int64_t batch = request->per_device_eval_batch_size * longest;
+    int64_t pass = window > batch ? window : batch;
+    pass = pass > PASS_TOKENS ? PASS_TOKENS : pass;
+    job->pass_tokens = (int32_t)(pass > longest ? pass : longest);
+    enum mf_status status = MF_OK;
+    for (;;) {
+        status = build_programs(job, error);
+        if (status == MF_OK)
+            status = mf_runtime_realize(&job->runtime, 0, error);
+        if (status != MF_ERROR_PLAN_TOO_LARGE || job->pass_tokens == longest)
+            return status;
+        job->pass_tokens = job->pass_tokens / 2 > longest ? job->pass_tokens / 2 : (int32_t)longest;
+        status = mf_runtime_discard(&job->runtime, error);
+        if (status != MF_OK)
+            return status;
+    }
+}
+
+static void report_plan(const struct mf_job *job) {
+    mf_report_event(job->report,
+                    &(struct mf_event){.type = MF_EVENT_PLAN,
+                                       .plan = {.managed_bytes = mf_runtime_managed_bytes(&job->runtime),
+                                                .total_steps = job->total_steps,
+                                                .train_rows = (int64_t)job->split.train_count,
+                                                .eval_rows = (int64_t)job->split.eval_count,
+                                                .train_tokens = job->train_tokens,
+                                                .truncated_rows = job->samples.truncated_rows,
+                                                .dropped_rows = job->samples.dropped_rows,
+                                                .numeric_plan_sha256 = job->runtime.plan->record_sha256}});
+}
+
+enum mf_status mf_job_prepare(struct mf_job *job, struct mf_error *error) {
+    static enum mf_status (*const stages[])(struct mf_job *, struct mf_error *) = {
+        load_model, load_rows, decide_steps, plan_programs};
+    static const struct {
+        enum mf_phase phase;
+        double fraction;
+    } after[] = {{MF_PHASE_LOAD, 0.5}, {MF_PHASE_LOAD, 1}, {MF_PHASE_PLAN, 0.1}, {MF_PHASE_PLAN, 1}};
+    mf_report_progress(job->report, MF_PHASE_LOAD, 0);
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++) {
+        enum mf_status status = stages[i](job, error);
+        if (status == MF_OK)
+            status = mf_report_check(job->report, error);
+        if (status != MF_OK)
+            return status;
+        mf_report_progress(job->report, after[i].phase, after[i].fraction);
+    }
+    mf_adapter_initialize(job->runtime.graph, MF_POLICY_SLOT, job->runtime.executor,
+                          (uint64_t)job->request.seed);
+    report_plan(job);
+    return MF_OK;
+}

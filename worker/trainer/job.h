@@ -1,0 +1,55 @@
+/* One training job: a resolved request brought to the point where its first step can run. */
+#ifndef MF_WORKER_TRAINER_JOB_H
+#define MF_WORKER_TRAINER_JOB_H
+
+#include "schemas/request.h"
+#include "worker/trainer/adapter.h"
+#include "worker/trainer/batcher.h"
+#include "worker/trainer/dataset.h"
+#include "worker/trainer/report.h"
+#include "worker/trainer/runtime.h"
+#include "worker/trainer/schedule.h"
+#include "worker/trainer/strategies/strategy.h"
+#include "worker/trainer/template.h"
+
+/* Adapters of the model under training. */
+enum { MF_POLICY_SLOT = 0 };
+
+struct mf_job {
+    struct mf_report *report; /* borrowed */
+    struct mf_provider_context context;
+    struct mf_request request;
+    json_t *run; /* the worker's "run" object; NULL standalone */
+    char *output_dir;
+    int64_t created_at_ms;
+
+    const struct mf_strategy *strategy;
+    struct mf_runtime runtime;
+    struct mf_dataset dataset;
+    struct mf_samples samples;
+    struct mf_split split;
+    struct mf_sampler sampler;
+    struct mf_schedule schedule;
+    int64_t total_steps, warmup_steps, train_tokens; /* train_tokens: of one epoch */
+    int64_t trainable_parameters;
+
+    struct mf_adapter_settings adapter;
+    struct mf_strategy_programs programs;
+    int32_t update, norm; /* the update program and its gradient norm (1) f32 */
+    int32_t pass_tokens;  /* most tokens in one run of a program */
+};
+
+/* Reads the request file: all fields flat, and under a worker the object "run" {job_id, attempt, attempt_id,
+ * output_dir, checkpoint_dir, resume_from, created_at}. Artifacts go to `output` (NULL: run's output_dir,
+ * else
+ * ./modelforge-output). On failure *job needs no closing. */
+enum mf_status mf_job_open(const char *request_path, const char *output, struct mf_report *report,
+                           struct mf_job *job, struct mf_error *error);
+void mf_job_close(struct mf_job *job);
+
+/* Loads model and rows, decides steps and passes, plans memory, binds weights, gives adapters their first
+ * values, and reports the plan. The pass size is a function of the request, the rows and this machine's
+ * memory. */
+enum mf_status mf_job_prepare(struct mf_job *job, struct mf_error *error);
+
+#endif

@@ -1,0 +1,137 @@
+#include "worker/trainer/loop.h"
+
+#include "common/clock.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+enum mf_status mf_loop_step(struct mf_job *job, const struct mf_window *window, int64_t number,
+                            struct mf_step_record *record, struct mf_error *error) {
+    struct mf_runtime *runtime = &job->runtime;
+    struct mf_step step = {.learning_rate = (float)mf_schedule_rate(&job->schedule, number - 1),
+                           .inverse_count = (float)(1.0 / (double)window->labelled),
+                           .clip = (float)job->request.max_grad_norm,
+                           .step = (uint32_t)number,
+                           .optimizer_step = (uint32_t)number,
+                           .seed = (uint64_t)job->request.seed};
+    *record = (struct mf_step_record){.learning_rate = mf_schedule_rate(&job->schedule, number - 1),
+                                      .tokens = window->tokens};
+    for (size_t first = 0; first < window->rows;) {
+        size_t rows = mf_rows_that_fit(&job->samples, window->sample, first, window->rows, job->pass_tokens);
+        job->strategy->feed(runtime->graph, runtime->executor, &job->samples, window->sample + first, rows,
+                            &step);
+        enum mf_status status = mf_report_check(job->report, error);
+        if (status == MF_OK)
+            status = mf_executor_run(runtime->executor, job->programs.train.program, &step, error);
+        if (status != MF_OK)
+            return status;
+        record->loss += (double)*(const float *)mf_executor_data(runtime->executor, job->programs.train.loss);
+        first += rows;
+    }
+    if (!isfinite(record->loss))
+        return mf_error_set(error, MF_ERROR_LOSS_NOT_FINITE,
+                            "step %lld: the loss is %g; a lower learning_rate may help", (long long)number,
+                            record->loss);
+    enum mf_status status = mf_executor_run(runtime->executor, job->update, &step, error);
+    if (status != MF_OK)
+        return status;
+    record->gradient_norm = (double)*(const float *)mf_executor_data(runtime->executor, job->norm);
+    if (!isfinite(record->gradient_norm))
+        return mf_error_set(error, MF_ERROR_LOSS_NOT_FINITE,
+                            "step %lld: the gradient norm is %g although the loss is %g", (long long)number,
+                            record->gradient_norm, record->loss);
+    return MF_OK;
+}
+
+/* What has gathered since the last step line. */
+struct interval {
+    int64_t steps, tokens;
+    double loss, seconds;
+};
+
+static void report_step(const struct mf_job *job, const struct mf_history *history, struct interval *interval,
+                        double epoch) {
+    const struct mf_step_record *last = &history->step[history->steps - 1];
+    mf_report_event(job->report, &(struct mf_event){.type = MF_EVENT_STEP,
+                                                    .step = {.step = history->steps,
+                                                             .epoch = epoch,
+                                                             .loss = interval->loss / (double)interval->steps,
+                                                             .learning_rate = last->learning_rate,
+                                                             .gradient_norm = last->gradient_norm,
+                                                             .tokens = interval->tokens,
+                                                             .tokens_per_second =
+                                                                 (double)interval->tokens / interval->seconds,
+                                                             .elapsed_seconds = history->train_seconds}});
+    *interval = (struct interval){0};
+}
+
+static enum mf_status evaluate(struct mf_job *job, struct mf_history *history, struct mf_error *error) {
+    struct mf_evaluation result;
+    const struct mf_evaluation_options options = {.batch_size =
+                                                      (int32_t)job->request.per_device_eval_batch_size,
+                                                  .pass_tokens = job->pass_tokens,
+                                                  .report = job->report};
+    enum mf_status status = mf_evaluate(&job->runtime, job->strategy, &job->programs.evaluate, &job->samples,
+                                        job->split.eval, job->split.eval_count, &options, &result, error);
+    if (status == MF_ERROR_LOSS_NOT_FINITE)
+        return mf_error_prefix(error, "step %lld", (long long)history->steps);
+    if (status != MF_OK)
+        return status;
+    history->evaluation[history->evaluations++] =
+        (struct mf_evaluation_record){history->steps, result.loss, result.perplexity};
+    mf_report_event(
+        job->report,
+        &(struct mf_event){.type = MF_EVENT_EVAL, .eval = {history->steps, result.loss, result.perplexity}});
+    return MF_OK;
+}
+
+static enum mf_status train_step(struct mf_job *job, struct mf_history *history, struct interval *interval,
+                                 struct mf_error *error) {
+    struct mf_window window;
+    struct mf_step_record *record = &history->step[history->steps];
+    mf_sampler_next(&job->sampler, &window);
+    const int64_t before_ns = mf_clock_monotonic_ns();
+    enum mf_status status = mf_loop_step(job, &window, history->steps + 1, record, error);
+    if (status != MF_OK)
+        return status;
+    const double seconds = (double)(mf_clock_monotonic_ns() - before_ns) / 1e9;
+    history->steps++;
+    history->trained_tokens += window.tokens;
+    history->trained_labels += window.labelled;
+    history->train_seconds += seconds;
+    history->train_loss += (record->loss - history->train_loss) / (double)history->steps;
+    interval->steps++;
+    interval->tokens += window.tokens;
+    interval->loss += record->loss;
+    interval->seconds += seconds;
+    if (history->steps % job->request.logging_steps == 0 || history->steps == job->total_steps)
+        report_step(job, history, interval, window.epoch);
+    mf_report_progress(job->report, MF_PHASE_TRAIN, (double)history->steps / (double)job->total_steps);
+    return MF_OK;
+}
+
+enum mf_status mf_loop_run(struct mf_job *job, struct mf_history *history, struct mf_error *error) {
+    const int64_t evaluations = job->total_steps / job->request.eval_steps + 2;
+    struct interval interval = {0};
+    *history = (struct mf_history){
+        .step = calloc((size_t)job->total_steps + 1, sizeof *history->step),
+        .evaluation = calloc((size_t)evaluations, sizeof *history->evaluation),
+    };
+    if (!history->step || !history->evaluation)
+        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "trainer: out of memory");
+    while (history->steps < job->total_steps) {
+        enum mf_status status = train_step(job, history, &interval, error);
+        const bool due = history->steps % job->request.eval_steps == 0 || history->steps == job->total_steps;
+        if (status == MF_OK && due && job->split.eval_count)
+            status = evaluate(job, history, error);
+        if (status != MF_OK)
+            return status;
+    }
+    return MF_OK;
+}
+
+void mf_history_destroy(struct mf_history *history) {
+    free(history->step);
+    free(history->evaluation);
+    *history = (struct mf_history){0};
+}

@@ -1,0 +1,40 @@
+/* The training loop: windows in, optimiser steps out. */
+#ifndef MF_WORKER_TRAINER_LOOP_H
+#define MF_WORKER_TRAINER_LOOP_H
+
+#include "worker/trainer/evaluate.h"
+#include "worker/trainer/job.h"
+
+struct mf_step_record {
+    double loss, learning_rate, gradient_norm;
+    int64_t tokens;
+};
+
+struct mf_evaluation_record {
+    int64_t step;
+    double loss, perplexity;
+};
+
+/* What a run leaves behind. */
+struct mf_history {
+    struct mf_step_record *step; /* (steps) */
+    struct mf_evaluation_record *evaluation;
+    int64_t steps, evaluations;
+    int64_t trained_tokens, trained_labels;
+    double train_seconds; /* without evaluation */
+    double train_loss;    /* mean over the steps */
+};
+
+/* Runs all steps of a prepared job, evaluates every eval_steps and at the end, and reports every
+ * logging_steps (means over the steps since the last report) and at the last step. Stops with
+ * MF_ERROR_CANCELLED, or with MF_ERROR_LOSS_NOT_FINITE naming the step. *history is freed with
+ * mf_history_destroy() whatever is returned. */
+enum mf_status mf_loop_run(struct mf_job *job, struct mf_history *history, struct mf_error *error);
+void mf_history_destroy(struct mf_history *history);
+
+/* One accumulation window: forward and backward of its rows in passes of at most job->pass_tokens, then the
+ * update. `step` counts from 1. */
+enum mf_status mf_loop_step(struct mf_job *job, const struct mf_window *window, int64_t step,
+                            struct mf_step_record *record, struct mf_error *error);
+
+#endif

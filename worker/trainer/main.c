@@ -1,0 +1,79 @@
+/* modelforge-trainer: one request in, one trained model out; and the tools around a model. */
+#include "worker/trainer/commands.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *help;
+} commands[] = {
+    {"run", mf_command_run,
+     "REQUEST.json [--output DIR]\n      train; artifacts go to DIR (./modelforge-output)"},
+    {"plan", mf_command_plan,
+     "REQUEST.json\n      what run would do: rows, tokens, first sample with its labels, memory, steps"},
+    {"convert", mf_command_convert,
+     "IN.gguf OUT_DIR [--dtype f32|bf16]\n      GGUF file to Hugging Face folder"},
+    {"generate", mf_command_generate,
+     "--model DIR --prompt TEXT [--adapter DIR] [--max-new-tokens N] [--template chat|text|none]\n"
+     "                   [--dtype auto|f32|bf16] [--json]\n"
+     "      greedy answer; the chat template is used where the tokenizer has one"},
+    {"evaluate", mf_command_evaluate,
+     "--model DIR --dataset FILE [--adapter DIR] [--chat] [--train-on completion|all]\n"
+     "                   [--max-length N] [--dtype auto|f32|bf16] [--json]\n"
+     "      loss and perplexity over the labels of all rows"},
+    {"score", mf_command_score,
+     "--model DIR --text FILE [--adapter DIR] [--dtype auto|f32|bf16] [--json]\n"
+     "      mean negative log-likelihood of a text's tokens"},
+    {"providers", mf_command_providers, "[--json]\n      what can be trained here, by provider"},
+};
+
+enum { COMMANDS = sizeof commands / sizeof *commands };
+
+int mf_command_failed(const struct mf_error *error) {
+    char text[MF_ERROR_TEXT_BYTES + 64];
+    fprintf(stderr, "%s\n", mf_error_format(error, text, sizeof text));
+    return 1;
+}
+
+const char *mf_command_help(const char *command) {
+    for (size_t i = 0; i < COMMANDS; i++)
+        if (!strcmp(commands[i].name, command))
+            return commands[i].help;
+    return "";
+}
+
+int mf_command_usage(const char *command, const char *problem, const char *argument) {
+    fprintf(stderr, "modelforge-trainer %s: %s%s%s\nusage: modelforge-trainer %s %s\n", command, problem,
+            argument ? ": " : "", argument ? argument : "", command, mf_command_help(command));
+    return MF_EXIT_USAGE;
+}
+
+static void print_usage(FILE *file) {
+    fprintf(file, "modelforge-trainer %s\n\n", MF_VERSION);
+    for (size_t i = 0; i < COMMANDS; i++)
+        fprintf(file, "  %-9s %s\n", commands[i].name, commands[i].help);
+}
+
+int main(int argc, char **argv) {
+    const char *name = argc > 1 ? argv[1] : "";
+    for (size_t i = 0; i < COMMANDS; i++) {
+        if (strcmp(commands[i].name, name) != 0)
+            continue;
+        if (argc > 2 && (!strcmp(argv[2], "--help") || !strcmp(argv[2], "-h"))) {
+            printf("usage: modelforge-trainer %s %s\n", name, commands[i].help);
+            return 0;
+        }
+        return commands[i].run(argc - 1, argv + 1);
+    }
+    if (!strcmp(name, "--version")) {
+        printf("modelforge-trainer %s\n", MF_VERSION);
+        return 0;
+    }
+    const bool asked = !strcmp(name, "--help") || !strcmp(name, "-h");
+    if (!asked && *name)
+        fprintf(stderr, "modelforge-trainer: there is no command '%s'\n\n", name);
+    print_usage(asked ? stdout : stderr);
+    return asked ? 0 : MF_EXIT_USAGE;
+}

@@ -1,0 +1,128 @@
+#include "worker/trainer/record.h"
+
+#include "common/clock.h"
+#include "common/files.h"
+
+#include <dirent.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static json_t *number_or_null(double value) {
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+static bool belongs_to_model(const char *name) {
+    static const char *const endings[] = {".json", ".safetensors", ".jinja", ".model", ".txt"};
+    const size_t length = strlen(name);
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++)
+        if (length > strlen(endings[i]) && !strcmp(name + length - strlen(endings[i]), endings[i]))
+            return true;
+    return false;
+}
+
+static int in_order(const struct dirent **left, const struct dirent **right) {
+    return strcmp((*left)->d_name, (*right)->d_name);
+}
+
+static enum mf_status model_files(const char *folder, json_t *files, struct mf_error *error) {
+    struct dirent **entry = NULL;
+    enum mf_status status = MF_OK;
+    int count = scandir(folder, &entry, NULL, in_order);
+    for (int i = 0; i < count; i++) {
+        char *path = mf_path_join(folder, entry[i]->d_name), digest[MF_SHA256_TEXT_BYTES];
+        uint64_t bytes = 0;
+        if (status == MF_OK && !path)
+            status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "trainer: out of memory");
+        if (status == MF_OK && entry[i]->d_type != DT_DIR && belongs_to_model(entry[i]->d_name)) {
+            status = mf_file_sha256(path, digest, &bytes, error);
+            if (status == MF_OK)
+                json_array_append_new(files, json_pack("{s:s,s:I,s:s}", "name", entry[i]->d_name,
+                                                       "size_bytes", (json_int_t)bytes, "sha256", digest));
+        }
+        free(path);
+        free(entry[i]);
+    }
+    free(entry);
+    return status;
+}
+
+static json_t *steps_json(const struct mf_history *history) {
+    json_t *steps = json_array();
+    for (int64_t i = 0; i < history->steps; i++) {
+        const struct mf_step_record *step = &history->step[i];
+        json_array_append_new(steps, json_pack("{s:I,s:o,s:o,s:o,s:I}", "step", (json_int_t)i + 1, "loss",
+                                               number_or_null(step->loss), "learning_rate",
+                                               number_or_null(step->learning_rate), "gradient_norm",
+                                               number_or_null(step->gradient_norm), "tokens",
+                                               (json_int_t)step->tokens));
+    }
+    return steps;
+}
+
+static json_t *evaluations_json(const struct mf_history *history) {
+    json_t *evaluations = json_array();
+    for (int64_t i = 0; i < history->evaluations; i++) {
+        const struct mf_evaluation_record *one = &history->evaluation[i];
+        json_array_append_new(evaluations, json_pack("{s:I,s:o,s:o}", "step", (json_int_t)one->step, "loss",
+                                                     number_or_null(one->loss), "perplexity",
+                                                     number_or_null(one->perplexity)));
+    }
+    return evaluations;
+}
+
+static json_t *dataset_json(const struct mf_job *job) {
+    return json_pack(
+        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "path", job->dataset.path, "sha256",
+        job->dataset.sha256, "rows", (json_int_t)job->dataset.rows, "train_rows",
+        (json_int_t)job->split.train_count, "eval_rows", (json_int_t)job->split.eval_count, "train_tokens",
+        (json_int_t)job->train_tokens, "longest_row", (json_int_t)job->samples.longest, "truncated_rows",
+        (json_int_t)job->samples.truncated_rows, "dropped_rows", (json_int_t)job->samples.dropped_rows);
+}
+
+static json_t *versions_json(const struct mf_job *job) {
+    const struct mf_backend *backend = job->runtime.backend;
+    return json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:s}", "modelforge", MF_VERSION, "backend",
+                     backend->name, "instruction_set", backend->instruction_set, "threads",
+                     (int)backend->threads, "library", backend->library, "provider",
+                     job->runtime.provider->get_provider_name(), "compute_dtype",
+                     mf_dtype_name(mf_model_compute_dtype(job->runtime.model)));
+}
+
+static json_t *results_json(const struct mf_job *job, const struct mf_history *history) {
+    return json_pack("{s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "steps", (json_int_t)history->steps,
+                     "warmup_steps", (json_int_t)job->warmup_steps, "trained_tokens",
+                     (json_int_t)history->trained_tokens, "trained_labels",
+                     (json_int_t)history->trained_labels, "train_loss", number_or_null(history->train_loss),
+                     "train_seconds", number_or_null(history->train_seconds), "history", steps_json(history),
+                     "evaluations", evaluations_json(history));
+}
+
+enum mf_status mf_record_write(const char *path, const struct mf_job *job, const struct mf_history *history,
+                               struct mf_error *error) {
+    json_t *request = NULL, *files = json_array(), *record = NULL;
+    char created[MF_TIME_TEXT_BYTES], *text = NULL;
+    enum mf_status status = mf_request_to_json(&job->request, false, &request, error);
+    if (status == MF_OK)
+        status = model_files(mf_model_folder(job->runtime.model), files, error);
+    if (status != MF_OK)
+        goto done;
+    record = json_pack("{s:s, s:O, s:O?, s:o, s:I, s:I, s:I, s:I, s:o, s:{s:s, s:O}, s:s, s:o, s:o}",
+                       "created_at", mf_time_format(job->created_at_ms, created), "request", request, "run",
+                       job->run, "versions", versions_json(job), "seed", (json_int_t)job->request.seed,
+                       "pass_tokens", (json_int_t)job->pass_tokens, "managed_bytes",
+                       (json_int_t)mf_runtime_managed_bytes(&job->runtime), "trainable_parameters",
+                       (json_int_t)job->trainable_parameters, "dataset", dataset_json(job), "model", "path",
+                       job->request.model_name, "files", files, "numeric_plan_sha256",
+                       job->runtime.plan->record_sha256, "numeric_plan",
+                       json_loads(job->runtime.plan->record, 0, NULL), "results", results_json(job, history));
+    text = record ? json_dumps(record, JSON_INDENT(1) | JSON_PRESERVE_ORDER) : NULL;
+    status = text ? mf_file_write_atomic(path, text, strlen(text), 0644, error)
+                  : mf_error_set(error, MF_ERROR_INTERNAL, "training.json: cannot be put together");
+done:
+    free(text);
+    json_decref(record);
+    json_decref(files);
+    json_decref(request);
+    return status;
+}
