@@ -77,11 +77,6 @@ const struct mf_provider *mf_provider_at(size_t index) {
     return providers[index];
 }
 
-bool mf_provider_name_valid(const char *name) {
-    size_t length = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_-");
-    return length >= 1 && length < MF_PROVIDER_NAME_BYTES && !name[length];
-}
-
 enum mf_status mf_provider_find(const char *name, const struct mf_provider **out, struct mf_error *error) {
     char known[512] = "";
     *out = NULL;

@@ -22,9 +22,6 @@ size_t mf_provider_count(void);
 /* NULL from mf_provider_count() on. */
 const struct mf_provider *mf_provider_at(size_t index);
 
-/* [a-z0-9_-]{1,32} */
-bool mf_provider_name_valid(const char *name);
-
 /* What the provider can do with this combination on this device; *reason (may be NULL) is static. */
 enum mf_status mf_provider_capability(const struct mf_provider *provider, const struct mf_device *device,
                                       const char *architecture, const char *task, const char *strategy,
