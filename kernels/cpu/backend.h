@@ -11,6 +11,8 @@ enum mf_status mf_cpu_reference_create(struct mf_backend **backend, struct mf_er
 
 struct mf_cpu_options {
     int32_t threads; /* 0: as many as OpenMP would use (OMP_NUM_THREADS, affinity) */
+    const char
+        *instruction_set; /* "sse", "avx2", "avx512" for our own kernels; NULL: the widest that runs here */
 };
 
 /* `options` NULL: defaults. The number of threads is set for the whole process and belongs to the result:
@@ -19,6 +21,9 @@ struct mf_cpu_options {
  * prepare. */
 enum mf_status mf_cpu_create(const struct mf_cpu_options *options, struct mf_backend **backend,
                              struct mf_error *error);
+
+/* The reference kernel of `op`; NULL: none. */
+const struct mf_kernel *mf_reference_kernel(enum mf_op op);
 
 /* The activations' dtype that is fastest here: MF_BF16 where the processor multiplies it, else MF_F32. */
 enum mf_dtype mf_cpu_preferred_dtype(void);

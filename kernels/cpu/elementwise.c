@@ -1,0 +1,201 @@
+#include "kernels/cpu/fast.h"
+#include "kernels/cpu/rows.h"
+#include "kernels/random.h"
+
+/* An array of any rank as `rows` rows of `width` contiguous elements. */
+struct row_walk {
+    int64_t rows, width;
+};
+
+static struct row_walk walk(const struct mf_array *array) {
+    int64_t width = array->dim[array->rank - 1];
+    return (struct row_walk){width > 0 ? mf_array_elements(array) / width : 0, width};
+}
+
+/* Where row `row` of the walk begins. */
+static int64_t row_at(const struct mf_array *array, int64_t row) {
+    int64_t at = 0;
+    for (int axis = array->rank - 2; axis >= 0; axis--) {
+        at += row % array->dim[axis] * array->stride[axis];
+        row /= array->dim[axis];
+    }
+    return at;
+}
+
+static enum mf_status add(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const struct mf_array *a = &call->in[0], *b = &call->in[1], *y = &call->out[0]; // y may be a
+    struct row_walk all = walk(y);
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < all.rows; r++) {
+        int64_t from_a = row_at(a, r), from_b = row_at(b, r), to = row_at(y, r);
+        float left[MF_STRETCH], right[MF_STRETCH];
+        for (int64_t start = 0; start < all.width; start += MF_STRETCH) {
+            int64_t n = mf_stretch_length(start, all.width);
+            mf_load(a, from_a + start, left, n);
+            mf_load(b, from_b + start, right, n);
+            for (int64_t i = 0; i < n; i++)
+                left[i] += right[i];
+            mf_store(y, to + start, left, n);
+        }
+    }
+    return MF_OK;
+}
+const struct mf_kernel mf_fast_add[1] = {{.function = add}};
+
+/* Value of the activation at g and its slope. */
+static inline float silu(float g, float *slope) {
+    float sigmoid = 1.0f / (1.0f + mf_exp(-g));
+    *slope = sigmoid * (1.0f + g * (1.0f - sigmoid));
+    return g * sigmoid;
+}
+static inline float gelu(float g, float *slope) {
+    const float root = 0.79788456f, cubic = 0.044715f; /* sqrt(2 / pi) */
+    float t = mf_tanh(root * (g + cubic * g * g * g));
+    *slope = 0.5f * (1.0f + t) + 0.5f * g * (1.0f - t * t) * root * (1.0f + 3.0f * cubic * g * g);
+    return 0.5f * g * (1.0f + t);
+}
+
+/* value, slope (n) of gate (n). */
+static void activate(uint8_t activation, const float *restrict gate, float *restrict value,
+                     float *restrict slope, int64_t n) {
+    if (activation == MF_ACTIVATION_SILU)
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            value[i] = silu(gate[i], &slope[i]);
+    else
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            value[i] = gelu(gate[i], &slope[i]);
+}
+
+static enum mf_status gated_activation(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const struct mf_array *gate = &call->in[0], *up = &call->in[1]; // (T, F)
+    const struct mf_array *y = &call->out[0];                       // (T, F), may be gate
+    uint8_t activation = call->node->a.gated.activation;
+    int64_t T = gate->dim[0], F = gate->dim[1];
+#pragma omp parallel for schedule(static)
+    for (int64_t t = 0; t < T; t++) {
+        float g[MF_STRETCH], u[MF_STRETCH], value[MF_STRETCH], slope[MF_STRETCH];
+        for (int64_t start = 0; start < F; start += MF_STRETCH) {
+            int64_t n = mf_stretch_length(start, F);
+            mf_load(gate, t * gate->stride[0] + start, g, n);
+            mf_load(up, t * up->stride[0] + start, u, n);
+            activate(activation, g, value, slope, n);
+            for (int64_t i = 0; i < n; i++)
+                value[i] *= u[i];
+            mf_store(y, t * y->stride[0] + start, value, n);
+        }
+    }
+    return MF_OK;
+}
+const struct mf_kernel mf_fast_gated_activation[1] = {{.function = gated_activation}};
+
+static enum mf_status gated_activation_gradient(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const struct mf_array *gate = &call->in[0], *up = &call->in[1], *dy = &call->in[2]; // (T, F)
+    const struct mf_array *dgate = &call->out[0], *dup = &call->out[1]; // (T, F), dgate may be gate
+    uint8_t activation = call->node->a.gated.activation;
+    int64_t T = gate->dim[0], F = gate->dim[1];
+#pragma omp parallel for schedule(static)
+    for (int64_t t = 0; t < T; t++) {
+        float g[MF_STRETCH], u[MF_STRETCH], out[MF_STRETCH], value[MF_STRETCH], slope[MF_STRETCH];
+        for (int64_t start = 0; start < F; start += MF_STRETCH) {
+            int64_t n = mf_stretch_length(start, F);
+            mf_load(gate, t * gate->stride[0] + start, g, n);
+            mf_load(up, t * up->stride[0] + start, u, n);
+            mf_load(dy, t * dy->stride[0] + start, out, n);
+            activate(activation, g, value, slope, n);
+            for (int64_t i = 0; i < n; i++) {
+                slope[i] *= u[i] * out[i];
+                value[i] *= out[i];
+            }
+            mf_store(dgate, t * dgate->stride[0] + start, slope, n);
+            mf_store(dup, t * dup->stride[0] + start, value, n);
+        }
+    }
+    return MF_OK;
+}
+const struct mf_kernel mf_fast_gated_activation_gradient[1] = {{.function = gated_activation_gradient}};
+
+/* Random words of `quads` groups of four columns from `first` on, word by word: word[w][q] is for column
+ * 4·(first + q) + w. kernels/random.h one lane at a time, so that the compiler runs lanes side by side. */
+static void random_words(uint64_t key, uint32_t stream, uint32_t row, uint32_t position, uint32_t first,
+                         uint32_t word[4][MF_STRETCH / 4], int64_t quads) {
+#pragma omp simd
+    for (int64_t q = 0; q < quads; q++) {
+        uint32_t c[4] = {first + (uint32_t)q, position, row, stream}, out[4];
+        mf_random_philox(c, key, out);
+        word[0][q] = out[0];
+        word[1][q] = out[1];
+        word[2][q] = out[2];
+        word[3][q] = out[3];
+    }
+}
+
+static enum mf_status dropout(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const struct mf_array *x = &call->in[0], *y = &call->out[0];           // (T, D), y may be x
+    const int32_t *rows = call->in[1].data, *positions = call->in[2].data; // (T)
+    const struct mf_dropout_attributes *a = &call->node->a.dropout;
+    uint64_t key = mf_random_key(call->step->seed, call->step->step);
+    uint32_t threshold = mf_dropout_threshold(a->rate);
+    float scale = mf_dropout_scale(a->rate);
+    int64_t T = x->dim[0], D = x->dim[1];
+#pragma omp parallel for schedule(static)
+    for (int64_t t = 0; t < T; t++) {
+        float value[MF_STRETCH] = {0};
+        uint32_t word[4][MF_STRETCH / 4];
+        for (int64_t start = 0; start < D; start += MF_STRETCH) {
+            int64_t n = mf_stretch_length(start, D), quads = (n + 3) / 4;
+            mf_load(x, t * x->stride[0] + start, value, n);
+            random_words(key, a->stream, (uint32_t)rows[t], (uint32_t)positions[t], (uint32_t)(start / 4),
+                         word, quads);
+            for (int64_t q = 0; q < quads; q++)
+                for (int w = 0; w < 4; w++)
+                    value[4 * q + w] = word[w][q] >= threshold ? value[4 * q + w] * scale : 0.0f;
+            mf_store(y, t * y->stride[0] + start, value, n);
+        }
+    }
+    return MF_OK;
+}
+const struct mf_kernel mf_fast_dropout[1] = {{.function = dropout}};
+
+static enum mf_status rope(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const struct mf_array *x = &call->in[0], *y = &call->out[0]; // (T, H, d), y may be x
+    const struct mf_array *table = &call->in[1];                 // (T, R)
+    int64_t T = x->dim[0], H = x->dim[1], d = x->dim[2], half = table->dim[1] / 2;
+    float sign = call->node->a.rope.inverse ? -1.0f : 1.0f;
+#pragma omp parallel for schedule(static)
+    for (int64_t t = 0; t < T; t++)
+        for (int64_t start = 0; start < half; start += MF_STRETCH) {
+            int64_t n = mf_stretch_length(start, half);
+            float cosine[MF_STRETCH], sine[MF_STRETCH], a[MF_STRETCH], b[MF_STRETCH];
+            mf_load(table, t * table->stride[0] + start, cosine, n);
+            mf_load(table, t * table->stride[0] + half + start, sine, n);
+            for (int64_t h = 0; h < H; h++) {
+                int64_t from = t * x->stride[0] + h * x->stride[1] + start;
+                int64_t to = t * y->stride[0] + h * y->stride[1] + start;
+                mf_load(x, from, a, n);
+                mf_load(x, from + half, b, n);
+#pragma omp simd
+                for (int64_t i = 0; i < n; i++) {
+                    float first = a[i], second = b[i], turned = sign * sine[i];
+                    a[i] = first * cosine[i] - second * turned;
+                    b[i] = second * cosine[i] + first * turned;
+                }
+                mf_store(y, to, a, n);
+                mf_store(y, to + half, b, n);
+            }
+        }
+    if (2 * half < d && y->data != x->data)
+        for (int64_t t = 0; t < T; t++)
+            for (int64_t h = 0; h < H; h++)
+                for (int64_t i = 2 * half; i < d; i++)
+                    mf_array_set(y, t * y->stride[0] + h * y->stride[1] + i,
+                                 mf_array_get(x, t * x->stride[0] + h * x->stride[1] + i));
+    return MF_OK;
+}
+const struct mf_kernel mf_fast_rope[1] = {{.function = rope}};

@@ -1,0 +1,79 @@
+#include "kernels/cpu/fast_backend.h"
+#include "kernels/cpu/backend.h"
+#include "kernels/cpu/threads.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+static const struct mf_kernel *fast_find(const struct mf_backend *backend, enum mf_op op,
+                                         enum mf_dtype dtype) {
+    const struct mf_fast_backend *own = (const struct mf_fast_backend *)backend;
+    if (dtype != MF_F32 && dtype != MF_BF16)
+        return NULL;
+    return own->instructions.kernels[op] ? own->instructions.kernels[op] : mf_reference_kernel(op);
+}
+
+/* Packs what linear layers and the output layer multiply by; other weights are read as they lie. */
+static enum mf_status fast_prepare(struct mf_backend *backend, const struct mf_kernel_call *call,
+                                   size_t *bytes, struct mf_error *error) {
+    struct mf_fast_backend *own = (struct mf_fast_backend *)backend;
+    const struct mf_array *weight = &call->in[1];
+    enum mf_dtype dtype = call->in[0].dtype;
+    enum mf_op op = (enum mf_op)call->node->op;
+    bool product = op == MF_OP_LINEAR || op == MF_OP_HEAD || op == MF_OP_LOGITS;
+    bool gradient =
+        op == MF_OP_LINEAR_INPUT_GRADIENT || (op == MF_OP_HEAD && call->node->a.head.with_gradient);
+    enum mf_status status = MF_OK;
+    *bytes = 0;
+    if (!weight->data) /* trainable */
+        return MF_OK;
+    if (product)
+        status = mf_packed_weight_prepare(own, weight, MF_FORM_FORWARD, dtype, bytes, error);
+    if (status == MF_OK && gradient)
+        status = mf_packed_weight_prepare(own, weight, MF_FORM_GRADIENT, dtype, bytes, error);
+    return status;
+}
+
+static void fast_destroy(struct mf_backend *backend) {
+    struct mf_fast_backend *own = (struct mf_fast_backend *)backend;
+    mf_packed_weights_destroy(own);
+    mf_gemm_destroy(own->gemm);
+    free(own);
+}
+
+enum mf_status mf_cpu_create(const struct mf_cpu_options *options, struct mf_backend **backend,
+                             struct mf_error *error) {
+    *backend = NULL;
+    struct mf_fast_backend *own = calloc(1, sizeof *own);
+    if (!own)
+        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for the CPU backend");
+    if (options && options->threads > 0)
+        mf_threads_set(options->threads);
+    own->instructions = options && options->instruction_set
+                            ? mf_instruction_set_find(options->instruction_set)
+                            : mf_instruction_set_choose();
+    enum mf_status status = MF_OK;
+    if (!own->instructions.kernels)
+        status = mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE,
+                              "this processor has no instruction set '%s'", options->instruction_set);
+    if (status == MF_OK)
+        status = mf_gemm_create(&own->gemm, error);
+    if (status != MF_OK) {
+        fast_destroy(&own->base);
+        return status;
+    }
+    (void)snprintf(own->instruction_name, sizeof own->instruction_name, "%s%s", own->instructions.name,
+                   mf_gemm_bf16_is_fast() ? "_bf16" : "");
+    own->base = (struct mf_backend){.name = "cpu",
+                                    .instruction_set = own->instruction_name,
+                                    .threads = mf_threads(),
+                                    .library = mf_gemm_library(),
+                                    .find = fast_find,
+                                    .prepare = fast_prepare,
+                                    .destroy = fast_destroy};
+    *backend = &own->base;
+    return MF_OK;
+}
+
+enum mf_dtype mf_cpu_preferred_dtype(void) {
+    return mf_gemm_bf16_is_fast() ? MF_BF16 : MF_F32;
+}

@@ -1,0 +1,316 @@
+#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/threads.h"
+#include <dnnl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CACHE_SLOTS = 1024 }; /* a power of two; when half full the cache starts again */
+
+/* What a primitive depends on. Compared as bytes: filled from zero. */
+struct shape {
+    int64_t M, K, N, a_row, a_column, c_row, k_stride, n_stride;
+    int32_t threads;
+    float alpha;
+    bool bf16, c_bf16, packed, accumulate, bias;
+};
+
+struct entry {
+    struct shape shape;
+    dnnl_primitive_t primitive;  /* NULL: free */
+    dnnl_memory_t a, b, bias, c; /* without storage: the data handle is set at each call */
+};
+
+struct mf_gemm {
+    dnnl_engine_t engine;
+    dnnl_stream_t stream;
+    int32_t used;
+    struct entry entry[CACHE_SLOTS];
+};
+
+static enum mf_status check(dnnl_status_t status, const char *what, struct mf_error *error) {
+    if (status == dnnl_success)
+        return MF_OK;
+    if (status == dnnl_out_of_memory)
+        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "oneDNN: no memory to %s", what);
+    return mf_error_set(error, MF_ERROR_INTERNAL, "oneDNN: cannot %s (status %d)", what, (int)status);
+}
+
+static dnnl_data_type_t data_type(bool bf16) {
+    return bf16 ? dnnl_bf16 : dnnl_f32;
+}
+
+enum mf_status mf_gemm_create(struct mf_gemm **gemm, struct mf_error *error) {
+    *gemm = NULL;
+    struct mf_gemm *made = calloc(1, sizeof *made);
+    if (!made)
+        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for the matrix product cache");
+    enum mf_status status = check(dnnl_engine_create(&made->engine, dnnl_cpu, 0), "create an engine", error);
+    if (status == MF_OK)
+        status = check(dnnl_stream_create(&made->stream, made->engine, dnnl_stream_default_flags),
+                       "create a stream", error);
+    if (status != MF_OK) {
+        mf_gemm_destroy(made);
+        return status;
+    }
+    *gemm = made;
+    return MF_OK;
+}
+
+static void entry_destroy(struct entry *entry) {
+    dnnl_memory_t memory[] = {entry->a, entry->b, entry->bias, entry->c};
+    for (size_t i = 0; i < sizeof memory / sizeof memory[0]; i++)
+        if (memory[i])
+            dnnl_memory_destroy(memory[i]);
+    if (entry->primitive)
+        dnnl_primitive_destroy(entry->primitive);
+    memset(entry, 0, sizeof *entry);
+}
+
+static void cache_clear(struct mf_gemm *gemm) {
+    for (size_t i = 0; i < CACHE_SLOTS; i++)
+        if (gemm->entry[i].primitive)
+            entry_destroy(&gemm->entry[i]);
+    gemm->used = 0;
+}
+
+void mf_gemm_destroy(struct mf_gemm *gemm) {
+    if (!gemm)
+        return;
+    cache_clear(gemm);
+    if (gemm->stream)
+        dnnl_stream_destroy(gemm->stream);
+    if (gemm->engine)
+        dnnl_engine_destroy(gemm->engine);
+    free(gemm);
+}
+
+bool mf_gemm_bf16_is_fast(void) {
+    /* Not dnnl_get_effective_cpu_isa: plain avx512_core may stand between. oneDNN numbers its sets as bit
+     * masks. */
+    unsigned bf16 = (unsigned)dnnl_cpu_isa_avx512_core_bf16;
+    return ((unsigned)dnnl_get_effective_cpu_isa() & bf16) == bf16;
+}
+
+static enum mf_status strided(dnnl_memory_desc_t *description, int64_t rows, int64_t columns,
+                              int64_t row_stride, int64_t column_stride, bool bf16, struct mf_error *error) {
+    dnnl_dims_t sizes = {rows, columns}, strides = {row_stride, column_stride};
+    return check(dnnl_memory_desc_init_by_strides(description, 2, sizes, data_type(bf16), strides),
+                 "describe a matrix", error);
+}
+
+/* The layout in which oneDNN wants a constant (K, N). It is asked at one M and used for all: what brgemm
+ * prefers depends on K, N and the type (a test looks at other M). */
+static enum mf_status packed_layout(struct mf_gemm *gemm, int64_t K, int64_t N, bool bf16,
+                                    dnnl_memory_desc_t *layout, struct mf_error *error) {
+    enum { TYPICAL_M = 256 };
+    dnnl_memory_desc_t a, b, c;
+    dnnl_dims_t a_sizes = {TYPICAL_M, K}, b_sizes = {K, N}, c_sizes = {TYPICAL_M, N};
+    dnnl_matmul_desc_t product;
+    dnnl_primitive_desc_t description = NULL;
+    dnnl_status_t status = dnnl_memory_desc_init_by_tag(&a, 2, a_sizes, data_type(bf16), dnnl_ab);
+    if (status == dnnl_success)
+        status = dnnl_memory_desc_init_by_tag(&b, 2, b_sizes, data_type(bf16), dnnl_format_tag_any);
+    if (status == dnnl_success)
+        status = dnnl_memory_desc_init_by_tag(&c, 2, c_sizes, data_type(bf16), dnnl_ab);
+    if (status == dnnl_success)
+        status = dnnl_matmul_desc_init(&product, &a, &b, NULL, &c);
+    if (status == dnnl_success)
+        status = dnnl_primitive_desc_create(&description, &product, NULL, gemm->engine, NULL);
+    if (status == dnnl_success) {
+        *layout = *dnnl_primitive_desc_query_md(description, dnnl_query_weights_md, 0);
+        dnnl_primitive_desc_destroy(description);
+    }
+    return check(status, "choose a layout for a weight", error);
+}
+
+size_t mf_gemm_packed_bytes(struct mf_gemm *gemm, int64_t K, int64_t N, bool bf16) {
+    dnnl_memory_desc_t layout;
+    return packed_layout(gemm, K, N, bf16, &layout, NULL) == MF_OK ? dnnl_memory_desc_get_size(&layout) : 0;
+}
+
+enum mf_status mf_gemm_pack(struct mf_gemm *gemm, const struct mf_operand *from, bool bf16, void *memory,
+                            struct mf_operand *to, struct mf_error *error) {
+    dnnl_memory_desc_t plain, layout;
+    dnnl_primitive_desc_t description = NULL;
+    dnnl_primitive_t reorder = NULL;
+    dnnl_memory_t source = NULL, destination = NULL;
+    enum mf_status status = packed_layout(gemm, from->K, from->N, bf16, &layout, error);
+    if (status != MF_OK)
+        return status;
+    status = strided(&plain, from->K, from->N, from->k_stride, from->n_stride, from->bf16, error);
+    if (status != MF_OK)
+        return status;
+    dnnl_status_t made = dnnl_memory_create(&source, &plain, gemm->engine, (void *)(uintptr_t)from->data);
+    if (made == dnnl_success)
+        made = dnnl_memory_create(&destination, &layout, gemm->engine, memory);
+    if (made == dnnl_success)
+        made = dnnl_reorder_primitive_desc_create(&description, &plain, gemm->engine, &layout, gemm->engine,
+                                                  NULL);
+    if (made == dnnl_success)
+        made = dnnl_primitive_create(&reorder, description);
+    if (made == dnnl_success) {
+        dnnl_exec_arg_t arguments[] = {{DNNL_ARG_FROM, source}, {DNNL_ARG_TO, destination}};
+        made = dnnl_primitive_execute(reorder, gemm->stream, 2, arguments);
+    }
+    if (made == dnnl_success)
+        made = dnnl_stream_wait(gemm->stream);
+    if (reorder)
+        dnnl_primitive_destroy(reorder);
+    if (description)
+        dnnl_primitive_desc_destroy(description);
+    if (destination)
+        dnnl_memory_destroy(destination);
+    if (source)
+        dnnl_memory_destroy(source);
+    *to = (struct mf_operand){.data = memory, .K = from->K, .N = from->N, .bf16 = bf16, .packed = true};
+    return check(made, "pack a weight", error);
+}
+
+static enum mf_status attributes_create(const struct shape *shape, dnnl_primitive_attr_t *attributes,
+                                        struct mf_error *error) {
+    dnnl_post_ops_t after = NULL;
+    dnnl_status_t status = dnnl_primitive_attr_create(attributes);
+    if (status == dnnl_success && shape->alpha != 1.0f)
+        status = dnnl_primitive_attr_set_output_scales(*attributes, 1, 0, &shape->alpha);
+    if (status == dnnl_success && shape->accumulate) {
+        status = dnnl_post_ops_create(&after);
+        if (status == dnnl_success)
+            status = dnnl_post_ops_append_sum(after, 1.0f);
+        if (status == dnnl_success)
+            status = dnnl_primitive_attr_set_post_ops(*attributes, after);
+        if (after)
+            dnnl_post_ops_destroy(after);
+    }
+    return check(status, "set up a product", error);
+}
+
+/* The operands' layouts. */
+struct layouts {
+    dnnl_memory_desc_t a, b, bias, c;
+};
+
+static enum mf_status layouts_of(struct mf_gemm *gemm, const struct shape *shape, struct layouts *layouts,
+                                 struct mf_error *error) {
+    enum mf_status status =
+        strided(&layouts->a, shape->M, shape->K, shape->a_row, shape->a_column, shape->bf16, error);
+    if (status == MF_OK)
+        status = strided(&layouts->c, shape->M, shape->N, shape->c_row, 1, shape->c_bf16, error);
+    if (status == MF_OK && shape->bias)
+        status = strided(&layouts->bias, 1, shape->N, shape->N, 1, false, error);
+    if (status == MF_OK)
+        status = shape->packed ? packed_layout(gemm, shape->K, shape->N, shape->bf16, &layouts->b, error)
+                               : strided(&layouts->b, shape->K, shape->N, shape->k_stride, shape->n_stride,
+                                         shape->bf16, error);
+    return status;
+}
+
+static enum mf_status entry_create(struct mf_gemm *gemm, const struct shape *shape, struct entry *entry,
+                                   struct mf_error *error) {
+    struct layouts layouts;
+    struct entry made = {.shape = *shape};
+    dnnl_matmul_desc_t product;
+    dnnl_primitive_attr_t attributes = NULL;
+    dnnl_primitive_desc_t description = NULL;
+    enum mf_status status = layouts_of(gemm, shape, &layouts, error);
+    if (status == MF_OK)
+        status = attributes_create(shape, &attributes, error);
+    if (status != MF_OK)
+        goto done;
+    dnnl_status_t result = dnnl_matmul_desc_init(&product, &layouts.a, &layouts.b,
+                                                 shape->bias ? &layouts.bias : NULL, &layouts.c);
+    if (result == dnnl_success)
+        result = dnnl_primitive_desc_create(&description, &product, attributes, gemm->engine, NULL);
+    if (result == dnnl_success)
+        result = dnnl_memory_create(&made.a, &layouts.a, gemm->engine, DNNL_MEMORY_NONE);
+    if (result == dnnl_success)
+        result = dnnl_memory_create(&made.b, &layouts.b, gemm->engine, DNNL_MEMORY_NONE);
+    if (result == dnnl_success && shape->bias)
+        result = dnnl_memory_create(&made.bias, &layouts.bias, gemm->engine, DNNL_MEMORY_NONE);
+    if (result == dnnl_success)
+        result = dnnl_memory_create(&made.c, &layouts.c, gemm->engine, DNNL_MEMORY_NONE);
+    if (result == dnnl_success)
+        result = dnnl_primitive_create(&made.primitive, description);
+    status = check(result, "create a product", error);
+    if (status == MF_OK)
+        *entry = made;
+    else
+        entry_destroy(&made);
+done:
+    if (description)
+        dnnl_primitive_desc_destroy(description);
+    if (attributes)
+        dnnl_primitive_attr_destroy(attributes);
+    return status;
+}
+
+/* FNV-1a over the bytes of the shape. */
+static size_t slot_of(const struct shape *shape) {
+    uint64_t hash = 14695981039346656037u;
+    const unsigned char *byte = (const unsigned char *)shape;
+    for (size_t i = 0; i < sizeof *shape; i++)
+        hash = (hash ^ byte[i]) * 1099511628211u;
+    return (size_t)(hash ^ hash >> 32) & (CACHE_SLOTS - 1);
+}
+
+static enum mf_status find(struct mf_gemm *gemm, const struct shape *shape, struct entry **found,
+                           struct mf_error *error) {
+    if (gemm->used >= CACHE_SLOTS / 2)
+        cache_clear(gemm);
+    size_t slot = slot_of(shape);
+    while (gemm->entry[slot].primitive) {
+        if (memcmp(&gemm->entry[slot].shape, shape, sizeof *shape) == 0) {
+            *found = &gemm->entry[slot];
+            return MF_OK;
+        }
+        slot = (slot + 1) & (CACHE_SLOTS - 1);
+    }
+    enum mf_status status = entry_create(gemm, shape, &gemm->entry[slot], error);
+    if (status == MF_OK) {
+        gemm->used++;
+        *found = &gemm->entry[slot];
+    }
+    return status;
+}
+
+enum mf_status mf_gemm_run(struct mf_gemm *gemm, const struct mf_product *product, struct mf_error *error) {
+    const struct mf_operand *b = product->b;
+    if (product->M == 0)
+        return MF_OK;
+    struct shape shape;
+    memset(&shape, 0, sizeof shape); /* padding too: shapes are compared as bytes */
+    shape.M = product->M;
+    shape.K = b->K;
+    shape.N = b->N;
+    shape.a_row = product->a_row;
+    shape.a_column = product->a_column;
+    shape.c_row = product->c_row;
+    shape.k_stride = b->packed ? 0 : b->k_stride;
+    shape.n_stride = b->packed ? 0 : b->n_stride;
+    shape.threads = mf_threads();
+    shape.alpha = product->alpha;
+    shape.bf16 = b->bf16;
+    shape.c_bf16 = product->c_bf16;
+    shape.packed = b->packed;
+    shape.accumulate = product->accumulate;
+    shape.bias = product->bias != NULL;
+    struct entry *entry;
+    enum mf_status status = find(gemm, &shape, &entry, error);
+    if (status != MF_OK)
+        return status;
+    /* oneDNN takes all addresses as writable; it writes only through DST. */
+    dnnl_memory_set_data_handle(entry->a, (void *)(uintptr_t)product->a);
+    dnnl_memory_set_data_handle(entry->b, (void *)(uintptr_t)b->data);
+    dnnl_memory_set_data_handle(entry->c, product->c);
+    dnnl_exec_arg_t arguments[] = {{DNNL_ARG_SRC, entry->a},
+                                   {DNNL_ARG_WEIGHTS, entry->b},
+                                   {DNNL_ARG_DST, entry->c},
+                                   {DNNL_ARG_BIAS, entry->bias}};
+    if (entry->bias)
+        dnnl_memory_set_data_handle(entry->bias, (void *)(uintptr_t)product->bias);
+    dnnl_status_t result =
+        dnnl_primitive_execute(entry->primitive, gemm->stream, entry->bias ? 4 : 3, arguments);
+    if (result == dnnl_success)
+        result = dnnl_stream_wait(gemm->stream);
+    return check(result, "multiply", error);
+}

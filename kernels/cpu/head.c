@@ -1,0 +1,202 @@
+/* Output layer and cross-entropy: logits of a chunk of rows in the workspace, never of all rows. */
+#include "kernels/cpu/fast.h"
+#include "kernels/cpu/fast_backend.h"
+#include "kernels/cpu/rows.h"
+#include <math.h>
+
+static enum mf_status check_range(const char *op, const char *what, const int32_t *value, int64_t n,
+                                  int64_t limit, struct mf_error *error) {
+    for (int64_t i = 0; i < n; i++)
+        if (value[i] < 0 || value[i] >= limit)
+            return mf_error_set(error, MF_ERROR_INTERNAL, "%s: %s %d at %lld is not in 0..%lld", op, what,
+                                value[i], (long long)i, (long long)limit - 1);
+    return MF_OK;
+}
+
+/* The prepared weight; the output layer is large, so there is no conversion in every call. */
+static enum mf_status prepared(const struct mf_kernel_call *call, enum mf_weight_form form,
+                               const struct mf_operand **operand, struct mf_error *error) {
+    *operand = mf_packed_weight_find(mf_fast_backend_of(call), &call->in[1], form, call->in[0].dtype);
+    if (*operand)
+        return MF_OK;
+    return mf_error_set(error, MF_ERROR_INTERNAL, "%s: the output weight was not prepared",
+                        mf_op_name((enum mf_op)call->node->op));
+}
+
+/* gathered (n, D) = hidden rows row[0..n) */
+static void gather(const struct mf_array *hidden, const int32_t *row, int64_t n, void *gathered) {
+    size_t width = mf_dtype_bytes(hidden->dtype), D = (size_t)hidden->dim[1];
+    for (int64_t i = 0; i < n; i++)
+        memcpy((char *)gathered + (size_t)i * D * width,
+               (const char *)hidden->data + (size_t)(row[i] * hidden->stride[0]) * width, D * width);
+}
+
+/* z (n, V) f32 = logit_scale * gathered (n, D) · Wᵀ, soft-capped. */
+static enum mf_status chunk_logits(const struct mf_kernel_call *call, const struct mf_operand *weight,
+                                   const void *gathered, int64_t n, float *z, int64_t z_row,
+                                   struct mf_error *error) {
+    const struct mf_head_attributes *a = &call->node->a.head;
+    struct mf_product product = {.M = n,
+                                 .a = gathered,
+                                 .a_row = weight->K,
+                                 .a_column = 1,
+                                 .b = weight,
+                                 .c = z,
+                                 .c_row = z_row,
+                                 .alpha = a->logit_scale};
+    enum mf_status status = mf_gemm_run(mf_fast_backend_of(call)->gemm, &product, error);
+    if (status == MF_OK && a->soft_cap > 0) {
+        float cap = a->soft_cap;
+#pragma omp parallel for schedule(static)
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t v = 0; v < weight->N; v++)
+                z[i * z_row + v] = cap * mf_tanh(z[i * z_row + v] / cap);
+    }
+    return status;
+}
+
+static float log_sum_exp(const float *restrict z, int64_t V) {
+    float greatest = -INFINITY;
+#pragma omp simd reduction(max : greatest)
+    for (int64_t v = 0; v < V; v++)
+        greatest = z[v] > greatest ? z[v] : greatest;
+    double total = 0; /* of stretches, each summed in f32 */
+    for (int64_t start = 0; start < V; start += MF_STRETCH) {
+        int64_t n = mf_stretch_length(start, V);
+        float sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t v = 0; v < n; v++)
+            sum += mf_exp(z[start + v] - greatest);
+        total += (double)sum;
+    }
+    return (float)((double)greatest + log(total));
+}
+
+/* A row of logits z (V) becomes d log_probability / d (hidden·W): (δ(v, label) - p_v) * slope_v, in `dtype`,
+ * at the row's beginning: a stretch is written behind where it was read, so the narrower bf16 never
+ * overtakes. */
+static void row_gradient(const struct mf_head_attributes *a, float *z, int64_t V, int32_t label, float lse,
+                         enum mf_dtype dtype) {
+    struct mf_array row = {.data = z, .dtype = (uint8_t)dtype};
+    float scale = a->logit_scale, cap = a->soft_cap;
+    for (int64_t start = 0; start < V; start += MF_STRETCH) {
+        int64_t n = mf_stretch_length(start, V);
+        float value[MF_STRETCH];
+        for (int64_t v = 0; v < n; v++)
+            value[v] = -scale * mf_exp(z[start + v] - lse);
+        if (label >= start && label < start + n)
+            value[label - start] += scale;
+        if (cap > 0)
+            for (int64_t v = 0; v < n; v++)
+                value[v] *= 1.0f - (z[start + v] / cap) * (z[start + v] / cap);
+        mf_store(&row, start, value, n);
+    }
+}
+
+/* Rows first .. first + n of label_rows, labels and the outputs. */
+static enum mf_status head_chunk(const struct mf_kernel_call *call, const struct mf_operand *weight,
+                                 const struct mf_operand *transposed, int64_t first, int64_t n,
+                                 struct mf_error *error) {
+    const struct mf_array *hidden = &call->in[0];                     // (T, D)
+    const struct mf_array *gradient = &call->out[2];                  // (L, D) or none
+    const int32_t *row = (const int32_t *)call->in[2].data + first;   // (n)
+    const int32_t *label = (const int32_t *)call->in[3].data + first; // (n)
+    float *log_probability = (float *)call->out[0].data + first;      // (n)
+    float *lse = (float *)call->out[1].data + first;                  // (n)
+    const struct mf_head_attributes *a = &call->node->a.head;
+    int64_t V = weight->N;
+    float *z = call->workspace[0].data; // (n, V)
+    gather(hidden, row, n, call->workspace[1].data);
+    enum mf_status status = chunk_logits(call, weight, call->workspace[1].data, n, z, V, error);
+    if (status != MF_OK)
+        return status;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i++) {
+        lse[i] = log_sum_exp(z + i * V, V);
+        log_probability[i] = z[i * V + label[i]] - lse[i];
+        if (transposed)
+            row_gradient(a, z + i * V, V, label[i], lse[i], hidden->dtype);
+    }
+    if (!transposed)
+        return MF_OK;
+    bool bf16 = hidden->dtype == MF_BF16;
+    struct mf_product product = {.M = n,
+                                 .a = z,
+                                 .a_row = bf16 ? 2 * V : V,
+                                 .a_column = 1,
+                                 .b = transposed,
+                                 .c = (char *)gradient->data +
+                                      (size_t)(first * gradient->stride[0]) * (bf16 ? 2 : 4),
+                                 .c_row = gradient->stride[0],
+                                 .c_bf16 = bf16,
+                                 .alpha = 1};
+    return mf_gemm_run(mf_fast_backend_of(call)->gemm, &product, error);
+}
+
+static enum mf_status head(const struct mf_kernel_call *call, struct mf_error *error) {
+    const struct mf_operand *weight, *transposed = NULL;
+    const struct mf_head_attributes *a = &call->node->a.head;
+    int64_t L = call->in[3].dim[0];
+    enum mf_status status = prepared(call, MF_FORM_FORWARD, &weight, error);
+    if (status == MF_OK && a->with_gradient)
+        status = prepared(call, MF_FORM_GRADIENT, &transposed, error);
+    if (status == MF_OK)
+        status = check_range("head", "row", call->in[2].data, L, call->in[0].dim[0], error);
+    if (status == MF_OK)
+        status = check_range("head", "label", call->in[3].data, L, call->in[1].dim[0], error);
+    for (int64_t first = 0; status == MF_OK && first < L; first += a->chunk_rows)
+        status = head_chunk(call, weight, transposed, first,
+                            L - first < a->chunk_rows ? L - first : a->chunk_rows, error);
+    return status;
+}
+
+/* workspace[1]: the chunk's hidden rows. */
+static size_t head_workspace(const struct mf_kernel_call *call) {
+    return (size_t)(call->node->a.head.chunk_rows * call->in[0].dim[1]) * mf_dtype_bytes(call->in[0].dtype);
+}
+const struct mf_kernel mf_fast_head[1] = {{.function = head, .workspace_bytes = head_workspace}};
+
+static enum mf_status head_gradient(const struct mf_kernel_call *call, struct mf_error *error) {
+    const struct mf_array *gradient = &call->in[0];   // (L, D)
+    const int32_t *label_rows = call->in[1].data;     // (L)
+    const float *dlog_probability = call->in[2].data; // (L)
+    const struct mf_array *dhidden = &call->out[0];   // (T, D)
+    int64_t L = gradient->dim[0], T = dhidden->dim[0], D = dhidden->dim[1];
+    size_t width = mf_dtype_bytes(dhidden->dtype);
+    enum mf_status status = check_range("head_gradient", "row", label_rows, L, T, error);
+    if (status != MF_OK)
+        return status;
+    for (int64_t t = 0; t < T; t++)
+        memset((char *)dhidden->data + (size_t)(t * dhidden->stride[0]) * width, 0, (size_t)D * width);
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < L; i++)
+        for (int64_t start = 0; start < D; start += MF_STRETCH) {
+            float value[MF_STRETCH];
+            int64_t n = mf_stretch_length(start, D);
+            mf_load(gradient, i * gradient->stride[0] + start, value, n);
+            for (int64_t d = 0; d < n; d++)
+                value[d] *= dlog_probability[i];
+            mf_store(dhidden, label_rows[i] * dhidden->stride[0] + start, value, n);
+        }
+    return MF_OK;
+}
+const struct mf_kernel mf_fast_head_gradient[1] = {{.function = head_gradient}};
+
+static enum mf_status logits(const struct mf_kernel_call *call, struct mf_error *error) {
+    const struct mf_array *hidden = &call->in[0]; // (T, D); weight (V, D): in[1]
+    const struct mf_array *rows = &call->in[2];   // (S)
+    const struct mf_array *z = &call->out[0];     // (S, V) f32
+    const struct mf_operand *weight;
+    enum mf_status status = prepared(call, MF_FORM_FORWARD, &weight, error);
+    if (status == MF_OK)
+        status = check_range("logits", "row", rows->data, rows->dim[0], hidden->dim[0], error);
+    if (status != MF_OK)
+        return status;
+    gather(hidden, rows->data, rows->dim[0], call->workspace[1].data);
+    return chunk_logits(call, weight, call->workspace[1].data, rows->dim[0], z->data, z->stride[0], error);
+}
+
+static size_t logits_workspace(const struct mf_kernel_call *call) {
+    return (size_t)(call->in[2].dim[0] * call->in[0].dim[1]) * mf_dtype_bytes(call->in[0].dtype);
+}
+const struct mf_kernel mf_fast_logits[1] = {{.function = logits, .workspace_bytes = logits_workspace}};
