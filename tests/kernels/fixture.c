@@ -1,0 +1,158 @@
+#include "fixture.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { WEIGHTS = 16 };
+static void *weight_data[WEIGHTS]; /* of the fixture in use; freed by fixture_end */
+static int weights;
+
+void require_ok(enum mf_status status, const struct mf_error *error) {
+    if (status != MF_OK)
+        fail_msg("%s: %s", mf_status_code(status), error->message);
+}
+
+struct mf_dim symbol_dim(enum mf_symbol symbol, int32_t multiplier) {
+    return mf_dim_symbol(symbol, multiplier);
+}
+
+void fixture_begin(struct fixture *fixture) {
+    struct mf_error error;
+    memset(fixture, 0, sizeof *fixture);
+    fixture->random = 20251125;
+    require_ok(mf_cpu_reference_create(&fixture->backend, &error), &error);
+    require_ok(mf_graph_create(&fixture->graph, &error), &error);
+    require_ok(mf_program_create(fixture->graph, MF_TRAIN, 0, MF_F32, &fixture->program, &error), &error);
+    mf_program_set_bound(fixture->graph, fixture->program, MF_TOKENS, TOKENS);
+    mf_program_set_bound(fixture->graph, fixture->program, MF_SEQUENCES, SEQUENCES);
+    mf_program_set_bound(fixture->graph, fixture->program, MF_LABELLED, LABELLED);
+    mf_program_set_bound(fixture->graph, fixture->program, MF_CACHE, CACHE);
+    fixture->builder = mf_builder_begin(fixture->graph, fixture->program);
+    fixture->step = (struct mf_step){
+        .learning_rate = 0.125f, .inverse_count = 0.25f, .step = 3, .optimizer_step = 1, .seed = 42};
+    fixture->step.value[MF_TOKENS] = TOKENS;
+    fixture->step.value[MF_SEQUENCES] = SEQUENCES;
+    fixture->step.value[MF_OFFSETS] = SEQUENCES + 1;
+    fixture->step.value[MF_LABELLED] = LABELLED;
+    fixture->step.value[MF_CACHE] = CACHE;
+}
+
+float fixture_random(struct fixture *fixture) {
+    fixture->random = fixture->random * 6364136223846793005u + 1442695040888963407u;
+    return (float)(int32_t)(fixture->random >> 32) / 2147483648.0f;
+}
+
+int64_t fixture_elements(const struct fixture *fixture, int32_t tensor) {
+    return mf_tensor_elements(mf_graph_tensor(fixture->graph, tensor), fixture->step.value);
+}
+
+float *fixture_data(struct fixture *fixture, int32_t tensor) {
+    return mf_executor_data(fixture->executor, tensor);
+}
+
+void fixture_fill(struct fixture *fixture, int32_t tensor) {
+    float *data = fixture_data(fixture, tensor);
+    for (int64_t i = 0; i < fixture_elements(fixture, tensor); i++)
+        data[i] = fixture_random(fixture);
+}
+
+static void write_input(struct fixture *fixture, enum mf_graph_input input, const int32_t *values,
+                        size_t count) {
+    memcpy(mf_executor_data(fixture->executor, fixture->graph->input[input]), values, count * sizeof *values);
+}
+
+static void write_batch(struct fixture *fixture) {
+    const int32_t tokens[TOKENS] = {1, 12, 0, 5, 5, 7, 3}, positions[TOKENS] = {0, 1, 2, 3, 0, 0, 1},
+                  rows[TOKENS] = {40, 40, 40, 40, 7, 9, 9}, offsets[SEQUENCES + 1] = {0, 4, 5, 7},
+                  label_rows[LABELLED] = {1, 4, 6}, labels[LABELLED] = {0, 12, 5},
+                  last_rows[SEQUENCES] = {3, 4, 6}, slots[TOKENS] = {0, 1, 2, 3, 5, 8, 9},
+                  cache_offsets[SEQUENCES + 1] = {0, 5, 8, 11}, cache_lengths[SEQUENCES] = {4, 1, 2};
+    float *coefficients = fixture_data(fixture, fixture->graph->input[MF_INPUT_COEFFICIENTS]);
+    write_input(fixture, MF_INPUT_TOKENS, tokens, TOKENS);
+    write_input(fixture, MF_INPUT_POSITIONS, positions, TOKENS);
+    write_input(fixture, MF_INPUT_ROWS, rows, TOKENS);
+    write_input(fixture, MF_INPUT_OFFSETS, offsets, SEQUENCES + 1);
+    write_input(fixture, MF_INPUT_LABEL_ROWS, label_rows, LABELLED);
+    write_input(fixture, MF_INPUT_LABELS, labels, LABELLED);
+    write_input(fixture, MF_INPUT_LAST_ROWS, last_rows, SEQUENCES);
+    write_input(fixture, MF_INPUT_CACHE_SLOTS, slots, TOKENS);
+    write_input(fixture, MF_INPUT_CACHE_OFFSETS, cache_offsets, SEQUENCES + 1);
+    write_input(fixture, MF_INPUT_CACHE_LENGTHS, cache_lengths, SEQUENCES);
+    for (int i = 0; i < LABELLED; i++)
+        coefficients[i] = 1 + (float)i / 2;
+}
+
+static void bind_weights(struct fixture *fixture) {
+    struct mf_error error;
+    for (int32_t i = 0; i < fixture->graph->tensors; i++) {
+        const struct mf_tensor *tensor = mf_graph_tensor(fixture->graph, i);
+        if (tensor->storage != MF_WEIGHT || tensor->view_of >= 0)
+            continue;
+        int64_t elements = mf_tensor_elements(tensor, NULL);
+        float *data = malloc((size_t)elements * sizeof *data);
+        assert_non_null(data);
+        assert_true(weights < WEIGHTS);
+        weight_data[weights++] = data;
+        for (int64_t e = 0; e < elements; e++)
+            data[e] = fixture_random(fixture);
+        require_ok(
+            mf_executor_bind_weight(fixture->executor, i, data, (size_t)elements * sizeof *data, &error),
+            &error);
+    }
+}
+
+void fixture_realize(struct fixture *fixture, const struct mf_executor_options *options) {
+    struct mf_error error;
+    require_ok(mf_builder_finish(&fixture->builder, &error), &error);
+    require_ok(mf_plan_create(fixture->graph, fixture->backend, 0, &fixture->plan, &error), &error);
+    require_ok(mf_executor_create(fixture->graph, fixture->plan, fixture->backend, options,
+                                  &fixture->executor, &error),
+               &error);
+    bind_weights(fixture);
+    write_batch(fixture);
+    require_ok(mf_executor_prepare(fixture->executor, &error), &error);
+}
+
+void fixture_run(struct fixture *fixture) {
+    struct mf_error error;
+    require_ok(mf_executor_run(fixture->executor, fixture->program, &fixture->step, &error), &error);
+}
+
+void fixture_end(struct fixture *fixture) {
+    mf_executor_destroy(fixture->executor);
+    mf_plan_destroy(fixture->plan);
+    mf_graph_destroy(fixture->graph);
+    mf_backend_destroy(fixture->backend);
+    while (weights > 0)
+        free(weight_data[--weights]);
+}
+
+int32_t fixture_input(struct fixture *fixture, const char *name, int rank, struct mf_dim d0, struct mf_dim d1,
+                      struct mf_dim d2) {
+    const struct mf_dim dim[3] = {d0, d1, d2};
+    struct mf_error error;
+    int32_t id;
+    require_ok(mf_graph_extra_input(fixture->graph, name, MF_F32, rank, dim, &id, &error), &error);
+    return id;
+}
+
+int32_t fixture_matrix(struct fixture *fixture, const char *name) {
+    return fixture_input(fixture, name, 2, symbol_dim(MF_TOKENS, 1), mf_dim_const(WIDTH), mf_dim_const(1));
+}
+
+int32_t fixture_weight(struct fixture *fixture, const char *name, int64_t rows, int64_t columns) {
+    const int64_t dim[2] = {rows, columns};
+    struct mf_error error;
+    int32_t id;
+    require_ok(mf_graph_weight(fixture->graph, name, MF_F32, columns ? 2 : 1, dim, &id, &error), &error);
+    return id;
+}
+
+int32_t fixture_parameter(struct fixture *fixture, const char *name, int64_t rows, int64_t columns) {
+    const int64_t dim[2] = {rows, columns};
+    struct mf_error error;
+    int32_t id;
+    require_ok(mf_graph_parameter(fixture->graph, 0, name, columns ? 2 : 1, dim, 0, &id, &error), &error);
+    return id;
+}
