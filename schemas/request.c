@@ -125,6 +125,8 @@ static enum mf_status read_string(const struct mf_field *field, const json_t *va
                                   struct mf_error *error) {
     if (!json_is_string(value))
         return wrong_type(field, value, "a string", error);
+    if (strlen(json_string_value(value)) != json_string_length(value))
+        return mf_error_set(error, MF_ERROR_INVALID_FIELD, "%s: holds a NUL", field->name);
     char *copy = strdup(canonical_choice(field, json_string_value(value)));
     if (!copy)
         return no_memory(error);
@@ -216,6 +218,12 @@ static enum mf_status read_map(const struct mf_field *field, const json_t *value
     json_t *item;
     json_object_foreach((json_t *)value, key, item) {
         json_t *text = scalar_text(item);
+        if (json_is_string(item) && strlen(json_string_value(item)) != json_string_length(item)) {
+            json_decref(text);
+            json_decref(map);
+            return mf_error_set(error, MF_ERROR_INVALID_FIELD, "%s: \"%.64s\": holds a NUL", field->name,
+                                key);
+        }
         if (!text) {
             json_decref(map);
             return mf_error_set(error, MF_ERROR_INVALID_FIELD, "%s: \"%.64s\": expected a string, found %s",

@@ -1,0 +1,11 @@
+# Writes C arrays of characters from text files: cmake -DOUTPUT=x.c -DINPUTS="a.avsc;b.avsc" -P embed.cmake
+set(code "#include \"schemas/embedded.h\"\n")
+foreach(input ${INPUTS})
+  get_filename_component(name ${input} NAME_WE)
+  file(READ ${input} text)
+  string(REPLACE "\\" "\\\\" text "${text}")
+  string(REPLACE "\"" "\\\"" text "${text}")
+  string(REPLACE "\n" "\\n\"\n    \"" text "${text}")
+  string(APPEND code "\nconst char mf_embedded_${name}[] =\n    \"${text}\";\n")
+endforeach()
+file(WRITE ${OUTPUT} "${code}")
