@@ -1,8 +1,7 @@
 /* One PostgreSQL connection, its error classes and the named queries of sql/queries/.
  *
- * A connection belongs to one thread at a time. Nothing here is global. No value, password or row text that a
- * message brought appears in an error: only PostgreSQL's primary message, the SQLSTATE and the query's name.
- */
+ * A connection belongs to one thread at a time. Nothing here is global. An error says PostgreSQL's primary
+ * message (not its detail, which quotes rows), the SQLSTATE and the query's name; never the URL. */
 #ifndef MF_SQL_DATABASE_H
 #define MF_SQL_DATABASE_H
 
@@ -11,6 +10,7 @@
 #include <stdint.h>
 
 #include "common/error.h"
+#include "common/text.h"
 #include "sql/queries.h" /* generated: enum mf_query, one constant a named query */
 
 struct pg_conn;
@@ -39,7 +39,8 @@ enum mf_database_failure {
 };
 enum mf_database_failure mf_database_classify(const char *sqlstate); /* NULL or "": infrastructure */
 
-/* Opens and sets the limits. MF_ERROR_DATABASE when it cannot be reached or refuses. The caller closes it. */
+/* Opens, sets the limits and search_path = modelforge. MF_ERROR_DATABASE when it cannot be reached or
+ * refuses. The caller closes it. */
 enum mf_status mf_database_open(const struct mf_database_options *options, struct mf_database **database,
                                 struct mf_error *error);
 void mf_database_close(struct mf_database *database); /* NULL is allowed */
@@ -56,27 +57,26 @@ struct pg_conn *mf_database_handle(struct mf_database *database); /* for COPY; s
 
 /* ---- parameters: borrowed until the call returns ---- */
 struct mf_parameter {
-    const char *data; /* NULL: SQL NULL */
-    int size;         /* bytes of a binary parameter */
+    const char *data;
+    int size; /* bytes of a binary parameter */
     bool binary;
-    char number[40]; /* text of a number, a time or a truth value; used when `in_number` */
-    bool in_number;
+    char number[40]; /* text of a number, a time or a truth value, when `data` is not its own */
+    enum { MF_PARAMETER_NULL, MF_PARAMETER_DATA, MF_PARAMETER_NUMBER, MF_PARAMETER_NO_MEMORY } kind;
 };
 struct mf_parameter mf_parameter_text(const char *text); /* NULL: SQL NULL; the query casts: $1::uuid */
 struct mf_parameter mf_parameter_integer(int64_t value);
 struct mf_parameter mf_parameter_number(double value); /* infinities and NaN are kept */
 struct mf_parameter mf_parameter_boolean(bool value);
 struct mf_parameter mf_parameter_bytes(const void *bytes, size_t size); /* bytea; NULL: SQL NULL */
-/* Milliseconds since 1970 for `to_timestamp`-free timestamptz; MF_TIME_NONE: SQL NULL. */
+/* Milliseconds since 1970 as a timestamptz; MF_TIME_NONE and times outside the years 1 to 9999: SQL NULL. */
 struct mf_parameter mf_parameter_time(int64_t milliseconds);
 struct mf_parameter mf_parameter_null(void);
 #define MF_TIME_NONE INT64_MIN
 
 /* ---- arrays for statements that UNNEST a batch: a growing text literal the caller releases ---- */
 struct mf_array {
-    char *text; /* "{...}" once finished */
-    size_t length, capacity;
-    bool failed; /* out of memory: reported by mf_array_parameter()'s query */
+    struct mf_text text; /* "{...}" once finished; when memory ran out the query that gets it says so */
+    bool closed;
 };
 void mf_array_text(struct mf_array *array, const char *text); /* NULL: a NULL element */
 void mf_array_integer(struct mf_array *array, int64_t value);
@@ -97,6 +97,10 @@ enum mf_status mf_database_query(struct mf_database *database, enum mf_query que
                                  struct pg_result **result, struct mf_error *error);
 /* Runs SQL text (several statements allowed, no parameters): migrations, tests and tools. */
 enum mf_status mf_database_execute(struct mf_database *database, const char *sql, struct mf_error *error);
+
+/* Runs a named COPY ... FROM STDIN with rows in text format (tabs, newlines). */
+enum mf_status mf_database_copy(struct mf_database *database, enum mf_query query, const char *rows,
+                                size_t length, struct mf_error *error);
 
 enum mf_status mf_database_begin(struct mf_database *database, struct mf_error *error);
 /* MF_ERROR_COMMIT_UNKNOWN when the connection broke while COMMIT was under way: the transaction may or may
@@ -128,6 +132,8 @@ const char *mf_result_text(const struct pg_result *result, int row,
 int64_t mf_result_integer(const struct pg_result *result, int row, int column); /* 0 for NULL */
 double mf_result_number(const struct pg_result *result, int row, int column);   /* NaN for NULL */
 bool mf_result_boolean(const struct pg_result *result, int row, int column);    /* false for NULL */
+int64_t mf_result_time(const struct pg_result *result, int row,
+                       int column); /* of a bigint of milliseconds; MF_TIME_NONE for NULL */
 /* Decodes a bytea; *bytes is malloc'ed (NULL for SQL NULL), the caller frees. False: out of memory. */
 bool mf_result_bytes(const struct pg_result *result, int row, int column, unsigned char **bytes,
                      size_t *size);

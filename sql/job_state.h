@@ -18,7 +18,7 @@ enum mf_job_state {
 /* What the user wants. */
 enum mf_job_desired { MF_DESIRED_RUN, MF_DESIRED_PAUSE, MF_DESIRED_CANCEL, MF_DESIRED_COUNT };
 
-enum mf_job_event {
+enum mf_job_trigger {
     MF_EVENT_CLAIM,          /* a worker takes the lease */
     MF_EVENT_SUCCEED,        /* the trainer said done, everything is durable */
     MF_EVENT_FAIL_RETRIABLE, /* failed, attempts are left */
@@ -34,7 +34,8 @@ enum mf_job_event {
 
 /* The next state, or MF_JOB_STATE_COUNT when the event means nothing there (a command is then audited as
  * ignored, a worker's write is refused). A command that only changes `desired` returns the same state. */
-enum mf_job_state mf_job_next(enum mf_job_state state, enum mf_job_event event, enum mf_job_desired desired);
+enum mf_job_state mf_job_next(enum mf_job_state state, enum mf_job_trigger event,
+                              enum mf_job_desired desired);
 bool mf_job_terminal(enum mf_job_state state);
 
 const char *mf_job_state_name(enum mf_job_state state); /* "queued" ...: what PostgreSQL holds */
@@ -42,6 +43,6 @@ const char *mf_job_state_name(enum mf_job_state state); /* "queued" ...: what Po
 enum mf_job_state mf_job_state_parse(const char *name);
 const char *mf_job_desired_name(enum mf_job_desired desired);
 enum mf_job_desired mf_job_desired_parse(const char *name);
-const char *mf_job_event_name(enum mf_job_event event);
+const char *mf_job_event_name(enum mf_job_trigger event);
 
 #endif

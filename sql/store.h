@@ -15,12 +15,12 @@
 #ifndef MF_SQL_STORE_H
 #define MF_SQL_STORE_H
 
+#include "common/digest.h"
+#include "schemas/command.h" /* enum mf_command_action */
 #include "sql/database.h"
 #include "sql/job_state.h"
 
 enum {
-    MF_UUID_TEXT_BYTES = 37,
-    MF_SHA256_BYTES = 32,
     MF_OUTBOX_SHARDS = 16,
     MF_REJECT_INLINE_BYTES = 900 * 1024, /* larger messages go to the dead-letter topic as a reject id */
     MF_LOG_ROWS_PER_ATTEMPT = 10000,     /* later log lines of an attempt are counted, not kept */
@@ -35,23 +35,18 @@ enum {
 struct mf_ingest_request {
     char job_id[MF_UUID_TEXT_BYTES]; /* UUIDv5(tenant, request_id, generation 1) */
     const char *tenant, *request_id;
-    unsigned char
-        request_hash[MF_SHA256_BYTES]; /* of the canonical JSON: the same request again, or another? */
-    const char *config;                /* the whole request as a JSON object */
-    const char *provider;              /* the queue: workers claim from the providers they advertise */
-    const char *batch_id;              /* NULL: none */
-    const char *submitted_by;          /* NULL: not said; a claim of the producer, not authenticated */
-    const char *trace_context;         /* W3C traceparent header, NULL: none */
-    int64_t run_at, deadline;          /* MF_TIME_NONE: none */
-    int32_t priority;                  /* higher first; one level is worth an hour of waiting */
-    int32_t devices;                   /* devices needed at once, at least 1 */
-    int32_t max_attempts;              /* at least 1 */
-    int32_t schema_id;                 /* of the Avro message */
+    char request_hash[MF_SHA256_TEXT_BYTES]; /* mf_request_hash(): the same request again, or another? */
+    const char *config;                      /* the whole request as a JSON object */
+    const char *provider;                    /* the queue: workers claim from the providers they advertise */
+    const char *batch_id;                    /* NULL: none */
+    const char *submitted_by;                /* NULL: not said; a claim of the producer, not authenticated */
+    const char *trace_context;               /* W3C traceparent header, NULL: none */
+    int64_t run_at, deadline;                /* MF_TIME_NONE: none */
+    int32_t priority;                        /* higher first; one level is worth an hour of waiting */
+    int32_t devices;                         /* devices needed at once, at least 1 */
+    int32_t max_attempts;                    /* at least 1 */
+    int32_t schema_id;                       /* of the Avro message */
 };
-
-enum mf_command_action { MF_COMMAND_CANCEL, MF_COMMAND_PAUSE, MF_COMMAND_RESUME, MF_COMMAND_RETRY };
-const char *mf_command_action_name(enum mf_command_action action);
-bool mf_command_action_parse(const char *name, enum mf_command_action *action);
 
 struct mf_ingest_command {
     char command_id[MF_UUID_TEXT_BYTES];
@@ -124,8 +119,9 @@ struct mf_ingest_offset {
 enum mf_status mf_store_read_offsets(struct mf_database *database, const char *cluster_id, const char *topic,
                                      struct mf_ingest_offset **offsets, size_t *count,
                                      struct mf_error *error);
-/* sha256 as the anchor holds it. */
-void mf_store_key_hash(const void *key, size_t size, unsigned char hash[MF_SHA256_BYTES]);
+/* sha256 as the anchor holds it. MF_ERROR_OUT_OF_MEMORY. */
+enum mf_status mf_store_key_hash(const void *key, size_t size, unsigned char hash[MF_SHA256_BYTES],
+                                 struct mf_error *error);
 /* Halts a partition: writes ingest_gaps (once while one is open). `kind`: anchor_mismatch, out_of_range or
  * low_watermark. */
 enum mf_status mf_store_halt_partition(struct mf_database *database, const char *cluster_id,
@@ -184,17 +180,17 @@ enum mf_status mf_store_claim(struct mf_database *database, const char *worker_i
                               const char *const *providers, size_t provider_count, int32_t devices,
                               size_t limit, struct mf_claim *claims, size_t *count, struct mf_error *error);
 
-/* Puts ready what is due (run_at, back-off) and takes care of unleased jobs. Every worker calls it about once
- * a second; those that come second find nothing to do. Repeatable. */
+/* Puts ready what is due (run_at, back-off) and takes care of unleased jobs (a running job's deadline shows
+ * in its worker's heartbeat). Every worker calls it about once a second; those that come second find nothing
+ * to do. Repeatable. */
 struct mf_reap_options {
     int32_t provider_grace_s; /* a queued job that no live worker could take fails after this long */
     int32_t worker_alive_s;   /* a worker that was not heard for this long is not live */
 };
 struct mf_reap_report {
-    int64_t readied;            /* run_at or back-off passed */
-    int64_t failed_deadline;    /* queued or paused beyond the deadline: failed deadline_exceeded */
-    int64_t failed_provider;    /* grace passed: failed unknown_provider or provider_unavailable */
-    int64_t deadline_requested; /* running beyond the deadline: desired = cancel, the worker fails it */
+    int64_t readied;         /* run_at or back-off passed */
+    int64_t failed_deadline; /* queued or paused beyond the deadline: failed deadline_exceeded */
+    int64_t failed_provider; /* grace passed: failed unknown_provider or provider_unavailable */
 };
 enum mf_status mf_store_reap(struct mf_database *database, const struct mf_reap_options *options,
                              struct mf_reap_report *report, struct mf_error *error);
@@ -204,7 +200,8 @@ enum mf_status mf_store_reap(struct mf_database *database, const struct mf_reap_
 struct mf_beat {
     bool held;                   /* false: lease lost, stop the trainer and write nothing */
     enum mf_job_desired desired; /* what the user wants now */
-    bool deadline_passed; /* desired is cancel because the deadline passed: finish as deadline_exceeded */
+    bool deadline_passed; /* then desired is cancel: stop with a last checkpoint, finish as deadline_exceeded
+                           */
 };
 /* Adds 1 to `beat` of every lease in one statement. beats[i] belongs to leases[i]. Repeatable. */
 enum mf_status mf_store_heartbeat(struct mf_database *database, const char *worker_id,
@@ -322,6 +319,8 @@ enum mf_status mf_store_record_checkpoint(struct mf_database *database, const ch
                                           const struct mf_lease *lease, const struct mf_stored_object *object,
                                           struct mf_error *error);
 
+/* A trainer that says cancelled though nobody asked, beyond the job's deadline, counts as failed
+ * deadline_exceeded. */
 enum mf_outcome { MF_OUTCOME_SUCCEEDED, MF_OUTCOME_FAILED, MF_OUTCOME_CANCELLED, MF_OUTCOME_PAUSED };
 struct mf_finish {
     enum mf_outcome outcome;
@@ -435,7 +434,7 @@ enum mf_status mf_store_artifacts(struct mf_database *database, const char *job_
 enum mf_status mf_store_logs(struct mf_database *database, const char *job_id, size_t limit,
                              struct mf_text_table *table, struct mf_error *error);
 
-/* Jobs by state, for /metrics. */
+/* Jobs by state, for /metrics: the live ones, and those that ended in the last 24 hours. */
 enum mf_status mf_store_job_counts(struct mf_database *database, int64_t counts[MF_JOB_STATE_COUNT],
                                    struct mf_error *error);
 /* Makes the partitions of the coming weeks. Every worker calls it at start and once an hour. Repeatable. */

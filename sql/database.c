@@ -1,0 +1,337 @@
+#include "sql/database.h"
+
+#include <errno.h>
+#include <libpq-fe.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+
+enum { PARAMETER_LIMIT = 32, RETRY_LIMIT = 10 };
+
+struct mf_database {
+    PGconn *connection;
+    struct mf_database_options options; /* its texts are ours */
+    uint64_t session;
+    enum mf_database_failure failure;
+    bool prepared[MF_QUERY_COUNT];
+};
+
+enum mf_database_failure mf_database_classify(const char *sqlstate) {
+    static const struct {
+        const char *prefix;
+        enum mf_database_failure failure;
+    } classes[] = {
+        {"22", MF_DATABASE_MESSAGE},
+        {"23", MF_DATABASE_MESSAGE},
+        {"54", MF_DATABASE_MESSAGE},
+        {"40", MF_DATABASE_RETRY},
+        {"08", MF_DATABASE_INFRASTRUCTURE},
+        {"53", MF_DATABASE_INFRASTRUCTURE},
+        {"57", MF_DATABASE_INFRASTRUCTURE},
+        {"58", MF_DATABASE_INFRASTRUCTURE},
+        {"55P03", MF_DATABASE_INFRASTRUCTURE},
+        {"25P03", MF_DATABASE_INFRASTRUCTURE}, /* idle-in-transaction limit */
+        {"25006", MF_DATABASE_INFRASTRUCTURE}, /* a standby: read only */
+    };
+    if (!sqlstate || !*sqlstate)
+        return MF_DATABASE_INFRASTRUCTURE;
+    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++)
+        if (!strncmp(sqlstate, classes[i].prefix, strlen(classes[i].prefix)))
+            return classes[i].failure;
+    return MF_DATABASE_DEFECT;
+}
+
+static enum mf_status failure_status(enum mf_database_failure failure) {
+    switch (failure) {
+    case MF_DATABASE_MESSAGE:
+        return MF_ERROR_UNSTORABLE;
+    case MF_DATABASE_DEFECT:
+        return MF_ERROR_INTERNAL;
+    case MF_DATABASE_FINE:
+    case MF_DATABASE_INFRASTRUCTURE:
+    case MF_DATABASE_RETRY:
+        break;
+    }
+    return MF_ERROR_DATABASE;
+}
+
+/* One line of libpq's text, without its newline. */
+static void first_line(const char *text, char *line, size_t bytes) {
+    snprintf(line, bytes, "%.*s", (int)strcspn(text, "\n"), text);
+}
+
+static enum mf_status fail(struct mf_database *database, const PGresult *result, const char *what,
+                           struct mf_error *error) {
+    const char *sqlstate = result ? PQresultErrorField(result, PG_DIAG_SQLSTATE) : NULL;
+    const char *primary = result ? PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY) : NULL;
+    char line[512];
+    first_line(primary ? primary : PQerrorMessage(database->connection), line, sizeof line);
+    database->failure = PQstatus(database->connection) == CONNECTION_OK ? mf_database_classify(sqlstate)
+                                                                        : MF_DATABASE_INFRASTRUCTURE;
+    return mf_error_set(error, failure_status(database->failure), "PostgreSQL: %s: %s%s%s%s", what,
+                        *line ? line : "the connection was lost", sqlstate ? " (SQLSTATE " : "",
+                        sqlstate ? sqlstate : "", sqlstate ? ")" : "");
+}
+
+static void ignore_notice(void *context, const PGresult *result) {
+    (void)context;
+    (void)result;
+}
+
+static int or_default(int value, int otherwise) {
+    return value > 0 ? value : otherwise;
+}
+
+static enum mf_status connect_now(struct mf_database *database, struct mf_error *error) {
+    const struct mf_database_options *options = &database->options;
+    char connect_timeout[16], tcp_user_timeout[16], limits[400];
+    snprintf(connect_timeout, sizeof connect_timeout, "%d", or_default(options->connect_timeout_s, 10));
+    snprintf(tcp_user_timeout, sizeof tcp_user_timeout, "%d",
+             or_default(options->tcp_user_timeout_ms, 15000));
+    /* What the URL says wins over what stands before it; application_name and client_encoding are ours. */
+    const char *const keywords[] = {"connect_timeout",  "tcp_user_timeout", "dbname",
+                                    "application_name", "client_encoding",  NULL};
+    const char *const values[] = {
+        connect_timeout, tcp_user_timeout,
+        options->url,    options->application_name ? options->application_name : "modelforge",
+        "UTF8",          NULL};
+    PQfinish(database->connection);
+    memset(database->prepared, 0, sizeof database->prepared);
+    database->session++;
+    database->connection = PQconnectdbParams(keywords, values, 1);
+    if (!database->connection)
+        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "PostgreSQL: no memory for a connection");
+    if (PQstatus(database->connection) != CONNECTION_OK)
+        return fail(database, NULL, "connect", error);
+    PQsetNoticeReceiver(database->connection, ignore_notice, NULL);
+    snprintf(
+        limits, sizeof limits,
+        "SET statement_timeout = %d; SET lock_timeout = %d; SET idle_in_transaction_session_timeout = %d; "
+        "SET search_path = modelforge, public; SET TimeZone = 'UTC'; SET client_min_messages = warning",
+        or_default(options->statement_timeout_ms, 30000), or_default(options->lock_timeout_ms, 10000),
+        or_default(options->idle_in_transaction_timeout_ms, 60000));
+    return mf_database_execute(database, limits, error);
+}
+
+enum mf_status mf_database_open(const struct mf_database_options *options, struct mf_database **database,
+                                struct mf_error *error) {
+    *database = NULL;
+    if (!options->url || !*options->url)
+        return mf_error_set(error, MF_ERROR_CONFIGURATION, "database.url is not set: give a libpq URI");
+    struct mf_database *made = calloc(1, sizeof *made);
+    if (!made)
+        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "PostgreSQL: no memory for a connection");
+    made->options = *options;
+    made->options.url = strdup(options->url);
+    made->options.application_name = options->application_name ? strdup(options->application_name) : NULL;
+    enum mf_status status =
+        made->options.url && (made->options.application_name || !options->application_name)
+            ? connect_now(made, error)
+            : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "PostgreSQL: no memory for a connection");
+    if (status) {
+        mf_database_close(made);
+        return status;
+    }
+    *database = made;
+    return MF_OK;
+}
+
+void mf_database_close(struct mf_database *database) {
+    if (!database)
+        return;
+    PQfinish(database->connection);
+    free((char *)database->options.url);
+    free((char *)database->options.application_name);
+    free(database);
+}
+
+enum mf_status mf_database_reconnect(struct mf_database *database, struct mf_error *error) {
+    return connect_now(database, error);
+}
+
+bool mf_database_connected(const struct mf_database *database) {
+    return PQstatus(database->connection) == CONNECTION_OK;
+}
+
+uint64_t mf_database_session(const struct mf_database *database) {
+    return database->session;
+}
+
+enum mf_database_failure mf_database_failure(const struct mf_database *database) {
+    return database->failure;
+}
+
+struct pg_conn *mf_database_handle(struct mf_database *database) {
+    return database->connection;
+}
+
+/* Takes the result: keeps it in *kept when it is a success and wanted, else clears it. */
+static enum mf_status finish(struct mf_database *database, PGresult *result, const char *what,
+                             PGresult **kept, struct mf_error *error) {
+    ExecStatusType got = PQresultStatus(result);
+    if (got != PGRES_COMMAND_OK && got != PGRES_TUPLES_OK) {
+        enum mf_status status = fail(database, result, what, error);
+        PQclear(result);
+        return status;
+    }
+    database->failure = MF_DATABASE_FINE;
+    if (kept)
+        *kept = result;
+    else
+        PQclear(result);
+    return MF_OK;
+}
+
+enum mf_status mf_database_query(struct mf_database *database, enum mf_query query,
+                                 const struct mf_parameter *parameters, size_t count,
+                                 struct pg_result **result, struct mf_error *error) {
+    const char *name = mf_query_texts[query].name;
+    const char *values[PARAMETER_LIMIT];
+    int lengths[PARAMETER_LIMIT], formats[PARAMETER_LIMIT];
+    if (result)
+        *result = NULL;
+    if (count > PARAMETER_LIMIT)
+        return mf_error_set(error, MF_ERROR_INTERNAL, "%s: %zu parameters, at most %d", name, count,
+                            PARAMETER_LIMIT);
+    for (size_t i = 0; i < count; i++) {
+        const struct mf_parameter *parameter = &parameters[i];
+        if (parameter->kind == MF_PARAMETER_NO_MEMORY)
+            return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "%s: no memory for parameter %zu", name,
+                                i + 1);
+        values[i] = parameter->kind == MF_PARAMETER_DATA     ? parameter->data
+                    : parameter->kind == MF_PARAMETER_NUMBER ? parameter->number
+                                                             : NULL;
+        lengths[i] = parameter->size;
+        formats[i] = parameter->binary;
+    }
+    if (!database->prepared[query]) {
+        enum mf_status status =
+            finish(database, PQprepare(database->connection, name, mf_query_texts[query].sql, 0, NULL), name,
+                   NULL, error);
+        if (status)
+            return status;
+        database->prepared[query] = true;
+    }
+    return finish(database,
+                  PQexecPrepared(database->connection, name, (int)count, values, lengths, formats, 0), name,
+                  result, error);
+}
+
+enum mf_status mf_database_execute(struct mf_database *database, const char *sql, struct mf_error *error) {
+    return finish(database, PQexec(database->connection, sql), "statement", NULL, error);
+}
+
+enum mf_status mf_database_copy(struct mf_database *database, enum mf_query query, const char *rows,
+                                size_t length, struct mf_error *error) {
+    const char *name = mf_query_texts[query].name;
+    PGconn *connection = database->connection;
+    PGresult *result = PQexec(connection, mf_query_texts[query].sql);
+    if (PQresultStatus(result) != PGRES_COPY_IN)
+        return finish(database, result, name, NULL, error);
+    PQclear(result);
+    enum { CHUNK_BYTES = 1 << 20 };
+    bool sent = true;
+    for (size_t at = 0; sent && at < length; at += CHUNK_BYTES) {
+        size_t left = length - at;
+        sent = PQputCopyData(connection, rows + at, (int)(left < CHUNK_BYTES ? left : CHUNK_BYTES)) == 1;
+    }
+    if (!sent || PQputCopyEnd(connection, NULL) != 1)
+        return fail(database, NULL, name, error);
+    enum mf_status status = finish(database, PQgetResult(connection), name, NULL, error);
+    while ((result = PQgetResult(connection)))
+        PQclear(result);
+    return status;
+}
+
+enum mf_status mf_database_begin(struct mf_database *database, struct mf_error *error) {
+    return finish(database, PQexec(database->connection, "BEGIN"), "BEGIN", NULL, error);
+}
+
+enum mf_status mf_database_commit(struct mf_database *database, struct mf_error *error) {
+    PGresult *result = PQexec(database->connection, "COMMIT");
+    if (PQresultStatus(result) == PGRES_COMMAND_OK && strcmp(PQcmdStatus(result), "COMMIT") != 0) {
+        /* A transaction that had failed: the server rolled it back. */
+        PQclear(result);
+        database->failure = MF_DATABASE_DEFECT;
+        return mf_error_set(error, MF_ERROR_INTERNAL, "COMMIT of a failed transaction: it was rolled back");
+    }
+    enum mf_status status = finish(database, result, "COMMIT", NULL, error);
+    if (status && database->failure == MF_DATABASE_INFRASTRUCTURE) {
+        if (error)
+            error->status = MF_ERROR_COMMIT_UNKNOWN;
+        return MF_ERROR_COMMIT_UNKNOWN;
+    }
+    return status;
+}
+
+void mf_database_rollback(struct mf_database *database) {
+    PGTransactionStatusType state = PQtransactionStatus(database->connection);
+    if (state == PQTRANS_INTRANS || state == PQTRANS_INERROR)
+        PQclear(PQexec(database->connection, "ROLLBACK"));
+}
+
+enum mf_status mf_database_transaction(struct mf_database *database,
+                                       enum mf_status (*work)(struct mf_database *, void *context,
+                                                              struct mf_error *),
+                                       void *context, struct mf_error *error) {
+    enum mf_status status = MF_OK;
+    for (int attempt = 0; attempt < RETRY_LIMIT; attempt++) {
+        status = mf_database_begin(database, error);
+        if (status)
+            return status;
+        status = work(database, context, error);
+        if (!status)
+            status = mf_database_commit(database, error);
+        if (!status)
+            return MF_OK;
+        enum mf_database_failure failure = database->failure;
+        mf_database_rollback(database);
+        database->failure = failure;
+        if (status != MF_ERROR_DATABASE || failure != MF_DATABASE_RETRY)
+            return status;
+    }
+    return status;
+}
+
+enum mf_status mf_database_listen(struct mf_database *database, const char *channel, struct mf_error *error) {
+    char statement[128];
+    snprintf(statement, sizeof statement, "LISTEN %s", channel);
+    return mf_database_execute(database, statement, error);
+}
+
+enum mf_status mf_database_notify(struct mf_database *database, const char *channel, struct mf_error *error) {
+    char statement[128];
+    snprintf(statement, sizeof statement, "NOTIFY %s", channel);
+    return mf_database_execute(database, statement, error);
+}
+
+static bool take_notifications(PGconn *connection) {
+    bool any = false;
+    PGnotify *notification;
+    while ((notification = PQnotifies(connection))) {
+        any = true;
+        PQfreemem(notification);
+    }
+    return any;
+}
+
+enum mf_status mf_database_wait(struct mf_database *database, int timeout_ms, bool *notified,
+                                struct mf_error *error) {
+    int64_t until = mf_clock_monotonic_ms() + timeout_ms;
+    for (;;) {
+        if (!PQconsumeInput(database->connection)) {
+            *notified = false;
+            return fail(database, NULL, "wait for a notification", error);
+        }
+        *notified = take_notifications(database->connection);
+        int64_t left = until - mf_clock_monotonic_ms();
+        if (*notified || left <= 0)
+            return MF_OK;
+        struct pollfd socket = {.fd = PQsocket(database->connection), .events = POLLIN};
+        if (poll(&socket, 1, (int)left) < 0 && errno != EINTR)
+            return mf_error_errno(error, errno, "wait for a notification");
+    }
+}

@@ -1,0 +1,2 @@
+-- Invariant: partitions exist ahead of time; nothing is made twice.
+SELECT maintain_partitions()

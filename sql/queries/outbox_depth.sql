@@ -1,0 +1,2 @@
+-- Invariant: read only.
+SELECT count(*) FILTER (WHERE parked_at IS NULL), count(*) FILTER (WHERE parked_at IS NOT NULL) FROM outbox
