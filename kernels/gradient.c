@@ -69,6 +69,15 @@ int32_t mf_gradient_of_parameter(const struct mf_graph *graph, int32_t parameter
     return -1;
 }
 
+/* A fused op without a gradient of its own hides parameters: it must have been expanded. */
+static void refuse_fused(struct mf_gradient_context *context, const struct mf_program *program) {
+    for (int32_t n = 0; n < program->nodes; n++) {
+        const struct mf_op_row *row = mf_op_row((enum mf_op)program->node[n].op);
+        if (row->expansion && row->gradient == mf_gradient_refuse)
+            mf_gradient_fail(context, &program->node[n], "an op that was not expanded");
+    }
+}
+
 /* Marks what depends on a parameter or a wanted tensor, in the order of the nodes. */
 static void mark_needed(struct mf_gradient_context *context, const struct mf_program *program) {
     for (int32_t n = 0; n < program->nodes; n++) {
@@ -118,6 +127,7 @@ static void seed(struct mf_gradient_context *context, const struct mf_program *p
 static void run_backward(struct mf_gradient_context *context, const struct mf_gradient_request *request) {
     struct mf_program *program = context->graph->program[context->builder.program];
     int32_t forward_nodes = program->nodes;
+    refuse_fused(context, program);
     mark_needed(context, program);
     seed(context, program, request);
     for (int32_t n = forward_nodes - 1; n >= 0 && context->builder.status == MF_OK; n--) {

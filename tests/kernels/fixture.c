@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WEIGHTS = 16 };
+enum { WEIGHTS = 64, HEADS = 2, HEAD_SIZE = 4, INNER = 10 };
 static void *weight_data[WEIGHTS]; /* of the fixture in use; freed by fixture_end */
 static int weights;
 
@@ -155,4 +155,96 @@ int32_t fixture_parameter(struct fixture *fixture, const char *name, int64_t row
     int32_t id;
     require_ok(mf_graph_parameter(fixture->graph, 0, name, columns ? 2 : 1, dim, 0, &id, &error), &error);
     return id;
+}
+
+/* The weight `name` of a graph, which may be the fixture's or not. */
+static int32_t named_weight(struct mf_graph *graph, const char *name, int64_t rows, int64_t columns) {
+    const int64_t dim[2] = {rows, columns};
+    struct mf_error error;
+    int32_t id;
+    require_ok(mf_graph_weight(graph, name, MF_F32, columns ? 2 : 1, dim, &id, &error), &error);
+    return id;
+}
+
+static const struct {
+    const char *name;
+    int rows, columns;
+} modules[] = {{"q", HEADS *HEAD_SIZE, WIDTH}, {"k", HEAD_SIZE, WIDTH}, {"v", HEAD_SIZE, WIDTH},
+               {"o", WIDTH, HEADS *HEAD_SIZE}, {"gate", INNER, WIDTH},  {"up", INNER, WIDTH},
+               {"down", WIDTH, INNER}};
+enum { Q, K, V, O, GATE, UP, DOWN, MODULES };
+
+static int32_t module(struct mf_graph *graph, int layer, int index) {
+    char name[64], weight[80];
+    struct mf_error error;
+    int32_t id;
+    snprintf(name, sizeof name, "layers.%d.%s", layer, modules[index].name);
+    snprintf(weight, sizeof weight, "%s.weight", name);
+    require_ok(mf_graph_module(graph, name,
+                               named_weight(graph, weight, modules[index].rows, modules[index].columns), -1,
+                               &id, &error),
+               &error);
+    return id;
+}
+
+static int32_t linear(struct mf_builder *builder, int32_t x, int layer, int index) {
+    int32_t id = module(builder->graph, layer, index);
+    return mf_build_linear(builder, x, &id, 1);
+}
+
+static int32_t norm(struct mf_builder *builder, int32_t x, int layer, const char *part) {
+    char name[64];
+    snprintf(name, sizeof name, "layers.%d.%s", layer, part);
+    return mf_build_rms_norm(builder, x, named_weight(builder->graph, name, WIDTH, 0), 1e-5f,
+                             MF_NORM_CAST_THEN_SCALE);
+}
+
+static int32_t rotated(struct mf_builder *builder, int32_t x, int32_t heads, int32_t table) {
+    return mf_build_rope(builder, mf_build_heads(builder, x, heads), table);
+}
+
+static int32_t decoder_layer(struct mf_builder *builder, int32_t hidden, int32_t table, int layer) {
+    const int32_t offsets = builder->graph->input[MF_INPUT_OFFSETS];
+    builder->layer = (int16_t)layer;
+    int32_t x = norm(builder, hidden, layer, "input_norm");
+    int32_t q = rotated(builder, linear(builder, x, layer, Q), HEADS, table);
+    int32_t k = rotated(builder, linear(builder, x, layer, K), 1, table);
+    int32_t v = mf_build_heads(builder, linear(builder, x, layer, V), 1);
+    int32_t y = mf_build_attention(builder, q, k, v, offsets, offsets, -1,
+                                   (struct mf_attention_attributes){.scale = 0.5f, .causal = 1});
+    hidden =
+        mf_build_add(builder, hidden, linear(builder, mf_build_merge_heads(builder, y, HEADS), layer, O));
+    x = norm(builder, hidden, layer, "post_norm");
+    int32_t inner = mf_build_gated_activation(builder, linear(builder, x, layer, GATE),
+                                              linear(builder, x, layer, UP), MF_ACTIVATION_SILU);
+    return mf_build_add(builder, hidden, linear(builder, inner, layer, DOWN));
+}
+
+int32_t fixture_decoder(struct mf_builder *builder, int layers) {
+    struct mf_graph *graph = builder->graph;
+    uint8_t purpose = graph->program[builder->program]->purpose;
+    int32_t table = mf_build_rope_table(builder, named_weight(graph, "inverse_frequency", HEAD_SIZE / 2, 0),
+                                        graph->input[MF_INPUT_POSITIONS], 1);
+    int32_t embedding = named_weight(graph, "embedding", VOCABULARY, WIDTH);
+    int32_t hidden = mf_build_embedding(builder, embedding, graph->input[MF_INPUT_TOKENS], 1);
+    for (int layer = 0; layer < layers; layer++)
+        hidden = decoder_layer(builder, hidden, table, layer);
+    builder->layer = -1;
+    hidden = norm(builder, hidden, layers, "norm");
+    if (purpose != MF_TRAIN && purpose != MF_EVALUATE)
+        return hidden;
+    struct mf_head_outputs head = mf_build_head(
+        builder, hidden, embedding, (struct mf_head_attributes){.logit_scale = 1, .chunk_rows = 2});
+    return mf_build_loss(builder, head.log_probability);
+}
+
+void fixture_adapters(struct fixture *fixture, int first, int layers, float dropout) {
+    static const int adapted[] = {Q, V, DOWN};
+    struct mf_error error;
+    int32_t id;
+    for (int layer = first; layer < layers; layer++)
+        for (size_t i = 0; i < sizeof adapted / sizeof *adapted; i++)
+            require_ok(mf_graph_add_adapter(fixture->graph, 0, module(fixture->graph, layer, adapted[i]), 2,
+                                            1.5f, dropout, &id, &error),
+                       &error);
 }

@@ -46,6 +46,14 @@ int32_t fixture_matrix(struct fixture *fixture, const char *name); /* (T, WIDTH)
 /* A weight (rows, columns), or (rows) when columns is 0, that fixture_realize binds to random numbers. */
 int32_t fixture_weight(struct fixture *fixture, const char *name, int64_t rows, int64_t columns);
 int32_t fixture_parameter(struct fixture *fixture, const char *name, int64_t rows, int64_t columns);
+/* A small decoder of the Llama family: embedding, `layers` layers (norm, attention with 2 query heads over 1
+ * key head, gated feed-forward), norm, and in training and evaluation programs head and loss. Modules
+ * "layers.<n>.<q|k|v|o|gate| up|down>"; weights are found by name, so several programs share them. Returns
+ * the last hidden state, or the loss. */
+int32_t fixture_decoder(struct mf_builder *builder, int layers);
+/* LoRA of rank 2 on q, v and down of layers first .. layers - 1. */
+void fixture_adapters(struct fixture *fixture, int first, int layers, float dropout);
+
 /* In [-1, 1), the same sequence each time. */
 float fixture_random(struct fixture *fixture);
 /* Fills a persistent f32 tensor with random numbers. */
