@@ -85,9 +85,15 @@ void mf_gemm_destroy(struct mf_gemm *gemm) {
     free(gemm);
 }
 
+const char *mf_gemm_library(void) {
+    static char name[32];
+    const dnnl_version_t *version = dnnl_version();
+    (void)snprintf(name, sizeof name, "onednn %d.%d.%d", version->major, version->minor, version->patch);
+    return name;
+}
+
 bool mf_gemm_bf16_is_fast(void) {
-    /* Not dnnl_get_effective_cpu_isa: plain avx512_core may stand between. oneDNN numbers its sets as bit
-     * masks. */
+    /* oneDNN numbers its instruction sets as bit masks: each includes those that it builds on. */
     unsigned bf16 = (unsigned)dnnl_cpu_isa_avx512_core_bf16;
     return ((unsigned)dnnl_get_effective_cpu_isa() & bf16) == bf16;
 }
