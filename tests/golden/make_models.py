@@ -11,7 +11,7 @@ For each tiny random Llama configuration below:
     golden.safetensors                 logits of the base and of the adapted model at the last token of each row,
                                        "gradient.<name>" of every LoRA tensor for the first window,
                                        "after.<name>": the same tensors after the recipe's 20 AdamW steps
-One model also gets a tokenizer with a chat template (byte-level BPE, 300 tokens).
+Each gets the same tokenizer with a chat template (byte-level BPE, 300 tokens).
 Versions used for the committed files: torch 2.15.0, transformers 5.24.0, peft 0.21.2, tokenizers 0.23.
 Each row is run by itself (no padding), a window's loss is the sum over its labelled tokens divided by their number.
 """
@@ -196,7 +196,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     for name, recipe in MODELS.items():
         make(name, recipe)
-    make_tokenizer(HERE / "models" / "tied-gqa")
+    for name in MODELS:
+        make_tokenizer(HERE / "models" / name)
     size = sum(path.stat().st_size for path in (HERE / "models").rglob("*") if path.is_file())
     print("bytes", size)
     sys.exit(size > 1_500_000)

@@ -124,7 +124,8 @@ static enum mf_status write_config(const char *folder, const struct mf_graph *gr
         settings->rank, "lora_alpha", alpha, "lora_dropout", settings->dropout, "target_modules", targets,
         "use_rslora", settings->rslora, "bias", "none", "fan_in_fan_out", false, "inference_mode", true,
         "init_lora_weights", true, "modules_to_save", "rank_pattern", "alpha_pattern");
-    char *text = config ? json_dumps(config, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
+    char *text =
+        config ? json_dumps(config, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(15)) : NULL;
     char *path = mf_path_join(folder, "adapter_config.json");
     enum mf_status status =
         text && path ? mf_file_write_atomic(path, text, strlen(text), 0644, error) : out_of_memory(error);

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SLOT = 0, MAX_TEXT_BYTES = 64 << 20, PASS_TOKENS = 512 };
+enum { SLOT = 0, MAX_TEXT_BYTES = 64 << 20, PASS_TOKENS = 512, NEW_TOKENS = 128 };
 
 struct arguments {
     const char *model, *adapter, *provider, *dtype, *prompt, *template, *dataset, *train_on, *text;
@@ -79,8 +79,7 @@ static bool one_of(const char *value, const char *a, const char *b, const char *
 /* 0, or the exit status of wrong usage. `allowed` are the option letters of this subcommand. */
 static int parse(int argc, char **argv, const char *allowed, struct arguments *arguments) {
     const char *command = argv[0];
-    *arguments =
-        (struct arguments){.provider = "huggingface", .train_on = "completion", .max_new_tokens = 128};
+    *arguments = (struct arguments){.provider = "huggingface", .train_on = "completion"};
     for (int option; (option = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {
         if (option == '?' || !strchr(allowed, option))
             return mf_command_usage(command, "unknown option", argv[optind - 1]);
@@ -165,6 +164,15 @@ static enum mf_status encode_prompt(const struct arguments *arguments, const str
                               prompt, error);
 }
 
+/* The tokens asked for; without a wish NEW_TOKENS, or as many as the model has positions for. */
+static int32_t answer_room(const struct arguments *arguments, const struct mf_runtime *runtime,
+                           size_t prompt) {
+    const int64_t left = mf_model_architecture(runtime->model)->max_positions - (int64_t)prompt;
+    if (arguments->max_new_tokens)
+        return (int32_t)arguments->max_new_tokens;
+    return left < 1 ? 1 : left < NEW_TOKENS ? (int32_t)left : NEW_TOKENS;
+}
+
 static void print_answer(const struct arguments *arguments, const char *text, const struct mf_tokens *prompt,
                          const struct mf_tokens *answer, double seconds) {
     if (!arguments->json) {
@@ -198,8 +206,9 @@ int mf_command_generate(int argc, char **argv) {
         return mf_command_failed(&error);
     status = encode_prompt(&arguments, model.runtime.tokenizer, &prompt, &error);
     if (status == MF_OK)
-        status = mf_generator_build(&model.runtime, model.slot, (int32_t)prompt.count,
-                                    (int32_t)arguments.max_new_tokens, &generator, &error);
+        status =
+            mf_generator_build(&model.runtime, model.slot, (int32_t)prompt.count,
+                               answer_room(&arguments, &model.runtime, prompt.count), &generator, &error);
     if (status == MF_OK)
         status = realize(&model, &error);
     const int64_t before_ns = mf_clock_monotonic_ns();

@@ -265,7 +265,7 @@ static enum mf_status parse_lines(struct mf_dataset *dataset, const char *text, 
                                 dataset->path, (long long)number, MF_DATASET_MAX_ROW_BYTES);
         if (length) {
             json_error_t json;
-            json_t *object = json_loadb(line, length, JSON_REJECT_DUPLICATES, &json);
+            json_t *object = json_loadb(line, length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &json);
             if (!object)
                 return syntax_error(dataset, number, &json, error);
             enum mf_status status = add_row(dataset, &room, object, number, error);

@@ -2,7 +2,9 @@
 #include "worker/trainer/commands.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct {
     const char *name;
@@ -56,7 +58,17 @@ static void print_usage(FILE *file) {
         fprintf(file, "  %-9s %s\n", commands[i].name, commands[i].help);
 }
 
+/* Threads that wait for each other spin only briefly and then sleep: on processors that others use too,
+ * OpenMP's default of spinning for long makes a step many times slower. The library reads its settings before
+ * main(), so the program starts itself once more with them; a setting of the user's own is left alone. */
+static void limit_spinning(char **argv) {
+    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || setenv("GOMP_SPINCOUNT", "10000", 1) != 0)
+        return;
+    execv("/proc/self/exe", argv); /* without /proc it goes on as it is */
+}
+
 int main(int argc, char **argv) {
+    limit_spinning(argv);
     const char *name = argc > 1 ? argv[1] : "";
     for (size_t i = 0; i < COMMANDS; i++) {
         if (strcmp(commands[i].name, name) != 0)

@@ -191,7 +191,7 @@ bool mf_report_attached(const struct mf_report *report) {
 
 bool mf_report_cancelled(void *argument) {
     struct mf_report *report = argument;
-    return signalled || atomic_load(&report->cancelled);
+    return report && (signalled || atomic_load(&report->cancelled));
 }
 
 enum mf_status mf_report_check(struct mf_report *report, struct mf_error *error) {
@@ -294,6 +294,8 @@ static void show(struct mf_report *report, const struct mf_event *event) {
  * ----------------------------------------------------------------------------------------------- */
 
 void mf_report_event(struct mf_report *report, const struct mf_event *event) {
+    if (!report)
+        return;
     if (event->type == MF_EVENT_PLAN)
         report->total_steps = event->plan.total_steps;
     if (report->attached)

@@ -5,7 +5,8 @@
  * and a log line that names what is refused. Standalone, standard output gets plain lines, or a progress bar
  * when it is a terminal. SIGTERM, SIGINT and a worker that is gone set the cancelled flag too.
  *
- * One report a process. Calls that tell something: the thread that opened it. */
+ * One report a process. Calls that tell something: the thread that opened it; with a report of NULL (tests)
+ * they tell nobody and nothing is cancelled. */
 #ifndef MF_WORKER_TRAINER_REPORT_H
 #define MF_WORKER_TRAINER_REPORT_H
 

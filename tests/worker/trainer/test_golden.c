@@ -1,0 +1,335 @@
+/* Whole models against Transformers and PEFT (tests/golden/make_models.py), on the oracle and on the fast
+ * backend: logits, losses of rows of different lengths, every LoRA gradient, and 20 AdamW steps with schedule
+ * and clipping through the trainer's own loop. Tolerances: loss 1e-5 relative, gradients 1e-4 and parameters
+ * 1e-5 of the norm. */
+#include "kernels/gradient.h"
+#include "providers/weights/safetensors.h"
+#include "worker/trainer/evaluate.h"
+#include "worker/trainer/generate.h"
+#include "worker/trainer/loop.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A model under test, with its golden values. */
+struct golden {
+    const char *name;
+    bool reference;
+    json_t *values;
+    struct mf_safetensors *tensors;
+    struct mf_job job; /* put together by hand: rows are token ids already */
+    struct mf_adapter_file *adapter;
+    struct mf_model_program evaluate_base;
+    struct mf_generator generate_base, generate_adapter;
+    size_t order[64];
+};
+
+static void must(enum mf_status status, const struct mf_error *error) {
+    if (status != MF_OK)
+        fail_msg("%s", error->message);
+}
+
+static void read_rows(struct golden *golden) {
+    const json_t *rows = json_object_get(golden->values, "rows");
+    struct mf_samples *samples = &golden->job.samples;
+    samples->sample = calloc(json_array_size(rows), sizeof *samples->sample);
+    samples->pool = calloc(4096, sizeof *samples->pool);
+    int32_t *at = samples->pool;
+    size_t index, i;
+    json_t *row, *value;
+    json_array_foreach(rows, index, row) {
+        struct mf_sample *sample = &samples->sample[samples->count++];
+        sample->length = (int32_t)json_array_size(json_object_get(row, "tokens"));
+        sample->row = (int64_t)index;
+        sample->token = at;
+        json_array_foreach(json_object_get(row, "tokens"), i, value) *at++ =
+            (int32_t)json_integer_value(value);
+        sample->label = at;
+        json_array_foreach(json_object_get(row, "labels"), i, value) {
+            sample->labelled += i && json_integer_value(value) != MF_LABEL_NONE;
+            *at++ = (int32_t)json_integer_value(value);
+        }
+        golden->order[index] = index;
+        if (sample->length > samples->longest)
+            samples->longest = sample->length;
+    }
+}
+
+static double recipe(const struct golden *golden, const char *name) {
+    return json_number_value(json_object_get(json_object_get(golden->values, "recipe"), name));
+}
+
+static void bound(struct golden *golden, const struct mf_model_program *program, int32_t tokens) {
+    mf_program_set_bound(golden->job.runtime.graph, program->program, MF_TOKENS, tokens);
+    mf_program_set_bound(golden->job.runtime.graph, program->program, MF_LABELLED, tokens);
+    mf_program_set_bound(golden->job.runtime.graph, program->program, MF_SEQUENCES, 8);
+}
+
+static void build(struct golden *golden) {
+    struct mf_job *job = &golden->job;
+    struct mf_runtime *runtime = &job->runtime;
+    struct mf_error error;
+    const struct mf_adamw_attributes adamw = {
+        (float)recipe(golden, "adam_beta1"), (float)recipe(golden, "adam_beta2"),
+        (float)recipe(golden, "adam_epsilon"), (float)recipe(golden, "weight_decay")};
+    must(mf_adapter_attach(golden->adapter, runtime->model, runtime->graph, MF_POLICY_SLOT, &error), &error);
+    must(job->strategy->build(runtime->model, runtime->graph, MF_POLICY_SLOT, &job->programs, &error),
+         &error);
+    must(mf_graph_build_update(runtime->graph, MF_POLICY_SLOT, adamw, &job->update, &job->norm, &error),
+         &error);
+    must(mf_model_build(runtime->model, runtime->graph, MF_EVALUATE, -1, &golden->evaluate_base, &error),
+         &error);
+    must(mf_generator_build(runtime, -1, 32, 8, &golden->generate_base, &error), &error);
+    must(mf_generator_build(runtime, MF_POLICY_SLOT, 32, 8, &golden->generate_adapter, &error), &error);
+    bound(golden, &job->programs.train, job->pass_tokens);
+    bound(golden, &job->programs.evaluate, 128);
+    bound(golden, &golden->evaluate_base, 128);
+    must(mf_runtime_realize(runtime, 0, &error), &error);
+    must(mf_adapter_load(golden->adapter, runtime->graph, runtime->executor, &error), &error);
+}
+
+static void open_golden(const char *name, bool reference, struct golden *golden) {
+    struct mf_error error;
+    char model[256], path[512];
+    snprintf(model, sizeof model, "tests/golden/models/%s", name);
+    *golden = (struct golden){.name = name, .reference = reference};
+    snprintf(path, sizeof path, "%s/golden.json", model);
+    golden->values = json_load_file(path, 0, NULL);
+    assert_non_null(golden->values);
+    snprintf(path, sizeof path, "%s/golden.safetensors", model);
+    must(mf_safetensors_open_file(path, &golden->tensors, &error), &error);
+    snprintf(path, sizeof path, "%s/adapter", model);
+    must(mf_adapter_open(path, &golden->adapter, &error), &error);
+    const struct mf_runtime_options options = {
+        .provider = "huggingface", .model = model, .compute = MF_COMPUTE_F32, .reference = reference};
+    struct mf_job *job = &golden->job;
+    must(mf_strategy_find("sft", &job->strategy, &error), &error);
+    must(mf_runtime_open(&options, &job->runtime, &error), &error);
+    read_rows(golden);
+    job->pass_tokens = 30; /* windows are larger: they take several passes */
+    job->request.max_grad_norm = recipe(golden, "max_grad_norm");
+    const char *schedule =
+        json_string_value(json_object_get(json_object_get(golden->values, "recipe"), "lr_scheduler_type"));
+    must(mf_schedule_init(&job->schedule, schedule, recipe(golden, "learning_rate"),
+                          (int64_t)recipe(golden, "warmup_steps"), (int64_t)recipe(golden, "steps"), &error),
+         &error);
+    build(golden);
+}
+
+static void close_golden(struct golden *golden) {
+    mf_job_close(&golden->job);
+    mf_adapter_close(golden->adapter);
+    mf_safetensors_close(golden->tensors);
+    json_decref(golden->values);
+}
+
+/* ‖made − golden‖ / ‖golden‖ against a bound. */
+static void assert_near(const struct golden *golden, const char *name, const float *made,
+                        const float *expected, size_t count, double tolerance) {
+    double difference = 0, size = 0;
+    for (size_t i = 0; i < count; i++) {
+        difference += ((double)made[i] - (double)expected[i]) * ((double)made[i] - (double)expected[i]);
+        size += (double)expected[i] * (double)expected[i];
+    }
+    if (!(sqrt(difference) <= tolerance * sqrt(size)))
+        fail_msg("%s, %s backend: %s is off by %.3g of its norm %.3g, more than %.1g", golden->name,
+                 golden->reference ? "reference" : "cpu", name, sqrt(difference / size), sqrt(size),
+                 tolerance);
+}
+
+static void assert_close(const struct golden *golden, const char *name, double made, double expected,
+                         double tolerance) {
+    if (!(fabs(made - expected) <= tolerance * fabs(expected)))
+        fail_msg("%s, %s backend: %s is %.9g, not %.9g", golden->name,
+                 golden->reference ? "reference" : "cpu", name, made, expected);
+}
+
+static const float *golden_tensor(const struct golden *golden, const char *kind, const char *name,
+                                  size_t count) {
+    char key[512];
+    snprintf(key, sizeof key, "%s.%s", kind, name);
+    const struct mf_stored_tensor *tensor = mf_safetensors_find(golden->tensors, key);
+    if (!tensor)
+        fail_msg("%s has no golden %s", golden->name, key);
+    assert_int_equal(tensor->bytes, count * sizeof(float));
+    return tensor->data;
+}
+
+static void check_losses(struct golden *golden, const struct mf_model_program *program, const char *key) {
+    struct mf_job *job = &golden->job;
+    const json_t *expected = json_object_get(golden->values, key);
+    struct mf_evaluation result;
+    struct mf_error error;
+    const struct mf_evaluation_options options = {.batch_size = 3, .pass_tokens = 128};
+    double sum = 0, count = 0;
+    for (size_t i = 0; i < job->samples.count; i++) {
+        const json_t *row = json_array_get(expected, i);
+        must(mf_evaluate(&job->runtime, job->strategy, program, &job->samples, golden->order + i, 1, &options,
+                         &result, &error),
+             &error);
+        assert_int_equal(result.labelled, json_integer_value(json_object_get(row, "count")));
+        assert_close(golden, key, result.loss * (double)result.labelled,
+                     json_number_value(json_object_get(row, "sum")), 1e-5);
+        sum += json_number_value(json_object_get(row, "sum"));
+        count += (double)result.labelled;
+    }
+    must(mf_evaluate(&job->runtime, job->strategy, program, &job->samples, golden->order, job->samples.count,
+                     &options, &result, &error),
+         &error);
+    assert_close(golden, "the loss of all rows together", result.loss, sum / count, 1e-5);
+    assert_close(golden, "the perplexity", result.perplexity, exp(sum / count), 1e-4);
+}
+
+static void check_logits(struct golden *golden, const struct mf_generator *generator, const char *kind) {
+    struct mf_runtime *runtime = &golden->job.runtime;
+    const size_t vocabulary = (size_t)mf_model_architecture(runtime->model)->vocabulary;
+    const struct mf_stored_tensor *expected = mf_safetensors_find(golden->tensors, kind);
+    assert_non_null(expected);
+    for (size_t i = 0; i < golden->job.samples.count; i++) {
+        const struct mf_sample *row = &golden->job.samples.sample[i];
+        struct mf_tokens prompt = {(int32_t *)(uintptr_t)row->token, (size_t)row->length, 0}, answer = {0};
+        struct mf_generator first = *generator;
+        struct mf_error error;
+        first.max_new = 1; /* only the prompt is run */
+        must(mf_generate(runtime, &first, &prompt, &answer, &error), &error);
+        assert_near(golden, kind, mf_executor_data(runtime->executor, generator->prefill.logits),
+                    (const float *)expected->data + i * vocabulary, vocabulary, 1e-5);
+        mf_tokens_free(&answer);
+    }
+}
+
+static struct mf_window golden_window(struct golden *golden, size_t step, size_t *rows) {
+    struct mf_window window = {.sample = rows};
+    size_t batch_index, index;
+    json_t *batch, *row;
+    json_array_foreach(json_array_get(json_object_get(golden->values, "windows"), step), batch_index, batch) {
+        json_array_foreach(batch, index, row) {
+            const struct mf_sample *sample = &golden->job.samples.sample[json_integer_value(row)];
+            rows[window.rows++] = (size_t)json_integer_value(row);
+            window.tokens += sample->length;
+            window.labelled += sample->labelled;
+        }
+    }
+    return window;
+}
+
+/* The gradients of the first window, summed up over its passes, before any update. */
+static void check_gradients(struct golden *golden) {
+    struct mf_job *job = &golden->job;
+    struct mf_runtime *runtime = &job->runtime;
+    struct mf_error error;
+    size_t rows[8], passes = 0;
+    double loss = 0;
+    const struct mf_window window = golden_window(golden, 0, rows);
+    struct mf_step step = {.inverse_count = 1.0f / (float)window.labelled};
+    for (size_t first = 0; first < window.rows; passes++) {
+        size_t fit = mf_rows_that_fit(&job->samples, rows, first, window.rows, job->pass_tokens);
+        job->strategy->feed(runtime->graph, runtime->executor, &job->samples, rows + first, fit, &step);
+        must(mf_executor_run(runtime->executor, job->programs.train.program, &step, &error), &error);
+        loss += (double)*(float *)mf_executor_data(runtime->executor, job->programs.train.loss);
+        first += fit;
+    }
+    assert_true(passes > 1);
+    assert_close(golden, "the window's loss", loss,
+                 json_number_value(json_object_get(golden->values, "window_loss")), 1e-5);
+    for (int32_t i = 0; i < runtime->graph->adapters; i++) {
+        const int32_t pair[2] = {runtime->graph->adapter[i].a, runtime->graph->adapter[i].b};
+        for (int half = 0; half < 2; half++) {
+            const struct mf_tensor *tensor = mf_graph_tensor(runtime->graph, pair[half]);
+            const size_t count = (size_t)tensor->dim[0].multiplier * (size_t)tensor->dim[1].multiplier;
+            const int32_t gradient = mf_gradient_of_parameter(runtime->graph, pair[half]);
+            assert_near(golden, tensor->name, mf_executor_data(runtime->executor, gradient),
+                        golden_tensor(golden, "gradient", tensor->name, count), count, 1e-4);
+        }
+    }
+    const int32_t bucket = mf_graph_find_bucket(runtime->graph, MF_POLICY_SLOT);
+    const int32_t gradients = runtime->graph->bucket[bucket].gradient;
+    memset(mf_executor_data(runtime->executor, gradients), 0,
+           mf_executor_bytes(runtime->executor, gradients));
+}
+
+static void check_training(struct golden *golden) {
+    struct mf_job *job = &golden->job;
+    struct mf_runtime *runtime = &job->runtime;
+    struct mf_error error;
+    size_t index, rows[8];
+    json_t *expected;
+    json_array_foreach(json_object_get(golden->values, "training"), index, expected) {
+        const struct mf_window window = golden_window(golden, index, rows);
+        struct mf_step_record record;
+        must(mf_loop_step(job, &window, (int64_t)index + 1, &record, &error), &error);
+        assert_close(golden, "a step's loss", record.loss,
+                     json_number_value(json_object_get(expected, "loss")), 1e-5);
+        assert_close(golden, "a gradient norm", record.gradient_norm,
+                     json_number_value(json_object_get(expected, "gradient_norm")), 1e-4);
+        assert_true(fabs(record.learning_rate -
+                         json_number_value(json_object_get(expected, "learning_rate"))) < 1e-15);
+    }
+    assert_int_equal(index, 20);
+    for (int32_t i = 0; i < runtime->graph->adapters; i++) {
+        const int32_t pair[2] = {runtime->graph->adapter[i].a, runtime->graph->adapter[i].b};
+        for (int half = 0; half < 2; half++) {
+            const struct mf_tensor *tensor = mf_graph_tensor(runtime->graph, pair[half]);
+            const size_t count = (size_t)tensor->dim[0].multiplier * (size_t)tensor->dim[1].multiplier;
+            assert_near(golden, tensor->name, mf_executor_data(runtime->executor, pair[half]),
+                        golden_tensor(golden, "after", tensor->name, count), count, 1e-5);
+        }
+    }
+}
+
+static void check_model(const char *name, bool reference) {
+    struct golden golden;
+    open_golden(name, reference, &golden);
+    check_losses(&golden, &golden.evaluate_base, "base_loss");
+    check_losses(&golden, &golden.job.programs.evaluate, "adapter_loss");
+    check_logits(&golden, &golden.generate_base, "logits.base");
+    check_logits(&golden, &golden.generate_adapter, "logits.adapter");
+    check_gradients(&golden);
+    check_training(&golden);
+    close_golden(&golden);
+}
+
+static void test_tied_reference(void **state) {
+    (void)state;
+    check_model("tied-gqa", true);
+}
+static void test_tied_cpu(void **state) {
+    (void)state;
+    check_model("tied-gqa", false);
+}
+static void test_llama3_rope_reference(void **state) {
+    (void)state;
+    check_model("untied-llama3-rope", true);
+}
+static void test_llama3_rope_cpu(void **state) {
+    (void)state;
+    check_model("untied-llama3-rope", false);
+}
+static void test_bias_linear_rope_reference(void **state) {
+    (void)state;
+    check_model("bias-linear-rope", true);
+}
+static void test_bias_linear_rope_cpu(void **state) {
+    (void)state;
+    check_model("bias-linear-rope", false);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tied_reference),
+        cmocka_unit_test(test_tied_cpu),
+        cmocka_unit_test(test_llama3_rope_reference),
+        cmocka_unit_test(test_llama3_rope_cpu),
+        cmocka_unit_test(test_bias_linear_rope_reference),
+        cmocka_unit_test(test_bias_linear_rope_cpu),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
