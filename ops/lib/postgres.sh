@@ -28,6 +28,7 @@ postgres_choose_folder() {
   if ((EUID == 0)); then
     chown postgres: "$folder"
     if ! as_postgres test -w "$folder" 2>/dev/null; then
+      rmdir "$folder"
       folder=$(mktemp -d /var/tmp/modelforge-postgres.XXXXXX)
       chown postgres: "$folder"
     fi
