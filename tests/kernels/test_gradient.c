@@ -48,8 +48,8 @@ static void test_consumers_add_through_addends(void **state) {
     struct fixture fixture;
     (void)state;
     build(&fixture, 0, 0.1f);
-    /* q, k, v, their branches and the residual meet in one tensor; only dropout has no addend, so one ADD is left:
-     * where q's branch comes to what v and k gave. */
+    /* q, k, v, their branches and the residual meet in one tensor; only dropout has no addend, so one ADD is
+     * left: where q's branch comes to what v and k gave. */
     assert_int_equal(count(&fixture, MF_OP_ADD, MF_BACKWARD, 1), 1);
     assert_int_equal(count(&fixture, MF_OP_ADD, MF_BACKWARD, 0), 0);
     assert_int_equal(count(&fixture, MF_OP_DROPOUT, MF_FORWARD, -1), 6);
