@@ -52,7 +52,7 @@ static enum mf_status check_bytes(struct cursor *cursor, size_t size) {
 
 /* Length and content of a string (text) or bytes. */
 static enum mf_status check_sized(struct cursor *cursor, bool text) {
-    int64_t length;
+    int64_t length = 0;
     enum mf_status status = check_long(cursor, &length);
     if (status)
         return status;
@@ -117,7 +117,7 @@ static enum mf_status check_block(struct cursor *cursor, size_t *count, size_t *
 }
 
 static enum mf_status check_blocks(struct cursor *cursor, const struct mf_avro_node *node) {
-    size_t count, end;
+    size_t count = 0, end = 0;
     for (;;) {
         enum mf_status status = check_block(cursor, &count, &end);
         if (status || !count)
@@ -179,7 +179,7 @@ static enum mf_status check_scalar(struct cursor *cursor, const struct mf_avro_n
 
 static enum mf_status check_value(struct cursor *cursor, const struct mf_avro_node *node) {
     enum mf_status status;
-    size_t branch;
+    size_t branch = 0;
     if (++cursor->values > VALUES)
         return bad(cursor, "more values than a message may have");
     if (node->kind < MF_AVRO_RECORD || node->kind == MF_AVRO_ENUM || node->kind == MF_AVRO_FIXED)
