@@ -1,0 +1,345 @@
+/* status, watch, history, logs, events: what PostgreSQL says. */
+#include "producer/cli/chart.h"
+#include "producer/cli/job.h"
+
+#include "common/clock.h"
+#include "common/json.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+enum { LIST_LIMIT = 20, LOG_LIMIT = 200, CELL_BYTES = 60, CHART_COLUMNS = 64, CHART_ROWS = 13 };
+
+/* What these commands take: one name, --tenant, --limit, --timeout. */
+struct arguments {
+    const char *name, *tenant;
+    int64_t limit, timeout_s;
+};
+
+/* Returns -1 to go on, else an exit status. */
+static int read_arguments(struct arguments *arguments, int argc, char **argv, const char *help) {
+    for (int i = 1; i < argc; i++) {
+        bool more = i + 1 < argc;
+        if (!strcmp(argv[i], "--help")) {
+            puts(help);
+            return MF_EXIT_OK;
+        }
+        if (!strcmp(argv[i], "--tenant") && more)
+            arguments->tenant = argv[++i];
+        else if (!strcmp(argv[i], "--limit") && more)
+            arguments->limit = strtoll(argv[++i], NULL, 10);
+        else if (!strcmp(argv[i], "--timeout") && more)
+            arguments->timeout_s = strtoll(argv[++i], NULL, 10);
+        else if (argv[i][0] == '-' || arguments->name)
+            return mf_usage(argv[0], "unexpected '%s', or it lacks its value", argv[i]);
+        else
+            arguments->name = argv[i];
+    }
+    if (arguments->limit < 0 || arguments->timeout_s < 0)
+        return mf_usage(argv[0], "--limit and --timeout take whole numbers from 0");
+    return -1;
+}
+
+static int print_json(json_t *value) {
+    char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
+    json_decref(value);
+    if (!text)
+        return mf_usage("", "out of memory");
+    puts(text);
+    free(text);
+    return MF_EXIT_OK;
+}
+
+static json_t *table_json(const struct mf_text_table *table) {
+    json_t *rows = json_array();
+    for (size_t r = 0; r < table->rows; r++) {
+        json_t *row = json_object();
+        for (size_t c = 0; c < table->columns; c++) {
+            const char *cell = table->cell[r * table->columns + c];
+            json_object_set_new(row, table->column[c], cell ? json_string(cell) : json_null());
+        }
+        json_array_append_new(rows, row);
+    }
+    return rows;
+}
+
+/* Terminal cells of a UTF-8 text, one a character. */
+static int cells(const char *text) {
+    int n = 0;
+    for (; *text; text++)
+        n += ((unsigned char)*text & 0xC0) != 0x80;
+    return n;
+}
+
+/* Copies with line ends as spaces, cut to CELL_BYTES cells; the last column is left whole. */
+static void cell_text(const char *text, bool whole, char *out, size_t bytes) {
+    int n = 0;
+    size_t used = 0;
+    for (; *text && used + 8 < bytes; text++) {
+        bool starts = ((unsigned char)*text & 0xC0) != 0x80;
+        if (starts && !whole && n == CELL_BYTES - 1) {
+            strcpy(out + used, "…");
+            return;
+        }
+        n += starts;
+        out[used++] = *text == '\n' || *text == '\r' || *text == '\t' ? ' ' : *text;
+    }
+    out[used] = 0;
+}
+
+static void print_table(const struct mf_text_table *table) {
+    char text[4096];
+    int *width = calloc(table->columns + 1, sizeof *width);
+    if (!width)
+        return;
+    for (size_t c = 0; c < table->columns; c++) {
+        width[c] = cells(table->column[c]);
+        for (size_t r = 0; r < table->rows; r++) {
+            const char *cell = table->cell[r * table->columns + c];
+            cell_text(cell ? cell : "", c + 1 == table->columns, text, sizeof text);
+            if (cells(text) > width[c])
+                width[c] = cells(text);
+        }
+    }
+    fputs(mf_colour(stdout, MF_BOLD), stdout);
+    for (size_t c = 0; c < table->columns; c++)
+        printf("%s%*s", table->column[c],
+               c + 1 == table->columns ? 0 : width[c] - cells(table->column[c]) + 2, "");
+    printf("%s\n", mf_colour(stdout, MF_RESET));
+    for (size_t r = 0; r < table->rows; r++) {
+        for (size_t c = 0; c < table->columns; c++) {
+            const char *cell = table->cell[r * table->columns + c];
+            cell_text(cell ? cell : "", c + 1 == table->columns, text, sizeof text);
+            printf("%s%*s", text, c + 1 == table->columns ? 0 : width[c] - cells(text) + 2, "");
+        }
+        putchar('\n');
+    }
+    free(width);
+}
+
+static int give_table(struct mf_settings *settings, struct mf_text_table *table, const char *none) {
+    int result = MF_EXIT_OK;
+    if (settings->json)
+        result = print_json(table_json(table));
+    else if (!table->rows)
+        puts(none);
+    else
+        print_table(table);
+    mf_text_table_free(table);
+    return result;
+}
+
+static void print_time(const char *label, int64_t ms) {
+    char text[MF_TIME_TEXT_BYTES];
+    if (ms > 0)
+        printf("%-12s %s\n", label, mf_time_format(ms, text));
+}
+
+static void print_job(const struct mf_job_status *job) {
+    const char *colour = !strcmp(job->state, "succeeded") ? MF_GREEN
+                         : !strcmp(job->state, "failed")  ? MF_RED
+                                                          : MF_YELLOW;
+    printf("%-12s %s\n", "job", job->job_id);
+    printf("%-12s %s/%s", "request", job->tenant, job->request_id);
+    if (job->generation > 1)
+        printf(" (generation %d)", job->generation);
+    printf("\n%-12s %s%s%s", "state", mf_colour(stdout, colour), job->state, mf_colour(stdout, MF_RESET));
+    if (job->waiting_reason)
+        printf(": %s", job->waiting_reason);
+    if (strcmp(job->desired, "run") && !strcmp(job->state, "running"))
+        printf(" (%s asked for)", job->desired);
+    printf("\n%-12s %s with %s on %s\n", "training", job->strategy, job->provider, job->model_name);
+    printf("%-12s %d failed of at most %d, %d interruption(s)\n", "attempts", job->attempts,
+           job->max_attempts, job->interruptions);
+    if (job->step != MF_COUNT_NONE)
+        printf("%-12s %lld of %lld\n", "step", (long long)job->step, (long long)job->total_steps);
+    if (!isnan(job->loss))
+        printf("%-12s %.4f\n", "loss", job->loss);
+    print_time("created", job->created_at);
+    print_time("started", job->started_at);
+    print_time("finished", job->finished_at);
+    print_time("estimated", job->estimated_finish);
+    if (job->result)
+        printf("%-12s %s\n", "result", job->result);
+    if (job->error_message)
+        printf("%-12s %s: %s\n", "error", job->error_code ? job->error_code : "", job->error_message);
+}
+
+static int list_jobs(struct mf_settings *settings, const struct arguments *arguments) {
+    struct mf_error error;
+    struct mf_database *database;
+    struct mf_text_table table = {0};
+    if (mf_settings_database(settings, false, &database, &error) ||
+        mf_store_history(database, arguments->tenant, (size_t)arguments->limit, &table, &error))
+        return mf_fail(&error);
+    return give_table(settings, &table, "no jobs yet; 'modelforge submit --help' says how to send one");
+}
+
+int mf_command_status(struct mf_settings *settings, int argc, char **argv) {
+    struct mf_error error;
+    struct mf_database *database;
+    struct mf_job_status job = {0};
+    struct arguments arguments = {.limit = LIST_LIMIT};
+    int result = read_arguments(&arguments, argc, argv,
+                                "usage: modelforge status [JOB] [--tenant NAME] [--limit N]\n\n"
+                                "One job as it stands now, or the newest jobs.");
+    if (result >= 0)
+        return result;
+    if (!arguments.name)
+        return list_jobs(settings, &arguments);
+    if (mf_settings_database(settings, false, &database, &error) ||
+        mf_job_find(settings, database, arguments.name, &job, &error))
+        return mf_fail(&error);
+    result = MF_EXIT_OK;
+    if (settings->json)
+        result = print_json(mf_job_json(&job));
+    else
+        print_job(&job);
+    mf_job_status_free(&job);
+    return result;
+}
+
+/* Finds the job's id; returns -1, else an exit status. */
+static int find_id(struct mf_settings *settings, const char *command, const char *name,
+                   struct mf_database **database, char job_id[MF_UUID_TEXT_BYTES]) {
+    struct mf_error error;
+    struct mf_job_status job = {0};
+    if (!name)
+        return mf_usage(command, "which job?");
+    if (mf_settings_database(settings, false, database, &error) ||
+        mf_job_find(settings, *database, name, &job, &error))
+        return mf_fail(&error);
+    memcpy(job_id, job.job_id, MF_UUID_TEXT_BYTES);
+    mf_job_status_free(&job);
+    return -1;
+}
+
+int mf_command_watch(struct mf_settings *settings, int argc, char **argv) {
+    struct mf_database *database;
+    char job_id[MF_UUID_TEXT_BYTES];
+    struct arguments arguments = {0};
+    int result = read_arguments(&arguments, argc, argv,
+                                "usage: modelforge watch JOB [--timeout SECONDS]\n\n"
+                                "Follows a job until it ends; the exit status says how.");
+    if (result < 0)
+        result = find_id(settings, "watch", arguments.name, &database, job_id);
+    return result < 0 ? mf_job_follow(settings, job_id, false, arguments.timeout_s) : result;
+}
+
+static int chart_columns(void) {
+    struct winsize size;
+    int columns =
+        ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col ? size.ws_col - 14 : CHART_COLUMNS;
+    return columns < CHART_COLUMNS ? columns : CHART_COLUMNS;
+}
+
+static json_t *curve_json(const struct mf_step_metric *steps, size_t step_count,
+                          const struct mf_eval_metric *evals, size_t eval_count) {
+    json_t *training = json_array(), *evaluation = json_array(), *object = json_object();
+    for (size_t i = 0; i < step_count; i++)
+        json_array_append_new(training,
+                              json_pack("{s:I,s:f,s:f,s:f,s:f}", "step", (json_int_t)steps[i].step, "epoch",
+                                        steps[i].epoch, "loss", steps[i].loss, "learning_rate",
+                                        steps[i].learning_rate, "gradient_norm", steps[i].gradient_norm));
+    for (size_t i = 0; i < eval_count; i++)
+        json_array_append_new(evaluation,
+                              json_pack("{s:I,s:f,s:f}", "step", (json_int_t)evals[i].step, "loss",
+                                        evals[i].loss, "perplexity", evals[i].perplexity));
+    json_object_set_new(object, "steps", training);
+    json_object_set_new(object, "evaluations", evaluation);
+    return object;
+}
+
+static int show_run(struct mf_settings *settings, struct mf_database *database, struct mf_job_status *job) {
+    struct mf_error error;
+    struct mf_step_metric *steps = NULL;
+    struct mf_eval_metric *evals = NULL;
+    struct mf_text_table artifacts = {0};
+    size_t step_count = 0, eval_count = 0;
+    int result = MF_EXIT_OK;
+    if (mf_store_loss_curve(database, job->job_id, 0, &steps, &step_count, &error) ||
+        mf_store_eval_curve(database, job->job_id, &evals, &eval_count, &error) ||
+        mf_store_artifacts(database, job->job_id, &artifacts, &error)) {
+        result = mf_fail(&error);
+    } else if (settings->json) {
+        json_t *object = mf_job_json(job);
+        json_object_set_new(object, "loss_curve", curve_json(steps, step_count, evals, eval_count));
+        json_object_set_new(object, "artifacts", table_json(&artifacts));
+        result = print_json(object);
+    } else {
+        print_job(job);
+        if (step_count) {
+            putchar('\n');
+            mf_chart_loss(stdout, steps, step_count, evals, eval_count, chart_columns(), CHART_ROWS);
+        }
+        if (artifacts.rows) {
+            putchar('\n');
+            print_table(&artifacts);
+        }
+    }
+    free(steps);
+    free(evals);
+    mf_text_table_free(&artifacts);
+    return result;
+}
+
+int mf_command_history(struct mf_settings *settings, int argc, char **argv) {
+    struct mf_error error;
+    struct mf_database *database;
+    struct mf_job_status job = {0};
+    struct arguments arguments = {.limit = LIST_LIMIT};
+    int result =
+        read_arguments(&arguments, argc, argv,
+                       "usage: modelforge history [JOB] [--tenant NAME] [--limit N]\n\n"
+                       "Past runs, newest first; with a JOB its loss curve (from the loss_curve view) and\n"
+                       "its artifacts.");
+    if (result >= 0)
+        return result;
+    if (!arguments.name)
+        return list_jobs(settings, &arguments);
+    if (mf_settings_database(settings, false, &database, &error) ||
+        mf_job_find(settings, database, arguments.name, &job, &error))
+        return mf_fail(&error);
+    result = show_run(settings, database, &job);
+    mf_job_status_free(&job);
+    return result;
+}
+
+int mf_command_logs(struct mf_settings *settings, int argc, char **argv) {
+    struct mf_error error;
+    struct mf_database *database;
+    struct mf_text_table table = {0};
+    char job_id[MF_UUID_TEXT_BYTES];
+    struct arguments arguments = {.limit = LOG_LIMIT};
+    int result =
+        read_arguments(&arguments, argc, argv,
+                       "usage: modelforge logs JOB [--limit N]\n\nThe newest N lines that the job's trainer "
+                       "logged.");
+    if (result < 0)
+        result = find_id(settings, "logs", arguments.name, &database, job_id);
+    if (result >= 0)
+        return result;
+    if (mf_store_logs(database, job_id, (size_t)arguments.limit, &table, &error))
+        return mf_fail(&error);
+    return give_table(settings, &table, "nothing was logged");
+}
+
+int mf_command_events(struct mf_settings *settings, int argc, char **argv) {
+    struct mf_error error;
+    struct mf_database *database;
+    struct mf_text_table table = {0};
+    char job_id[MF_UUID_TEXT_BYTES];
+    struct arguments arguments = {0};
+    int result = read_arguments(&arguments, argc, argv,
+                                "usage: modelforge events JOB\n\nThe job's audit trail, oldest first.");
+    if (result < 0)
+        result = find_id(settings, "events", arguments.name, &database, job_id);
+    if (result >= 0)
+        return result;
+    if (mf_store_events(database, job_id, &table, &error))
+        return mf_fail(&error);
+    return give_table(settings, &table, "no events");
+}

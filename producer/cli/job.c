@@ -1,0 +1,285 @@
+#include "producer/cli/job.h"
+
+#include "common/clock.h"
+#include "common/digest.h"
+
+#include <math.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+enum { POLL_MS = 250, HINT_MS = 15000, BAR_CELLS = 20 };
+
+enum mf_status mf_job_find(struct mf_settings *settings, struct mf_database *database, const char *name,
+                           struct mf_job_status *job, struct mf_error *error) {
+    const char *own = mf_config_string(settings->config, "tenant");
+    struct mf_uuid uuid;
+    if (mf_uuid_parse(name, &uuid)) {
+        char text[MF_UUID_TEXT_BYTES];
+        enum mf_status status = mf_store_job_by_id(database, mf_uuid_format(uuid, text), job, error);
+        /* A request id may be a UUID too. */
+        return status == MF_ERROR_NOT_FOUND ? mf_store_job_by_request(database, own, name, job, error)
+                                            : status;
+    }
+    const char *slash = strchr(name, '/');
+    if (!slash)
+        return mf_store_job_by_request(database, own, name, job, error);
+    char tenant[65];
+    size_t length = (size_t)(slash - name);
+    if (length >= sizeof tenant)
+        return mf_error_set(error, MF_ERROR_NOT_FOUND,
+                            "no job '%s': a tenant's name has at most 64 characters", name);
+    memcpy(tenant, name, length);
+    tenant[length] = 0;
+    return mf_store_job_by_request(database, tenant, slash + 1, job, error);
+}
+
+enum mf_status mf_job_name(struct mf_settings *settings, const char *name, char **tenant, char **request_id,
+                           struct mf_error *error) {
+    struct mf_uuid uuid;
+    const char *slash = strchr(name, '/');
+    if (mf_uuid_parse(name, &uuid)) {
+        struct mf_database *database;
+        struct mf_job_status job = {0};
+        enum mf_status status = mf_settings_database(settings, false, &database, error);
+        if (!status)
+            status = mf_job_find(settings, database, name, &job, error);
+        if (!status) {
+            *tenant = strdup(job.tenant);
+            *request_id = strdup(job.request_id);
+        }
+        mf_job_status_free(&job);
+        if (status)
+            return status;
+    } else {
+        enum mf_status status = mf_settings_load(settings, error);
+        if (status)
+            return status;
+        *tenant = slash ? strndup(name, (size_t)(slash - name))
+                        : strdup(mf_config_string(settings->config, "tenant"));
+        *request_id = strdup(slash ? slash + 1 : name);
+    }
+    if (*tenant && *request_id)
+        return MF_OK;
+    free(*tenant);
+    free(*request_id);
+    return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a job's name");
+}
+
+char *mf_duration(int64_t seconds, char text[32]) {
+    if (seconds < 0)
+        seconds = 0;
+    if (seconds >= 3600)
+        snprintf(text, 32, "%lld:%02d:%02d", (long long)(seconds / 3600), (int)(seconds / 60 % 60),
+                 (int)(seconds % 60));
+    else
+        snprintf(text, 32, "%d:%02d", (int)(seconds / 60), (int)(seconds % 60));
+    return text;
+}
+
+static bool terminal(const char *state) {
+    enum mf_job_state parsed = mf_job_state_parse(state);
+    return parsed != MF_JOB_STATE_COUNT && mf_job_terminal(parsed);
+}
+
+static void append_steps(char *line, size_t bytes, const struct mf_job_status *job) {
+    size_t used = strlen(line);
+    double done = job->step != MF_COUNT_NONE && job->total_steps > 0
+                      ? (double)job->step / (double)job->total_steps
+                      : NAN;
+    if (!isnan(done)) {
+        char bar[BAR_CELLS * 3 + 1] = "";
+        for (int i = 0; i < BAR_CELLS; i++)
+            strcat(bar, i < (int)(done * BAR_CELLS + 0.5) ? "█" : "░");
+        used += (size_t)snprintf(line + used, bytes - used, "  %s %3.0f%%  step %lld/%lld", bar, done * 100,
+                                 (long long)job->step, (long long)job->total_steps);
+    }
+    if (!isnan(job->loss) && used < bytes)
+        used += (size_t)snprintf(line + used, bytes - used, "  loss %.4f", job->loss);
+    if (!isnan(job->tokens_per_second) && used < bytes)
+        used += (size_t)snprintf(line + used, bytes - used, "  %.0f tokens/s", job->tokens_per_second);
+    if (job->estimated_finish > 0 && used < bytes) {
+        char left[32];
+        snprintf(line + used, bytes - used, "  ETA %s",
+                 mf_duration((job->estimated_finish - mf_clock_realtime_ms()) / 1000, left));
+    }
+}
+
+static void describe(char *line, size_t bytes, const struct mf_job_status *job) {
+    snprintf(line, bytes, "%s", job->state);
+    if (!strcmp(job->state, "queued") && job->waiting_reason)
+        snprintf(line, bytes, "queued: %s", job->waiting_reason);
+    else if (!strcmp(job->state, "running")) {
+        bool training = !job->phase || !strcmp(job->phase, "train");
+        snprintf(line, bytes, "%s", job->phase ? job->phase : "starting");
+        if (training)
+            append_steps(line, bytes, job);
+        else if (!isnan(job->fraction))
+            snprintf(line + strlen(line), bytes - strlen(line), "  %3.0f%%", job->fraction * 100);
+    }
+}
+
+/* Cuts a UTF-8 line to the terminal's width. */
+static void cut_to_width(char *line) {
+    struct winsize size;
+    int columns = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col ? size.ws_col : 80;
+    int cells = 0;
+    for (char *c = line; *c; c++)
+        if (((unsigned char)*c & 0xC0) != 0x80 && ++cells >= columns) {
+            *c = 0;
+            return;
+        }
+}
+
+static int report_end(const struct mf_job_status *job, bool quiet) {
+    bool succeeded = !strcmp(job->state, "succeeded"), cancelled = !strcmp(job->state, "cancelled");
+    if (succeeded && !quiet) {
+        char took[32];
+        printf("%ssucceeded%s in %s", mf_colour(stdout, MF_GREEN), mf_colour(stdout, MF_RESET),
+               mf_duration((job->finished_at - job->started_at) / 1000, took));
+        if (job->result)
+            printf("  %s", job->result);
+        putchar('\n');
+    } else if (!succeeded && job->error_message) {
+        fprintf(stderr, "%s%s%s: %s\n", mf_colour(stderr, cancelled ? MF_YELLOW : MF_RED), job->state,
+                mf_colour(stderr, MF_RESET), job->error_message);
+    } else if (!quiet) {
+        puts(job->state);
+    }
+    return succeeded ? MF_EXIT_OK : cancelled ? MF_EXIT_CANCELLED : MF_EXIT_FAILED;
+}
+
+struct follow {
+    bool live, quiet;
+    char shown[512]; /* what stands on the terminal or was printed last */
+    int64_t started_ms;
+    bool hinted;
+};
+
+static void show(struct follow *follow, const char *text) {
+    if (follow->quiet || !strcmp(follow->shown, text))
+        return;
+    snprintf(follow->shown, sizeof follow->shown, "%s", text);
+    if (follow->live) {
+        char line[512];
+        snprintf(line, sizeof line, "%s", text);
+        cut_to_width(line);
+        printf("\r\033[K%s", line);
+    } else {
+        puts(text);
+    }
+    fflush(stdout);
+}
+
+/* One look at the job. *done is set when it is terminal; *result is then the exit status. */
+static enum mf_status look(struct mf_database *database, const char *job_id, struct follow *follow,
+                           bool *done, int *result, struct mf_error *error) {
+    struct mf_job_status job = {0};
+    char line[512];
+    enum mf_status status = mf_store_job_by_id(database, job_id, &job, error);
+    if (status == MF_ERROR_NOT_FOUND) {
+        bool late = mf_clock_monotonic_ms() - follow->started_ms > HINT_MS;
+        show(follow,
+             late ? "accepted by Kafka, not in the database yet: is a worker running (modelforge doctor)? "
+                    "Was it rejected (topic of rejected messages)?"
+                  : "accepted, waiting for a worker to take it in");
+        status = MF_OK;
+    } else if (!status) {
+        *done = terminal(job.state);
+        if (*done) {
+            if (follow->live && follow->shown[0])
+                printf("\r\033[K");
+            *result = report_end(&job, follow->quiet);
+        } else {
+            describe(line, sizeof line, &job);
+            show(follow, line);
+        }
+    }
+    mf_job_status_free(&job);
+    return status;
+}
+
+int mf_job_follow(struct mf_settings *settings, const char *job_id, bool quiet, int64_t timeout_s) {
+    struct mf_error error;
+    struct mf_database *database;
+    struct follow follow = {
+        .live = isatty(STDOUT_FILENO), .quiet = quiet, .started_ms = mf_clock_monotonic_ms()};
+    if (mf_settings_database(settings, false, &database, &error))
+        return mf_fail(&error);
+    for (;;) {
+        bool done = false;
+        int result = MF_EXIT_OK;
+        enum mf_status status = look(database, job_id, &follow, &done, &result, &error);
+        if (status == MF_ERROR_DATABASE) {
+            show(&follow, "PostgreSQL does not answer; the job goes on, trying again");
+            mf_database_reconnect(database, &error);
+        } else if (status) {
+            return mf_fail(&error);
+        } else if (done) {
+            return result;
+        }
+        if (timeout_s > 0 && mf_clock_monotonic_ms() - follow.started_ms > timeout_s * 1000) {
+            if (follow.live && follow.shown[0])
+                putchar('\n');
+            fprintf(stderr, "modelforge: the job has not ended after %lld s; it goes on\n",
+                    (long long)timeout_s);
+            return MF_EXIT_TIMEOUT;
+        }
+        poll(NULL, 0, POLL_MS);
+    }
+}
+
+static json_t *time_json(int64_t ms) {
+    char text[MF_TIME_TEXT_BYTES];
+    return ms > 0 ? json_string(mf_time_format(ms, text)) : json_null();
+}
+
+static json_t *count_json(int64_t value) {
+    return value == MF_COUNT_NONE ? json_null() : json_integer(value);
+}
+
+static json_t *number_json(double value) {
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+static json_t *text_json(const char *text) {
+    return text ? json_string(text) : json_null();
+}
+
+json_t *mf_job_json(const struct mf_job_status *job) {
+    json_t *result = job->result ? json_loads(job->result, 0, NULL) : NULL;
+    json_t *object = json_object();
+    json_object_set_new(object, "job_id", json_string(job->job_id));
+    json_object_set_new(object, "tenant", text_json(job->tenant));
+    json_object_set_new(object, "request_id", text_json(job->request_id));
+    json_object_set_new(object, "batch_id", text_json(job->batch_id));
+    json_object_set_new(object, "generation", json_integer(job->generation));
+    json_object_set_new(object, "state", text_json(job->state));
+    json_object_set_new(object, "desired", text_json(job->desired));
+    json_object_set_new(object, "waiting_reason", text_json(job->waiting_reason));
+    json_object_set_new(object, "task", text_json(job->task));
+    json_object_set_new(object, "strategy", text_json(job->strategy));
+    json_object_set_new(object, "provider", text_json(job->provider));
+    json_object_set_new(object, "model_name", text_json(job->model_name));
+    json_object_set_new(object, "attempts", json_integer(job->attempts));
+    json_object_set_new(object, "max_attempts", json_integer(job->max_attempts));
+    json_object_set_new(object, "interruptions", json_integer(job->interruptions));
+    json_object_set_new(object, "worker_id", text_json(job->worker_id));
+    json_object_set_new(object, "phase", text_json(job->phase));
+    json_object_set_new(object, "fraction", number_json(job->fraction));
+    json_object_set_new(object, "step", count_json(job->step));
+    json_object_set_new(object, "total_steps", count_json(job->total_steps));
+    json_object_set_new(object, "loss", number_json(job->loss));
+    json_object_set_new(object, "trained_tokens", count_json(job->trained_tokens));
+    json_object_set_new(object, "tokens_per_second", number_json(job->tokens_per_second));
+    json_object_set_new(object, "error_code", text_json(job->error_code));
+    json_object_set_new(object, "error_message", text_json(job->error_message));
+    json_object_set_new(object, "result", result ? result : json_null());
+    json_object_set_new(object, "created_at", time_json(job->created_at));
+    json_object_set_new(object, "started_at", time_json(job->started_at));
+    json_object_set_new(object, "finished_at", time_json(job->finished_at));
+    json_object_set_new(object, "estimated_finish", time_json(job->estimated_finish));
+    return object;
+}

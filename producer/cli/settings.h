@@ -1,0 +1,80 @@
+/* What every subcommand needs: the option table, the global flags, connections made on demand. */
+#ifndef MF_PRODUCER_CLI_SETTINGS_H
+#define MF_PRODUCER_CLI_SETTINGS_H
+
+#include "common/config.h"
+#include "common/error.h"
+#include "producer/client.h"
+#include "producer/topics.h"
+#include "sql/database.h"
+
+#include <stdio.h>
+
+/* Exit status of `modelforge`, the same for every subcommand. */
+enum mf_exit {
+    MF_EXIT_OK = 0,
+    MF_EXIT_FAILED = 1,      /* the job that was waited for failed; doctor found a fault */
+    MF_EXIT_USAGE = 2,       /* wrong command line, configuration or request */
+    MF_EXIT_UNAVAILABLE = 3, /* Kafka, the registry or PostgreSQL cannot be used now */
+    MF_EXIT_CANCELLED = 4,   /* the job that was waited for was cancelled */
+    MF_EXIT_NOT_FOUND = 5,   /* no such job */
+    MF_EXIT_TIMEOUT = 6      /* --timeout passed */
+};
+
+struct mf_settings {
+    const char *config_path;
+    struct mf_config_override *override;
+    size_t override_count;
+    bool json; /* --json: machine-readable output */
+
+    struct mf_config *config; /* loaded by mf_settings_load */
+    struct mf_client_property *kafka;
+    size_t kafka_count;
+    struct mf_database *database; /* opened by mf_settings_database */
+};
+
+const struct mf_config_table *mf_settings_table(void);
+
+enum mf_status mf_settings_load(struct mf_settings *settings, struct mf_error *error);
+void mf_settings_free(struct mf_settings *settings);
+
+/* Opens database.url (once) and checks its schema unless `migrating`. Owned by settings. */
+enum mf_status mf_settings_database(struct mf_settings *settings, bool migrating,
+                                    struct mf_database **database, struct mf_error *error);
+/* The caller destroys it. */
+enum mf_status mf_settings_client(struct mf_settings *settings, struct mf_client **client,
+                                  struct mf_error *error);
+enum mf_status mf_settings_admin(struct mf_settings *settings, struct mf_admin **admin,
+                                 struct mf_error *error);
+
+enum { MF_TOPIC_NAME_BYTES = 250 }; /* Kafka's longest, 249, and a NUL */
+/* The index-th name of "a,b,c", copied into `name`; NULL past the end. */
+const char *mf_topic_of_list(const char *list, int index, char name[MF_TOPIC_NAME_BYTES]);
+
+/* Prints "modelforge: RequestError: ..." on standard error and gives the exit status for it. */
+int mf_fail(const struct mf_error *error);
+/* "modelforge: <what>; see 'modelforge <command> --help'", MF_EXIT_USAGE. */
+int mf_usage(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Colours only on a terminal without NO_COLOR: the escape sequence, or "". */
+const char *mf_colour(FILE *stream, const char *sequence);
+#define MF_BOLD   "\033[1m"
+#define MF_DIM    "\033[2m"
+#define MF_RED    "\033[31m"
+#define MF_GREEN  "\033[32m"
+#define MF_YELLOW "\033[33m"
+#define MF_RESET  "\033[0m"
+
+/* The subcommands: argv[0] is the command's name. Each returns an enum mf_exit. */
+int mf_command_submit(struct mf_settings *settings, int argc, char **argv);
+int mf_command_cancel(struct mf_settings *settings, int argc, char **argv);
+int mf_command_status(struct mf_settings *settings, int argc, char **argv);
+int mf_command_watch(struct mf_settings *settings, int argc, char **argv);
+int mf_command_history(struct mf_settings *settings, int argc, char **argv);
+int mf_command_logs(struct mf_settings *settings, int argc, char **argv);
+int mf_command_events(struct mf_settings *settings, int argc, char **argv);
+int mf_command_migrate(struct mf_settings *settings, int argc, char **argv);
+int mf_command_setup(struct mf_settings *settings, int argc, char **argv);
+int mf_command_doctor(struct mf_settings *settings, int argc, char **argv);
+
+#endif

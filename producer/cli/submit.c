@@ -1,0 +1,270 @@
+/* submit and cancel: what goes to Kafka. */
+#include "producer/cli/job.h"
+
+#include "common/json.h"
+#include "common/text.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { REQUEST_FILE_BYTES = 1 << 20, DELIVERY_WAIT_MS = 65000 };
+
+static void print_submit_help(void) {
+    puts("usage: modelforge submit [FILE.json | -] [--FIELD VALUE]... [--wait | --watch] [--timeout "
+         "SECONDS]\n\n"
+         "Sends one training request and prints its job id. FILE holds a JSON object of fields; flags "
+         "override it:\n"
+         "every field is a flag with - for _, such as --learning-rate 1e-4, --target-modules q_proj,v_proj,\n"
+         "--labels team=search. Folders and files that exist here are sent as absolute paths.\n\n"
+         "  --wait              wait until the job has ended, printing only its id and errors\n"
+         "  --watch             the same with progress\n"
+         "  --timeout SECONDS   give up waiting; the job goes on (exit status 6)\n"
+         "  --fields            print every field with its default and meaning, and end\n\n"
+         "A request_id makes the command safe to repeat: the same request twice is one job.");
+}
+
+static int print_fields(void) {
+    struct mf_error error;
+    char *text;
+    if (mf_request_fields_markdown(&text, &error))
+        return mf_fail(&error);
+    fputs(text, stdout);
+    free(text);
+    return MF_EXIT_OK;
+}
+
+static enum mf_status read_request_file(const char *path, json_t **object, struct mf_error *error) {
+    if (strcmp(path, "-"))
+        return mf_json_read_file(path, REQUEST_FILE_BYTES, object, error);
+    struct mf_text text = {0};
+    char block[4096];
+    size_t got;
+    while ((got = fread(block, 1, sizeof block, stdin)) > 0 && text.length <= REQUEST_FILE_BYTES)
+        mf_text_append(&text, block, got);
+    enum mf_status status = mf_text_status(&text, error);
+    if (!status && text.length > REQUEST_FILE_BYTES)
+        status = mf_error_set(error, MF_ERROR_MESSAGE_TOO_LARGE, "standard input: more than %d bytes",
+                              REQUEST_FILE_BYTES);
+    if (!status)
+        status = mf_json_parse(mf_text_string(&text), text.length, "standard input", object, error);
+    mf_text_free(&text);
+    return status;
+}
+
+/* A flag replaces what the file says of the field under any of its names. */
+static void drop_field(json_t *object, const struct mf_field *field) {
+    json_object_del(object, field->name);
+    char names[256];
+    snprintf(names, sizeof names, "%s", field->aliases);
+    for (char *rest = NULL, *name = strtok_r(names, ",", &rest); name; name = strtok_r(NULL, ",", &rest))
+        json_object_del(object, name);
+}
+
+/* --learning-rate 1e-4: checks the text by the field table and sets it in the JSON object. */
+static enum mf_status apply_flag(json_t *object, const char *flag, const char *value,
+                                 struct mf_error *error) {
+    enum mf_status status;
+    char name[64];
+    struct mf_request one = {0};
+    json_t *all = NULL;
+    snprintf(name, sizeof name, "%s", flag + 2);
+    for (char *c = name; *c; c++)
+        if (*c == '-')
+            *c = '_';
+    const struct mf_field *field = mf_request_field_find(name);
+    if (!field)
+        return mf_error_set(error, MF_ERROR_UNKNOWN_FIELD,
+                            "%s: no such flag or field; 'modelforge submit --fields' lists the fields", flag);
+    if (!(status = mf_request_init(&one, error)) &&
+        !(status = mf_request_set_text(&one, field->name, value, error)) &&
+        !(status = mf_request_to_json(&one, false, &all, error))) {
+        drop_field(object, field);
+        json_object_set(object, field->name, json_object_get(all, field->name));
+    }
+    json_decref(all);
+    mf_request_free(&one);
+    return status;
+}
+
+/* The worker has another current folder: a path that exists here goes as an absolute one. */
+static enum mf_status make_absolute(char **path, struct mf_error *error) {
+    if (!*path || **path == '/' || strstr(*path, "://") || access(*path, F_OK) != 0)
+        return MF_OK;
+    char *absolute = realpath(*path, NULL);
+    if (!absolute)
+        return mf_error_errno(error, errno, "%s", *path);
+    free(*path);
+    *path = absolute;
+    return MF_OK;
+}
+
+struct submission {
+    const char *file;
+    bool wait, watch;
+    int64_t timeout_s;
+    json_t *object;
+};
+
+/* Returns -1 to go on, else an exit status. */
+static int read_command_line(struct submission *submission, int argc, char **argv) {
+    struct mf_error error;
+    const char **flag = calloc((size_t)argc * 2, sizeof *flag);
+    int flags = 0, result = -1;
+    for (int i = 1; i < argc && result < 0; i++) {
+        if (!strcmp(argv[i], "--help")) {
+            print_submit_help();
+            result = MF_EXIT_OK;
+        } else if (!strcmp(argv[i], "--fields")) {
+            result = print_fields();
+        } else if (!strcmp(argv[i], "--wait")) {
+            submission->wait = true;
+        } else if (!strcmp(argv[i], "--watch")) {
+            submission->watch = true;
+        } else if (!strncmp(argv[i], "--", 2) && argv[i][2]) {
+            if (i + 1 == argc)
+                result = mf_usage("submit", "%s needs a value", argv[i]);
+            else if (!strcmp(argv[i], "--timeout"))
+                submission->timeout_s = strtoll(argv[++i], NULL, 10);
+            else {
+                flag[flags * 2] = argv[i];
+                flag[flags++ * 2 + 1] = argv[i + 1];
+                i++;
+            }
+        } else if (submission->file) {
+            result = mf_usage("submit", "one FILE at most, '%s' is a second", argv[i]);
+        } else {
+            submission->file = argv[i];
+        }
+    }
+    if (result < 0 && submission->file && read_request_file(submission->file, &submission->object, &error))
+        result = mf_fail(&error);
+    if (result < 0 && !submission->object)
+        submission->object = json_object();
+    if (result < 0 && !json_is_object(submission->object))
+        result = mf_usage("submit", "%s: a request is a JSON object, this is %s", submission->file,
+                          mf_json_type_name(submission->object));
+    for (int i = 0; i < flags && result < 0; i++)
+        if (apply_flag(submission->object, flag[i * 2], flag[i * 2 + 1], &error))
+            result = mf_fail(&error);
+    free(flag);
+    return result;
+}
+
+/* What the configuration says of every request of this user. */
+static enum mf_status apply_settings(struct mf_settings *settings, json_t *object, struct mf_error *error) {
+    enum mf_status status = mf_settings_load(settings, error);
+    if (status)
+        return status;
+    const char *by = mf_config_string(settings->config, "submitted.by");
+    if (!json_object_get(object, "tenant"))
+        json_object_set_new(object, "tenant", json_string(mf_config_string(settings->config, "tenant")));
+    if (by && !json_object_get(object, "submitted_by"))
+        json_object_set_new(object, "submitted_by", json_string(by));
+    return MF_OK;
+}
+
+static void keep_delivery(const struct mf_delivery *delivery, void *user) {
+    struct mf_error *outcome = user;
+    if (delivery->status)
+        mf_error_set(outcome, delivery->status, "not accepted by topic %s: %s", delivery->topic,
+                     delivery->message);
+    else
+        outcome->status = MF_OK;
+}
+
+/* Sends and waits for the acknowledgement. */
+static enum mf_status deliver(struct mf_client *client, struct mf_error *outcome, struct mf_error *error) {
+    enum mf_status status = mf_client_flush(client, DELIVERY_WAIT_MS, error);
+    if (!status && outcome->status) {
+        *error = *outcome;
+        status = outcome->status;
+    }
+    return status;
+}
+
+static enum mf_status send_request(struct mf_settings *settings, const struct submission *submission,
+                                   char job_id[MF_UUID_TEXT_BYTES], struct mf_error *error) {
+    enum mf_status status;
+    struct mf_client *client = NULL;
+    struct mf_request request = {0};
+    struct mf_error outcome = {.status = MF_ERROR_KAFKA};
+    if ((status = apply_settings(settings, submission->object, error)) ||
+        (status = mf_request_from_json(submission->object, false, &request, error)) ||
+        (status = make_absolute(&request.model_name, error)) ||
+        (status = make_absolute(&request.dataset, error)) ||
+        (status = mf_settings_client(settings, &client, error)) ||
+        (status = mf_client_submit(client, &request, keep_delivery, &outcome, job_id, error)) ||
+        (status = deliver(client, &outcome, error)))
+        goto done;
+    if (settings->json)
+        printf("{\"job_id\":\"%s\",\"accepted\":true}\n", job_id);
+    else if (submission->wait || submission->watch)
+        printf("job %s\n", job_id);
+    else
+        printf("%s\n", job_id);
+    fflush(stdout);
+done:
+    mf_client_destroy(client);
+    mf_request_free(&request);
+    return status;
+}
+
+int mf_command_submit(struct mf_settings *settings, int argc, char **argv) {
+    struct mf_error error;
+    struct submission submission = {0};
+    char job_id[MF_UUID_TEXT_BYTES];
+    int result = read_command_line(&submission, argc, argv);
+    if (result < 0) {
+        if (send_request(settings, &submission, job_id, &error))
+            result = mf_fail(&error);
+        else if (submission.wait || submission.watch)
+            result = mf_job_follow(settings, job_id, !submission.watch, submission.timeout_s);
+        else
+            result = MF_EXIT_OK;
+    }
+    json_decref(submission.object);
+    return result;
+}
+
+int mf_command_cancel(struct mf_settings *settings, int argc, char **argv) {
+    struct mf_error error, outcome = {.status = MF_ERROR_KAFKA};
+    struct mf_client *client = NULL;
+    struct mf_command command = {.action = MF_COMMAND_CANCEL};
+    const char *name = NULL;
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--help")) {
+            puts("usage: modelforge cancel JOB [--reason TEXT]\n\nAsks for a job to be cancelled: at once "
+                 "while it is "
+                 "queued, at its next step while it runs.");
+            return MF_EXIT_OK;
+        }
+        if (!strcmp(argv[i], "--reason") && i + 1 < argc) {
+            free(command.reason);
+            command.reason = strdup(argv[++i]);
+        } else if (argv[i][0] == '-' || name) {
+            return mf_usage("cancel", "unexpected '%s'", argv[i]);
+        } else {
+            name = argv[i];
+        }
+    }
+    if (!name)
+        return mf_usage("cancel", "which job?");
+    enum mf_status status = mf_job_name(settings, name, &command.tenant, &command.request_id, &error);
+    if (!status)
+        status = mf_settings_client(settings, &client, &error);
+    if (!status)
+        status = mf_client_command(client, &command, keep_delivery, &outcome, &error);
+    if (!status)
+        status = deliver(client, &outcome, &error);
+    mf_client_destroy(client);
+    if (!status) {
+        if (settings->json)
+            printf("{\"command_id\":\"%s\",\"accepted\":true}\n", command.command_id);
+        else
+            printf("cancel of %s/%s accepted\n", command.tenant, command.request_id);
+    }
+    mf_command_free(&command);
+    return status ? mf_fail(&error) : MF_EXIT_OK;
+}
