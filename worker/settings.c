@@ -1,0 +1,407 @@
+#include "worker/settings.h"
+
+#include "common/files.h"
+#include "schemas/request.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define STRING  MF_OPTION_STRING
+#define INTEGER MF_OPTION_INTEGER
+static const struct mf_option options[] = {
+    {.name = "database.url",
+     .kind = STRING,
+     .required = true,
+     .secret = true,
+     .meaning = "PostgreSQL as a libpq URI: postgresql://modelforge_worker@host/modelforge"},
+    {.name = "kafka.*",
+     .kind = MF_OPTION_PREFIX,
+     .secret = true,
+     .meaning = "any property of librdkafka; kafka.bootstrap.servers must be given"},
+    {.name = "registry.url",
+     .kind = STRING,
+     .required = true,
+     .meaning = "schema registry with Confluent's API, path included"},
+    {.name = "registry.username", .kind = STRING, .meaning = "user name for the registry"},
+    {.name = "registry.password", .kind = STRING, .secret = true, .meaning = "password for the registry"},
+    {.name = "registry.ca_file",
+     .kind = STRING,
+     .meaning = "PEM file of the registry's certificate authority"},
+    {.name = "topics.requests",
+     .kind = STRING,
+     .initial = "modelforge.requests",
+     .meaning = "topics of training requests, separated by commas"},
+    {.name = "topics.commands",
+     .kind = STRING,
+     .initial = "modelforge.commands",
+     .meaning = "topics of commands, separated by commas"},
+    {.name = "topics.events",
+     .kind = STRING,
+     .initial = "modelforge.events",
+     .meaning = "topic of job events"},
+    {.name = "topics.dlq",
+     .kind = STRING,
+     .initial = "modelforge.requests.dlq",
+     .meaning = "topic of messages that were rejected"},
+    {.name = "tenants",
+     .kind = STRING,
+     .meaning = "the tenants that a topic may name: topic=a,b;topic=* (a topic that is not listed: default)"},
+    {.name = "worker.id",
+     .kind = STRING,
+     .meaning = "stable name of this worker, unique in the database (the host's name)"},
+    {.name = "worker.slots",
+     .kind = INTEGER,
+     .initial = "1",
+     .minimum = 0,
+     .maximum = 64,
+     .meaning = "jobs that may run here at once; 0: only ingest and publish"},
+    {.name = "work.dir",
+     .kind = STRING,
+     .initial = "/var/lib/modelforge",
+     .meaning = "attempt folders, metric spools and the instance lock"},
+    {.name = "storage.url",
+     .kind = STRING,
+     .meaning = "where artifacts are kept: file:///folder (file:// and the folder storage of work.dir)"},
+    {.name = "trainer.path",
+     .kind = STRING,
+     .meaning = "the training program (modelforge-trainer beside this program)"},
+    {.name = "lease.seconds",
+     .kind = MF_OPTION_NUMBER,
+     .initial = "30",
+     .minimum = 1,
+     .maximum = 3600,
+     .meaning = "a worker that is not heard for this long loses its jobs"},
+    {.name = "lease.blind_limit",
+     .kind = MF_OPTION_NUMBER,
+     .initial = "900",
+     .minimum = 1,
+     .maximum = 86400,
+     .meaning = "seconds that a job trains on while PostgreSQL cannot be reached"},
+    {.name = "claim.poll_ms",
+     .kind = INTEGER,
+     .initial = "1000",
+     .minimum = 10,
+     .maximum = 60000,
+     .meaning = "milliseconds between two looks for jobs, beside notifications"},
+    {.name = "provider.grace_seconds",
+     .kind = INTEGER,
+     .initial = "600",
+     .minimum = 0,
+     .maximum = 604800,
+     .meaning = "a queued job whose provider no live worker has fails after this long"},
+    {.name = "retry.base_ms",
+     .kind = INTEGER,
+     .initial = "5000",
+     .minimum = 0,
+     .maximum = 3600000,
+     .meaning = "back-off after a first failure that may be tried again; doubles each time"},
+    {.name = "retry.limit_ms",
+     .kind = INTEGER,
+     .initial = "600000",
+     .minimum = 0,
+     .maximum = 86400000,
+     .meaning = "the longest back-off"},
+    {.name = "drain.seconds",
+     .kind = MF_OPTION_NUMBER,
+     .initial = "30",
+     .minimum = 0,
+     .maximum = 3600,
+     .meaning = "after SIGTERM: time for running jobs to end before they are killed"},
+    {.name = "cancel.seconds",
+     .kind = MF_OPTION_NUMBER,
+     .initial = "30",
+     .minimum = 0,
+     .maximum = 3600,
+     .meaning = "time for a trainer to obey a cancel before it gets SIGTERM"},
+    {.name = "watchdog.start_seconds",
+     .kind = MF_OPTION_NUMBER,
+     .initial = "60",
+     .minimum = 0.1,
+     .maximum = 86400,
+     .meaning = "a new trainer must say hello within this time"},
+    {.name = "watchdog.load_seconds",
+     .kind = MF_OPTION_NUMBER,
+     .initial = "900",
+     .minimum = 0.1,
+     .maximum = 86400,
+     .meaning = "longest silence while a model loads"},
+    {.name = "watchdog.plan_seconds",
+     .kind = MF_OPTION_NUMBER,
+     .initial = "900",
+     .minimum = 0.1,
+     .maximum = 86400,
+     .meaning = "longest silence while the dataset is read and memory is planned"},
+    {.name = "watchdog.train_seconds",
+     .kind = MF_OPTION_NUMBER,
+     .initial = "900",
+     .minimum = 0.1,
+     .maximum = 86400,
+     .meaning = "longest silence between two steps"},
+    {.name = "watchdog.evaluate_seconds",
+     .kind = MF_OPTION_NUMBER,
+     .initial = "1800",
+     .minimum = 0.1,
+     .maximum = 86400,
+     .meaning = "longest silence during evaluation"},
+    {.name = "watchdog.save_seconds",
+     .kind = MF_OPTION_NUMBER,
+     .initial = "900",
+     .minimum = 0.1,
+     .maximum = 86400,
+     .meaning = "longest silence while a result is written"},
+    {.name = "spool.memory_bytes",
+     .kind = INTEGER,
+     .initial = "262144",
+     .minimum = 65536,
+     .maximum = 1 << 30,
+     .meaning = "metrics of a job that wait in memory before they go to disk"},
+    {.name = "spool.file_bytes",
+     .kind = INTEGER,
+     .initial = "268435456",
+     .minimum = 0,
+     .maximum = 1e12,
+     .meaning = "metrics of a job that wait on disk; from half of it on they are thinned"},
+    {.name = "ingest.batch_records",
+     .kind = INTEGER,
+     .initial = "1000",
+     .minimum = 1,
+     .maximum = 100000,
+     .meaning = "records of one transaction at most"},
+    {.name = "ingest.batch_ms",
+     .kind = INTEGER,
+     .initial = "20",
+     .minimum = 0,
+     .maximum = 10000,
+     .meaning = "milliseconds that a transaction waits for more records"},
+    {.name = "ingest.queue_bytes",
+     .kind = INTEGER,
+     .initial = "16777216",
+     .minimum = 1 << 20,
+     .maximum = 1 << 30,
+     .meaning = "bytes of decoded records that wait for PostgreSQL before partitions are paused"},
+    {.name = "ingest.schema_wait",
+     .kind = MF_OPTION_NUMBER,
+     .initial = "30",
+     .minimum = 0,
+     .maximum = 3600,
+     .meaning = "seconds that a partition waits for its schema id to appear before the record is rejected"},
+    {.name = "http.listen",
+     .kind = STRING,
+     .initial = "127.0.0.1:9464",
+     .meaning = "address of /healthz and /metrics; none: not served"},
+    {.name = "log.level",
+     .kind = MF_OPTION_CHOICE,
+     .initial = "info",
+     .choices = "debug|info|warning|error",
+     .meaning = "lines below this level are dropped"},
+    {.name = "tenant", .kind = MF_OPTION_ELSEWHERE, .meaning = "of the modelforge program"},
+    {.name = "submitted.by", .kind = MF_OPTION_ELSEWHERE, .meaning = "of the modelforge program"},
+};
+
+const struct mf_config_table mf_settings_table = {
+    .program = "modelforge-worker", .options = options, .count = sizeof options / sizeof *options};
+
+static int64_t milliseconds(const struct mf_config *config, const char *name) {
+    return (int64_t)(mf_config_number(config, name) * 1000 + 0.5);
+}
+
+/* ---- topics and tenants ----------------------------------------------------------------------------- */
+
+static enum mf_status add_topics(struct mf_settings *settings, const char *option, bool commands,
+                                 struct mf_error *error) {
+    char *list = strdup(mf_config_string(settings->config, option)), *rest = list, *name;
+    enum mf_status status = MF_OK;
+    while (!status && rest && (name = strsep(&rest, ","))) {
+        name += strspn(name, " ");
+        name[strcspn(name, " ")] = 0;
+        for (size_t i = 0; i < settings->topic_count; i++)
+            if (!strcmp(settings->topic[i].topic, name))
+                status = mf_error_set(error, MF_ERROR_CONFIGURATION, "%s: topic '%s' is given twice", option,
+                                      name);
+        if (!*name)
+            status = mf_error_set(error, MF_ERROR_CONFIGURATION, "%s: a topic has no name", option);
+        else if (settings->topic_count == MF_MAX_TOPICS)
+            status =
+                mf_error_set(error, MF_ERROR_CONFIGURATION, "%s: more than %d topics", option, MF_MAX_TOPICS);
+        if (!status)
+            settings->topic[settings->topic_count++] =
+                (struct mf_topic_rule){strdup(name), commands, strdup(",default,")};
+    }
+    free(list);
+    return status;
+}
+
+/* "a, b" to ",a,b,"; NULL for a bad name. */
+static char *normalised_tenants(char *list) {
+    if (!strcmp(list, "*"))
+        return strdup("*");
+    char *result = malloc(strlen(list) + 3), *name;
+    size_t length = 0;
+    result[length++] = ',';
+    while ((name = strsep(&list, ","))) {
+        name += strspn(name, " ");
+        name[strcspn(name, " ")] = 0;
+        if (!mf_tenant_name_valid(name)) {
+            free(result);
+            return NULL;
+        }
+        length = (size_t)(stpcpy(stpcpy(result + length, name), ",") - result);
+    }
+    result[length] = 0;
+    return result;
+}
+
+static enum mf_status apply_tenants(struct mf_settings *settings, struct mf_error *error) {
+    const char *text = mf_config_string(settings->config, "tenants");
+    char *list = strdup(text ? text : ""), *rest = list, *entry;
+    enum mf_status status = MF_OK;
+    while (!status && (entry = strsep(&rest, ";"))) {
+        char *topic = strsep(&entry, "=");
+        topic += strspn(topic, " ");
+        topic[strcspn(topic, " ")] = 0;
+        if (!*topic && !entry)
+            continue;
+        struct mf_topic_rule *rule = NULL;
+        for (size_t i = 0; i < settings->topic_count; i++)
+            if (!strcmp(settings->topic[i].topic, topic))
+                rule = &settings->topic[i];
+        char *tenants = entry ? normalised_tenants(entry + strspn(entry, " ")) : NULL;
+        if (!rule)
+            status =
+                mf_error_set(error, MF_ERROR_CONFIGURATION, "tenants: topic '%s' is not consumed", topic);
+        else if (!tenants)
+            status =
+                mf_error_set(error, MF_ERROR_CONFIGURATION,
+                             "tenants: the tenants of topic '%s' are neither * nor names like a,b", topic);
+        if (status) {
+            free(tenants);
+        } else {
+            free(rule->tenants);
+            rule->tenants = tenants;
+        }
+    }
+    free(list);
+    return status;
+}
+
+bool mf_topic_rule_allows(const struct mf_topic_rule *rule, const char *tenant) {
+    if (!strcmp(rule->tenants, "*"))
+        return true;
+    size_t length = strlen(tenant);
+    for (const char *at = rule->tenants; (at = strstr(at, tenant)); at++)
+        if (length && at > rule->tenants && at[-1] == ',' && at[length] == ',')
+            return true;
+    return false;
+}
+
+/* ---- loading ---------------------------------------------------------------------------------------- */
+
+static char *own_host_name(void) {
+    char name[256] = "";
+    if (gethostname(name, sizeof name - 1) || !*name)
+        return strdup("localhost");
+    return strdup(name);
+}
+
+/* "modelforge-trainer" in the folder of this program. */
+static char *trainer_beside_program(void) {
+    char path[PATH_MAX];
+    ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
+    if (length <= 0)
+        return strdup("modelforge-trainer");
+    path[length] = 0;
+    *strrchr(path, '/') = 0;
+    return mf_path_join(path, "modelforge-trainer");
+}
+
+/* The folder, made when missing, without links in its name: attempt folders are compared as texts. */
+static enum mf_status take_work_dir(struct mf_settings *settings, struct mf_error *error) {
+    const char *name = mf_config_string(settings->config, "work.dir");
+    enum mf_status status = mf_directory_create(name, 0750, error);
+    if (status)
+        return mf_error_prefix(error, "work.dir");
+    settings->work_dir = realpath(name, NULL);
+    return settings->work_dir ? MF_OK : mf_error_errno(error, errno, "work.dir: %s", name);
+}
+
+static void take_limits(struct mf_settings *settings) {
+    static const char *const silence[MF_PHASE_COUNT] = {"watchdog.load_seconds", "watchdog.plan_seconds",
+                                                        "watchdog.train_seconds", "watchdog.evaluate_seconds",
+                                                        "watchdog.save_seconds"};
+    const struct mf_config *config = settings->config;
+    settings->slots = (int)mf_config_integer(config, "worker.slots");
+    settings->lease_ms = milliseconds(config, "lease.seconds");
+    settings->blind_limit_ms = milliseconds(config, "lease.blind_limit");
+    settings->claim_poll_ms = mf_config_integer(config, "claim.poll_ms");
+    settings->drain_ms = milliseconds(config, "drain.seconds");
+    settings->cancel_ms = milliseconds(config, "cancel.seconds");
+    settings->provider_grace_s = (int32_t)mf_config_integer(config, "provider.grace_seconds");
+    settings->retry_base_ms = mf_config_integer(config, "retry.base_ms");
+    settings->retry_limit_ms = mf_config_integer(config, "retry.limit_ms");
+    settings->hello_limit_ms = milliseconds(config, "watchdog.start_seconds");
+    for (int i = 0; i < MF_PHASE_COUNT; i++)
+        settings->silence_limit_ms[i] = milliseconds(config, silence[i]);
+    settings->spool_memory_bytes = mf_config_integer(config, "spool.memory_bytes");
+    settings->spool_file_bytes = mf_config_integer(config, "spool.file_bytes");
+    settings->batch_records = mf_config_integer(config, "ingest.batch_records");
+    settings->batch_ms = mf_config_integer(config, "ingest.batch_ms");
+    settings->queue_bytes = mf_config_integer(config, "ingest.queue_bytes");
+    settings->schema_wait_ms = milliseconds(config, "ingest.schema_wait");
+}
+
+static char *copy_or(const char *given, char *(*otherwise)(void)) {
+    return given ? strdup(given) : otherwise();
+}
+
+enum mf_status mf_settings_load(const char *path, const struct mf_config_override *overrides,
+                                size_t override_count, struct mf_settings *settings, struct mf_error *error) {
+    memset(settings, 0, sizeof *settings);
+    enum mf_status status =
+        mf_config_load(&mf_settings_table, path, overrides, override_count, &settings->config, error);
+    if (status)
+        return status;
+    const struct mf_config *config = settings->config;
+    settings->database_url = mf_config_string(config, "database.url");
+    settings->registry_url = mf_config_string(config, "registry.url");
+    settings->registry_username = mf_config_string(config, "registry.username");
+    settings->registry_password = mf_config_string(config, "registry.password");
+    settings->registry_ca_file = mf_config_string(config, "registry.ca_file");
+    settings->events_topic = mf_config_string(config, "topics.events");
+    settings->dlq_topic = mf_config_string(config, "topics.dlq");
+    settings->http_listen = mf_config_string(config, "http.listen");
+    take_limits(settings);
+    settings->host = own_host_name();
+    settings->worker_id = copy_or(mf_config_string(config, "worker.id"), own_host_name);
+    settings->trainer_path = copy_or(mf_config_string(config, "trainer.path"), trainer_beside_program);
+    if (!mf_tenant_name_valid(settings->worker_id))
+        return mf_error_set(error, MF_ERROR_CONFIGURATION,
+                            "worker.id: '%s' is not of the form [A-Za-z0-9._-]{1,64}", settings->worker_id);
+    if ((status = add_topics(settings, "topics.requests", false, error)) ||
+        (status = add_topics(settings, "topics.commands", true, error)) ||
+        (status = apply_tenants(settings, error)) || (status = take_work_dir(settings, error)))
+        return status;
+    const char *storage = mf_config_string(config, "storage.url");
+    if (storage)
+        settings->storage_url = strdup(storage);
+    else if (asprintf(&settings->storage_url, "file://%s/storage", settings->work_dir) < 0)
+        settings->storage_url = NULL;
+    return settings->storage_url ? MF_OK
+                                 : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for settings");
+}
+
+void mf_settings_free(struct mf_settings *settings) {
+    for (size_t i = 0; i < settings->topic_count; i++) {
+        free(settings->topic[i].topic);
+        free(settings->topic[i].tenants);
+    }
+    free(settings->worker_id);
+    free(settings->host);
+    free(settings->work_dir);
+    free(settings->storage_url);
+    free(settings->trainer_path);
+    mf_config_free(settings->config);
+    memset(settings, 0, sizeof *settings);
+}
