@@ -1,0 +1,96 @@
+#include "worker/attempt.h"
+
+#include "common/clock.h"
+#include "common/files.h"
+#include "common/json.h"
+#include "common/log.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+extern char **environ;
+
+static enum mf_status add_run(json_t *request, const struct mf_claim *claim, const char *folder,
+                              struct mf_error *error) {
+    char created[MF_TIME_TEXT_BYTES];
+    char *output = mf_path_join(folder, "output"), *checkpoints = mf_path_join(folder, "checkpoints");
+    json_t *run = NULL;
+    if (output && checkpoints)
+        run = json_pack("{s:s, s:i, s:s, s:s, s:s, s:n, s:s}", "job_id", claim->lease.job_id, "attempt",
+                        (int)claim->attempt, "attempt_id", claim->attempt_id, "output_dir", output,
+                        "checkpoint_dir", checkpoints, "resume_from", "created_at",
+                        mf_time_format(claim->created_at, created));
+    free(output);
+    free(checkpoints);
+    if (!run || json_object_set_new(request, "run", run))
+        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a request file");
+    return MF_OK;
+}
+
+enum mf_status mf_attempt_prepare(const struct mf_settings *settings, const struct mf_claim *claim,
+                                  char **folder, struct mf_error *error) {
+    char *runs = mf_path_join(settings->work_dir, "runs"), *file = NULL, *text = NULL;
+    json_t *request = NULL;
+    enum mf_status status = MF_OK;
+    *folder = runs ? mf_path_join(runs, claim->attempt_id) : NULL;
+    file = *folder ? mf_path_join(*folder, "request.json") : NULL;
+    if (!file) {
+        status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for an attempt's folder");
+        goto done;
+    }
+    if ((status = mf_directory_create(*folder, 0700, error)) ||
+        (status =
+             mf_json_parse(claim->config, strlen(claim->config), "the stored request", &request, error)) ||
+        (status = add_run(request, claim, *folder, error)))
+        goto done;
+    text = json_dumps(request, JSON_INDENT(2));
+    if (text)
+        status = mf_file_write_atomic(file, text, strlen(text), 0600, error);
+    else
+        status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a request file");
+done:
+    if (status) {
+        free(*folder);
+        *folder = NULL;
+    }
+    json_decref(request);
+    free(text);
+    free(file);
+    free(runs);
+    return status;
+}
+
+static bool may_see(const char *variable) {
+    static const char *const names[] = {
+        "PATH=", "HOME=", "LANG=", "TZ=", "TMPDIR=", "LD_LIBRARY_PATH=", "HF_HOME=", "XDG_CACHE_HOME="};
+    static const char *const prefixes[] = {"LC_", "OMP_", "CUDA_", "NVIDIA_", "NCCL_", "MODELFORGE_TRAINER_"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strncmp(variable, names[i], strlen(names[i])))
+            return true;
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+        if (!strncmp(variable, prefixes[i], strlen(prefixes[i])))
+            return true;
+    return false;
+}
+
+const char **mf_attempt_environment(void) {
+    size_t count = 0, used = 0;
+    while (environ[count])
+        count++;
+    const char **result = calloc(count + 1, sizeof *result);
+    for (size_t i = 0; result && i < count; i++)
+        if (may_see(environ[i]))
+            result[used++] = environ[i];
+    return result;
+}
+
+void mf_attempt_sweep(const struct mf_settings *settings) {
+    struct mf_error error;
+    char *runs = mf_path_join(settings->work_dir, "runs");
+    if (runs && mf_tree_remove(runs, &error))
+        mf_log_warning("old attempt folders could not be removed", MF_LOG_TEXT("folder", runs),
+                       MF_LOG_FAILURE(&error));
+    free(runs);
+}

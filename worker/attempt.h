@@ -1,0 +1,18 @@
+/* The folder of an attempt and what a trainer finds in it and around it. */
+#ifndef MF_WORKER_ATTEMPT_H
+#define MF_WORKER_ATTEMPT_H
+
+#include "worker/job.h"
+
+/* Makes work.dir/runs/<attempt uuid>/ (0700) with request.json (0600): the request and the object "run". */
+enum mf_status mf_attempt_prepare(const struct mf_settings *settings, const struct mf_claim *claim,
+                                  char **folder, struct mf_error *error);
+
+/* The trainer's environment: the few variables of this process that it may see. Freed with free(); the texts
+ * are this process's. NULL when memory runs out. */
+const char **mf_attempt_environment(void);
+
+/* Removes what earlier lives of this worker left under work.dir/runs/; their trainers died with them. */
+void mf_attempt_sweep(const struct mf_settings *settings);
+
+#endif

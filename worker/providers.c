@@ -1,0 +1,122 @@
+#include "worker/providers.h"
+
+#include "common/clock.h"
+#include "common/json.h"
+#include "common/text.h"
+#include "schemas/request.h"
+#include "worker/attempt.h"
+#include "worker/spawner.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { ANSWER_MS = 60000, ANSWER_BYTES = 1 << 20, MAX_PROVIDERS = 64 };
+
+static enum mf_status fail(const struct mf_worker *worker, struct mf_error *error, const char *reason) {
+    return mf_error_set(error, MF_ERROR_CONFIGURATION, "trainer.path: '%s providers --json' %s",
+                        worker->settings->trainer_path, reason);
+}
+
+/* Standard output of the program, until it ends. */
+static enum mf_status run(struct mf_worker *worker, struct mf_text *answer, struct mf_error *error) {
+    int out[2];
+    const char **environment = mf_attempt_environment();
+    if (!environment || pipe2(out, O_CLOEXEC)) {
+        free(environment);
+        return mf_error_errno(error, errno, "a pipe to the trainer");
+    }
+    const char *const argv[] = {worker->settings->trainer_path, "providers", "--json", NULL};
+    const struct mf_process_descriptor descriptors[] = {{out[1], STDOUT_FILENO}};
+    const struct mf_process_options options = {.argv = argv,
+                                               .environment = environment,
+                                               .descriptors = descriptors,
+                                               .descriptor_count = 1,
+                                               .death_signal = SIGKILL};
+    struct mf_process process;
+    struct mf_process_exit exit = {0};
+    enum mf_status status = mf_spawner_spawn(worker->spawner, &options, &process, error);
+    close(out[1]);
+    free(environment);
+    if (status) {
+        close(out[0]);
+        return mf_error_set(error, MF_ERROR_CONFIGURATION, "trainer.path: %s", error->message);
+    }
+    int64_t until_ms = mf_clock_monotonic_ms() + ANSWER_MS, left_ms;
+    char block[4096];
+    ssize_t n = 1;
+    while (n > 0 && answer->length < ANSWER_BYTES && (left_ms = until_ms - mf_clock_monotonic_ms()) > 0) {
+        struct pollfd ready = {.fd = out[0], .events = POLLIN};
+        if (poll(&ready, 1, (int)left_ms) > 0 && (n = read(out[0], block, sizeof block)) > 0)
+            mf_text_append(answer, block, (size_t)n);
+    }
+    close(out[0]);
+    if (n > 0)
+        mf_process_kill_group(&process, SIGKILL);
+    status = mf_process_wait(&process, 5000, &exit, error);
+    if (status)
+        return status;
+    if (!exit.finished || exit.signal || exit.code) {
+        char how[128];
+        return fail(worker, error, mf_process_exit_text(&exit, how, sizeof how));
+    }
+    return mf_text_status(answer, error);
+}
+
+static enum mf_status take(struct mf_worker *worker, const json_t *list, struct mf_error *error) {
+    size_t i;
+    json_t *item;
+    worker->providers = calloc(MAX_PROVIDERS, sizeof *worker->providers);
+    if (!worker->providers)
+        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for providers");
+    json_array_foreach(list, i, item) {
+        const char *name = json_string_value(json_object_get(item, "name"));
+        if (!name || !mf_provider_name_valid(name) || i == MAX_PROVIDERS)
+            return fail(worker, error, "names no usable provider");
+        if (json_is_false(json_object_get(item, "available")))
+            continue;
+        char *copy = strdup(name);
+        if (!copy)
+            return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for providers");
+        worker->providers[worker->provider_count++] = copy;
+    }
+    return MF_OK;
+}
+
+enum mf_status mf_providers_ask(struct mf_worker *worker, struct mf_error *error) {
+    struct mf_text answer = {0};
+    json_t *object = NULL, *details = NULL;
+    enum mf_status status = run(worker, &answer, error);
+    if (!status)
+        status = mf_json_parse(mf_text_string(&answer), answer.length, "providers --json", &object, error);
+    const json_t *list = json_object_get(object, "providers");
+    if (!status && !json_is_array(list))
+        status = fail(worker, error, "gave no array \"providers\"");
+    if (!status)
+        status = take(worker, list, error);
+    if (!status) {
+        long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
+        details = json_pack("{s:O, s:I, s:I}", "trainer", object, "processors",
+                            (json_int_t)sysconf(_SC_NPROCESSORS_ONLN), "memory_bytes",
+                            (json_int_t)pages * (json_int_t)page_bytes);
+        worker->details = details ? json_dumps(details, JSON_COMPACT) : NULL;
+        if (!worker->details)
+            status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for providers");
+    }
+    json_decref(details);
+    json_decref(object);
+    mf_text_free(&answer);
+    return status;
+}
+
+void mf_providers_free(struct mf_worker *worker) {
+    for (size_t i = 0; i < worker->provider_count; i++)
+        free((void *)(uintptr_t)worker->providers[i]);
+    free(worker->providers);
+    free(worker->details);
+}
