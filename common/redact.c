@@ -60,6 +60,8 @@ static bool find_named_secret(const char *begin, const char *text, const char **
     static const char *const names[] = {"password", "passwd",  "passphrase", "secret",
                                         "token",    "api_key", "apikey"};
     size_t length = 0;
+    if (!strchr("pPsStTaA", *text)) /* most characters begin no name */
+        return false;
     for (size_t i = 0; !length && i < sizeof names / sizeof *names; i++)
         if (!strncasecmp(text, names[i], strlen(names[i])))
             length = strlen(names[i]);
