@@ -15,7 +15,7 @@ enum mf_op {
     MF_OPS
 };
 
-enum mf_op_flag { MF_OP_WRITES_STATE = 1, MF_OP_RANDOM = 2 };
+enum mf_op_flag { MF_OP_WRITES_STATE = 1, MF_OP_CHEAP = 2 };
 
 enum { MF_NODE_INPUTS = 8, MF_NODE_OUTPUTS = 4, MF_NODE_WORKSPACES = 2 };
 

@@ -147,6 +147,27 @@ static void test_random_programs(void **state) {
     assert_true(shared > 50); /* in-place ops did occur */
 }
 
+/* An op may not run in place when its input is read once more by the same op, or by the host. */
+static void test_in_place_only_where_nothing_is_lost(void **state) {
+    (void)state;
+    for (int variant = 0; variant < 3; variant++) {
+        struct fixture fixture;
+        fixture_begin(&fixture);
+        int32_t table = fixture_weight(&fixture, "table", VOCABULARY, WIDTH);
+        int32_t x = mf_build_embedding(&fixture.builder, table, fixture.graph->input[MF_INPUT_TOKENS], 1);
+        int32_t z = mf_build_embedding(&fixture.builder, table, fixture.graph->input[MF_INPUT_TOKENS], 2);
+        const int32_t in[] = {variant == 0 ? x : z, fixture_weight(&fixture, "w", WIDTH, WIDTH), -1, x};
+        if (variant == 1) /* the host reads x */
+            mf_build_output(&fixture.builder, x);
+        int32_t y =
+            mf_emit(&fixture.builder, MF_OP_LINEAR, in, 4, &(union mf_attributes){.linear = {.alpha = 1}});
+        mf_build_output(&fixture.builder, y);
+        fixture_realize(&fixture, NULL);
+        assert_int_equal(fixture.plan->shares[y], variant == 2 ? x : -1);
+        fixture_end(&fixture);
+    }
+}
+
 static void build_decoder(struct fixture *fixture, float epsilon_decay) {
     struct mf_error error;
     int32_t update, norm;
@@ -242,6 +263,7 @@ static void test_unexpanded_op_is_refused_by_name(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_programs),
+        cmocka_unit_test(test_in_place_only_where_nothing_is_lost),
         cmocka_unit_test(test_decoder_does_not_overlap),
         cmocka_unit_test(test_record_is_a_pure_function),
         cmocka_unit_test(test_budget_refuses_with_the_bytes),

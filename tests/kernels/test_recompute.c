@@ -1,0 +1,86 @@
+/* The recompute pass: a twin repeats its forward node bit for bit, no gradient changes by a bit, memory is
+ * saved. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "fixture.h"
+#include "kernels/passes/expand.h"
+#include "kernels/passes/recompute.h"
+
+enum { LAYERS = 3, ELEMENTS = 2048 };
+
+static void build(struct fixture *fixture, bool recompute) {
+    struct mf_error error;
+    fixture_begin(fixture);
+    fixture_adapters(fixture, 0, LAYERS, 0.25f);
+    int32_t loss = fixture_decoder(&fixture->builder, LAYERS);
+    require_ok(mf_pass_expand(fixture->graph, fixture->program, &error), &error);
+    require_ok(mf_gradient_build(fixture->graph, fixture->program, loss, &error), &error);
+    if (recompute)
+        require_ok(mf_pass_recompute(fixture->graph, fixture->program, &error), &error);
+}
+
+static void run(struct fixture *fixture) {
+    fixture->random = 5;
+    fixture_realize(fixture, &(struct mf_executor_options){.poison = true});
+    for (int32_t i = 0; i < fixture->graph->adapters; i++) {
+        fixture_fill(fixture, fixture->graph->adapter[i].a);
+        fixture_fill(fixture, fixture->graph->adapter[i].b);
+    }
+    fixture_run(fixture);
+}
+
+static void test_gradients_do_not_change_by_a_bit(void **state) {
+    static float gradient[2][ELEMENTS];
+    size_t bytes[2], size = 0;
+    (void)state;
+    for (int recompute = 0; recompute < 2; recompute++) {
+        struct fixture fixture;
+        build(&fixture, recompute);
+        run(&fixture);
+        size = (size_t)fixture.graph->bucket[0].elements * sizeof(float);
+        assert_true(size <= sizeof gradient[0]);
+        memcpy(gradient[recompute], fixture_data(&fixture, fixture.graph->bucket[0].gradient), size);
+        bytes[recompute] = fixture.plan->program_bytes;
+        fixture_end(&fixture);
+    }
+    assert_memory_equal(gradient[0], gradient[1], size);
+    assert_true(bytes[1] < bytes[0]);
+}
+
+static void test_twins_repeat_bit_for_bit(void **state) {
+    struct fixture fixture;
+    int twins = 0;
+    (void)state;
+    build(&fixture, true);
+    const struct mf_program *program = fixture.graph->program[fixture.program];
+    for (int32_t n = 0; n < program->nodes; n++) {
+        const struct mf_node *node = &program->node[n];
+        if (node->phase != MF_RECOMPUTE)
+            continue;
+        assert_int_equal(node->op, program->node[node->twin].op);
+        assert_int_equal(program->node[node->twin].phase, MF_FORWARD);
+        assert_memory_equal(&node->a, &program->node[node->twin].a, sizeof node->a);
+        mf_build_output(&fixture.builder, node->out[0]);
+        mf_build_output(&fixture.builder, program->node[node->twin].out[0]);
+        twins++;
+    }
+    /* A layer: the attention norm with dropout of q and v, the gated activation with dropout of down. */
+    assert_int_equal(twins, LAYERS * 5);
+    run(&fixture);
+    for (int32_t n = 0; n < program->nodes; n++) {
+        const struct mf_node *node = &program->node[n];
+        if (node->phase != MF_RECOMPUTE)
+            continue;
+        int32_t first = program->node[node->twin].out[0];
+        assert_memory_equal(fixture_data(&fixture, node->out[0]), fixture_data(&fixture, first),
+                            (size_t)fixture_elements(&fixture, first) * sizeof(float));
+    }
+    fixture_end(&fixture);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_gradients_do_not_change_by_a_bit),
+                                       cmocka_unit_test(test_twins_repeat_bit_for_bit)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
