@@ -4,5 +4,5 @@ SELECT started_at::timestamptz(0) AS started_at, tenant, request_id, attempt, pr
        step, total_steps, trained_tokens, round(loss::numeric, 4) AS loss
 FROM run_history
 WHERE $1::text IS NULL OR tenant = $1
-ORDER BY started_at DESC, job_id, attempt DESC
+ORDER BY run_history.started_at DESC, job_id, attempt DESC
 LIMIT $2

@@ -1,0 +1,365 @@
+/* Claims: each job once, tenants in turn, order within a tenant, what fits; and the reaper. */
+#include "support.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ON_NEW_DATABASE(test) cmocka_unit_test_setup_teardown(test, create_migrated, drop_database)
+
+/* Many jobs in batches, tenants in turn by `weights`. */
+static void add_many(struct mf_database *database, int count, const char *const *tenants, int tenant_count) {
+    enum { BATCH = 100 };
+    struct mf_error error;
+    struct test_record *texts = calloc(BATCH, sizeof *texts);
+    struct mf_ingest_record *records = calloc(BATCH, sizeof *records);
+    bool applied;
+    char name[32];
+    for (int done = 0; done < count; done += BATCH) {
+        for (int i = 0; i < BATCH; i++) {
+            snprintf(name, sizeof name, "job-%d", done + i);
+            records[i] = request_record(&texts[i], tenants[(done + i) % tenant_count], name, done + i);
+        }
+        struct mf_ingest_batch batch = {.cluster_id = "c",
+                                        .topic = "many",
+                                        .expected = done ? done : MF_OFFSET_NONE,
+                                        .next = done + BATCH,
+                                        .records = records,
+                                        .count = BATCH};
+        assert_fine(mf_store_ingest_batch(database, &batch, &applied, &error));
+        assert_true(applied);
+    }
+    free(texts);
+    free(records);
+}
+
+enum { JOBS = 500, THREADS = 8 };
+
+struct claimer {
+    pthread_t thread;
+    char name[16];
+    int claimed;
+    bool failed;
+};
+
+/* Claims and finishes until nothing is left. */
+static void *claim_all(void *context) {
+    static const char *const providers[] = {"huggingface", "unsloth"};
+    struct claimer *claimer = context;
+    struct mf_error error;
+    struct mf_database *database = connect_worker();
+    for (;;) {
+        struct mf_claim claims[3];
+        size_t count = 0;
+        enum mf_status status =
+            mf_store_claim(database, claimer->name, providers, 2, 1, 3, claims, &count, &error);
+        for (size_t i = 0; i < count; i++) {
+            const struct mf_finish finish = {.outcome = MF_OUTCOME_SUCCEEDED, .result = "{}"};
+            claimer->claimed++;
+            if (mf_store_finish(database, claimer->name, &claims[i].lease, &finish, &at_once, NULL, &error))
+                claimer->failed = true;
+            mf_claim_free(&claims[i]);
+        }
+        if (status)
+            claimer->failed = true;
+        if (status || !count)
+            break;
+    }
+    if (claimer->failed)
+        fprintf(stderr, "%s: %s\n", claimer->name, error.message);
+    mf_database_close(database);
+    return NULL;
+}
+
+static void test_each_job_is_claimed_once(void **unused) {
+    static const char *const tenants[] = {"a", "b", "c"};
+    struct claimer claimers[THREADS] = {0};
+    struct mf_database *database = connect_worker();
+    int total = 0;
+    (void)unused;
+    add_many(database, JOBS, tenants, 3);
+    for (int i = 0; i < THREADS; i++) {
+        snprintf(claimers[i].name, sizeof claimers[i].name, "worker-%d", i);
+        assert_int_equal(pthread_create(&claimers[i].thread, NULL, claim_all, &claimers[i]), 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(claimers[i].thread, NULL);
+        assert_false(claimers[i].failed);
+        total += claimers[i].claimed;
+    }
+    assert_int_equal(total, JOBS);
+    assert_int_equal(ask_number("SELECT count(*) FROM jobs WHERE state = 'succeeded' AND lease_epoch = 1"),
+                     JOBS);
+    assert_int_equal(ask_number("SELECT count(*) FROM job_attempts WHERE outcome = 'succeeded'"), JOBS);
+    assert_int_equal(ask_number("SELECT count(*) FROM job_leases"), 0);
+    assert_int_equal(ask_number("SELECT sum(ready) + sum(running) FROM tenant_queues"), 0);
+    assert_int_equal(ask_number("SELECT count(*) FROM job_events"), 3 * JOBS);
+    assert_int_equal(ask_number("SELECT count(*) FROM jobs WHERE NOT audit_chain_whole(id)"), 0);
+    mf_database_close(database);
+}
+
+/* One tenant with a hundred jobs before the others came does not keep them waiting; weights share in
+ * proportion. */
+static void test_tenants_share_by_weight(void **unused) {
+    static const char *const providers[] = {"huggingface"};
+    static const char *const first[] = {"greedy"}, *const later[] = {"small", "heavy"};
+    struct mf_error error;
+    struct mf_database *database = connect_worker();
+    struct mf_claim claims[16];
+    size_t count = 0;
+    int greedy = 0, small = 0, heavy = 0;
+    (void)unused;
+    add_many(database, 100, first, 1);
+    run_sql("DELETE FROM ingest_offsets");
+    add_many(database, 100, later, 2);
+    run_sql("UPDATE tenant_queues SET weight = 2 WHERE tenant = 'heavy'");
+    assert_fine(mf_store_claim(database, "worker", providers, 1, 1, 16, claims, &count, &error));
+    assert_int_equal(count, 16);
+    for (size_t i = 0; i < count; i++) {
+        greedy += !strcmp(claims[i].tenant, "greedy");
+        small += !strcmp(claims[i].tenant, "small");
+        heavy += !strcmp(claims[i].tenant, "heavy");
+        mf_claim_free(&claims[i]);
+    }
+    assert_int_equal(greedy, 4);
+    assert_int_equal(small, 4);
+    assert_int_equal(heavy, 8);
+    /* A cap holds whatever the share. */
+    run_sql("UPDATE tenant_queues SET cap = running WHERE tenant <> 'greedy'");
+    assert_fine(mf_store_claim(database, "worker", providers, 1, 1, 8, claims, &count, &error));
+    assert_int_equal(count, 8);
+    for (size_t i = 0; i < count; i++) {
+        assert_string_equal(claims[i].tenant, "greedy");
+        mf_claim_free(&claims[i]);
+    }
+    mf_database_close(database);
+}
+
+static void urgent(struct mf_ingest_request *request) {
+    request->priority = 5;
+}
+static void later_today(struct mf_ingest_request *request) {
+    request->run_at = INT64_C(4102444800000); /* 2100 */
+}
+static void two_devices(struct mf_ingest_request *request) {
+    request->devices = 2;
+}
+static void other_provider(struct mf_ingest_request *request) {
+    request->provider = "xyz";
+}
+static void beyond_deadline(struct mf_ingest_request *request) {
+    request->deadline = 1700000000000;
+}
+
+static void expect_claim(struct mf_database *database, const char *request_id) {
+    struct mf_claim claim;
+    assert_true(claim_one(database, "worker", &claim));
+    assert_string_equal(claim.request_id, request_id);
+    mf_claim_free(&claim);
+}
+
+static void test_order_within_a_tenant(void **unused) {
+    struct mf_claim claim;
+    struct mf_database *database = connect_worker();
+    (void)unused;
+    add_job(database, "team", "waited six hours", NULL, NULL);
+    run_sql("UPDATE jobs SET claim_order = claim_order - interval '6 hours'");
+    add_job(database, "team", "first", NULL, NULL);
+    add_job(database, "team", "second", NULL, NULL);
+    add_job(database, "team", "urgent", urgent, NULL);
+    add_job(database, "team", "next century", later_today, NULL);
+    add_job(database, "team", "xyz", other_provider, NULL);
+    expect_claim(database, "waited six hours"); /* five levels of priority are worth five hours */
+    expect_claim(database, "urgent");
+    expect_claim(database, "first");
+    expect_claim(database, "second");
+    assert_false(claim_one(database, "worker", &claim));
+    mf_database_close(database);
+}
+
+static void test_a_claim_carries_what_a_trainer_needs(void **unused) {
+    static const char *const providers[] = {"huggingface"};
+    struct mf_error error;
+    struct mf_claim claim;
+    struct mf_database *database = connect_worker();
+    const struct mf_worker_row worker = {.worker_id = "worker",
+                                         .host = "box-7",
+                                         .boot_id = "boot",
+                                         .version = "0.1.0",
+                                         .providers = providers,
+                                         .provider_count = 1,
+                                         .slots = 1,
+                                         .devices = 1};
+    (void)unused;
+    assert_fine(mf_store_register_worker(database, &worker, &error));
+    add_job(database, "team", "whole", NULL, NULL);
+    assert_true(claim_one(database, "worker", &claim));
+    assert_string_equal(claim.tenant, "team");
+    assert_string_equal(claim.lease.job_id, ask("SELECT id FROM jobs"));
+    assert_string_equal(claim.lease.incarnation, ask("SELECT incarnation FROM incarnation"));
+    assert_int_equal(claim.lease.epoch, 1);
+    assert_int_equal(claim.attempt, 1);
+    assert_non_null(strstr(claim.config, "\"model_name\": \"tiny\""));
+    assert_null(claim.checkpoint_uri);
+    assert_int_equal(claim.deadline, MF_TIME_NONE);
+    assert_true(claim.created_at > INT64_C(1700000000000));
+    assert_string_equal(claim.attempt_id, ask("SELECT attempt_id FROM job_attempts WHERE host = 'box-7'"));
+    assert_string_equal(ask("SELECT state || ' ' || (started_at IS NOT NULL) FROM jobs"), "running true");
+    assert_string_equal(ask("SELECT ready || ' ' || running FROM tenant_queues"), "0 1");
+    assert_string_equal(
+        ask("SELECT type || ' ' || actor || ' ' || attempt FROM job_events ORDER BY sequence DESC"),
+        "running worker 1");
+    mf_claim_free(&claim);
+    mf_database_close(database);
+}
+
+static void test_jobs_that_do_not_fit_let_others_pass(void **unused) {
+    static const char *const providers[] = {"huggingface"};
+    struct mf_error error;
+    struct mf_claim claim;
+    size_t count;
+    struct mf_database *database = connect_worker();
+    (void)unused;
+    add_job(database, "big", "pair", two_devices, NULL);
+    add_job(database, "small", "single", NULL, NULL);
+    expect_claim(database, "single");
+    assert_false(claim_one(database, "worker", &claim));
+    assert_fine(mf_store_claim(database, "large-worker", providers, 1, 2, 1, &claim, &count, &error));
+    assert_int_equal(count, 1);
+    mf_claim_free(&claim);
+    mf_database_close(database);
+}
+
+/* ---- the reaper ---- */
+
+static struct mf_reap_report reap(struct mf_database *database, int grace_s) {
+    struct mf_error error;
+    struct mf_reap_report report;
+    const struct mf_reap_options options = {.provider_grace_s = grace_s, .worker_alive_s = 60};
+    assert_fine(mf_store_reap(database, &options, &report, &error));
+    return report;
+}
+
+static void register_worker(struct mf_database *database, const char *name, const char *const *providers,
+                            size_t count) {
+    struct mf_error error;
+    const struct mf_worker_row worker = {.worker_id = name,
+                                         .host = "h",
+                                         .boot_id = "b",
+                                         .version = "v",
+                                         .providers = providers,
+                                         .provider_count = count,
+                                         .slots = 1,
+                                         .devices = 1};
+    assert_fine(mf_store_register_worker(database, &worker, &error));
+}
+
+static void test_run_at_makes_ready_when_it_passes(void **unused) {
+    static const char *const providers[] = {"huggingface"};
+    struct mf_claim claim;
+    struct mf_database *database = connect_worker();
+    (void)unused;
+    register_worker(database, "w", providers, 1);
+    add_job(database, "team", "later", later_today, NULL);
+    assert_int_equal(reap(database, 3600).readied, 0);
+    run_sql("UPDATE jobs SET not_before = now() - interval '1 second'");
+    assert_int_equal(reap(database, 3600).readied, 1);
+    assert_int_equal(reap(database, 3600).readied, 0);
+    assert_int_equal(ask_number("SELECT ready FROM tenant_queues"), 1);
+    assert_true(claim_one(database, "w", &claim));
+    mf_claim_free(&claim);
+    mf_database_close(database);
+}
+
+static void test_unknown_provider_fails_after_the_grace_time(void **unused) {
+    static const char *const two[] = {"unsloth", "huggingface"}, *const gone[] = {"legacy"};
+    struct mf_error error;
+    struct mf_database *database = connect_worker();
+    (void)unused;
+    register_worker(database, "w1", two, 2);
+    register_worker(database, "w2", gone, 1);
+    assert_fine(mf_store_unregister_worker(database, "w2", &error));
+    add_job(database, "team", "mistyped", other_provider, NULL);
+    assert_int_equal(reap(database, 3600).failed_provider, 0);
+    assert_string_equal(ask("SELECT waiting_reason FROM job_overview"),
+                        "no live worker offers provider 'xyz'");
+    assert_int_equal(reap(database, 0).failed_provider, 1);
+    assert_string_equal(ask("SELECT state || ' ' || error_code || ' ' || error_message FROM job_overview"),
+                        "failed unknown_provider ProviderError: Unknown provider 'xyz'. Valid providers: "
+                        "huggingface, unsloth");
+    assert_string_equal(ask("SELECT detail ->> 'code' FROM job_events ORDER BY sequence DESC LIMIT 1"),
+                        "unknown_provider");
+    assert_int_equal(ask_number("SELECT ready FROM tenant_queues"), 0);
+
+    add_job(database, "team", "stopped", NULL, NULL);
+    run_sql("UPDATE jobs SET queue = 'legacy' WHERE request_id = 'stopped'");
+    run_sql("INSERT INTO tenant_queues (queue, tenant, ready) VALUES ('legacy', 'team', 1)");
+    reap(database, 3600);
+    reap(database, 0);
+    assert_string_equal(ask("SELECT error_code FROM jobs WHERE request_id = 'stopped'"),
+                        "provider_unavailable");
+
+    add_job(database, "team", "too large", two_devices, NULL);
+    reap(database, 3600);
+    assert_string_equal(ask("SELECT waiting_reason FROM jobs WHERE request_id = 'too large'"),
+                        "needs 2 devices at once; no live worker of provider 'huggingface' has so many");
+    run_sql("UPDATE workers SET devices = 2 WHERE worker_id = 'w1'");
+    reap(database, 0);
+    assert_string_equal(
+        ask("SELECT state || coalesce(waiting_reason, '') FROM jobs WHERE request_id = 'too large'"),
+        "queued");
+    run_sql("UPDATE workers SET devices = 1 WHERE worker_id = 'w1'");
+    reap(database, 0);
+    assert_string_equal(ask("SELECT error_code FROM jobs WHERE request_id = 'too large'"), "plan_too_large");
+    mf_database_close(database);
+}
+
+static void test_deadline_of_unleased_jobs(void **unused) {
+    static const char *const providers[] = {"huggingface"};
+    struct mf_error error;
+    struct mf_claim claim;
+    struct mf_beat beat;
+    struct mf_database *database = connect_worker();
+    enum mf_job_state state;
+    (void)unused;
+    register_worker(database, "w", providers, 1);
+    add_job(database, "team", "expired", beyond_deadline, NULL);
+    assert_int_equal(reap(database, 3600).failed_deadline, 1);
+    assert_string_equal(ask("SELECT state || ' ' || error_code FROM jobs"), "failed deadline_exceeded");
+    assert_non_null(strstr(ask("SELECT error_message FROM jobs"), "2023-11-14T22:13:20Z"));
+
+    /* A running one ends through its worker, which hears of it with its beat. */
+    add_job(database, "team", "running", NULL, NULL);
+    assert_true(claim_one(database, "w", &claim));
+    run_sql("UPDATE jobs SET deadline = now() - interval '1 second' WHERE request_id = 'running'");
+    assert_int_equal(reap(database, 3600).failed_deadline, 0);
+    assert_fine(mf_store_heartbeat(database, "w", &claim.lease, 1, &beat, &error));
+    assert_true(beat.held);
+    assert_true(beat.deadline_passed);
+    assert_int_equal(beat.desired, MF_DESIRED_CANCEL);
+    const struct mf_finish finish = {.outcome = MF_OUTCOME_CANCELLED};
+    assert_fine(mf_store_finish(database, "w", &claim.lease, &finish, &at_once, &state, &error));
+    assert_int_equal(state, MF_JOB_FAILED);
+    assert_fine(
+        mf_store_finish(database, "w", &claim.lease, &finish, &at_once, &state, &error)); /* a repeat */
+    assert_string_equal(ask("SELECT error_code FROM jobs WHERE request_id = 'running'"), "deadline_exceeded");
+    mf_claim_free(&claim);
+    mf_database_close(database);
+}
+
+int main(void) {
+    require_database();
+    const struct CMUnitTest tests[] = {
+        ON_NEW_DATABASE(test_each_job_is_claimed_once),
+        ON_NEW_DATABASE(test_tenants_share_by_weight),
+        ON_NEW_DATABASE(test_order_within_a_tenant),
+        ON_NEW_DATABASE(test_a_claim_carries_what_a_trainer_needs),
+        ON_NEW_DATABASE(test_jobs_that_do_not_fit_let_others_pass),
+        ON_NEW_DATABASE(test_run_at_makes_ready_when_it_passes),
+        ON_NEW_DATABASE(test_unknown_provider_fails_after_the_grace_time),
+        ON_NEW_DATABASE(test_deadline_of_unleased_jobs),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
