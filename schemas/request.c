@@ -330,7 +330,7 @@ static enum mf_status unknown_field(const char *name, struct mf_error *error) {
     size_t nearest_distance = 4;
     for (size_t i = 0; i < MF_REQUEST_FIELD_COUNT; i++) {
         size_t distance = edit_distance(name, fields[i].name);
-        if (distance < nearest_distance) {
+        if (distance < nearest_distance && 3 * distance <= strlen(name)) {
             nearest_distance = distance;
             nearest = fields[i].name;
         }
