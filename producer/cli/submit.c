@@ -74,9 +74,13 @@ static enum mf_status apply_flag(json_t *object, const char *flag, const char *v
         if (*c == '-')
             *c = '_';
     const struct mf_field *field = mf_request_field_find(name);
-    if (!field)
-        return mf_error_set(error, MF_ERROR_UNKNOWN_FIELD,
-                            "%s: no such flag or field; 'modelforge submit --fields' lists the fields", flag);
+    if (!field) { /* the request reader knows the nearest name */
+        json_t *unknown = json_pack("{s:s}", name, value);
+        status = mf_request_from_json(unknown, false, &one, error);
+        mf_request_free(&one);
+        json_decref(unknown);
+        return status ? mf_error_prefix(error, "%s", flag) : MF_OK;
+    }
     if (!(status = mf_request_init(&one, error)) &&
         !(status = mf_request_set_text(&one, field->name, value, error)) &&
         !(status = mf_request_to_json(&one, false, &all, error))) {
