@@ -251,26 +251,6 @@ enum mf_status mf_avro_decode_request(const struct mf_avro_schema *schema, const
     return earlier ? mf_error_set(error, earlier, "%s", reason.message) : status;
 }
 
-static const char *const action_names[] = {
-    [MF_COMMAND_CANCEL] = "cancel",
-    [MF_COMMAND_PAUSE] = "pause",
-    [MF_COMMAND_RESUME] = "resume",
-    [MF_COMMAND_RETRY] = "retry",
-};
-
-const char *mf_command_action_name(enum mf_command_action action) {
-    return (unsigned)action < sizeof action_names / sizeof *action_names ? action_names[action] : NULL;
-}
-
-bool mf_command_action_parse(const char *name, enum mf_command_action *action) {
-    for (size_t i = 0; i < sizeof action_names / sizeof *action_names; i++)
-        if (!strcmp(name, action_names[i])) {
-            *action = (enum mf_command_action)i;
-            return true;
-        }
-    return false;
-}
-
 static bool is_command_field(const char *name) {
     static const char *const names[] = {"command_id",          "tenant", "request_id",  "action",
                                         "expected_generation", "reason", "requested_by"};
