@@ -288,9 +288,9 @@ enum mf_status mf_gemm_run(struct mf_gemm *gemm, const struct mf_product *produc
     shape.M = product->M;
     shape.K = b->K;
     shape.N = b->N;
-    shape.a_row = product->a_row;
+    shape.a_row = product->M == 1 && product->a_column == 1 ? b->K : product->a_row; /* one row is dense */
     shape.a_column = product->a_column;
-    shape.c_row = product->c_row;
+    shape.c_row = product->M == 1 ? b->N : product->c_row;
     shape.k_stride = b->packed ? 0 : b->k_stride;
     shape.n_stride = b->packed ? 0 : b->n_stride;
     shape.threads = mf_threads();

@@ -72,12 +72,11 @@ static float log_sum_exp(const float *restrict z, int64_t V) {
     return (float)((double)greatest + log(total));
 }
 
-/* A row of logits z (V) becomes d log_probability / d (hidden·W): (δ(v, label) - p_v) * slope_v, in `dtype`,
- * at the row's beginning: a stretch is written behind where it was read, so the narrower bf16 never
- * overtakes. */
-static void row_gradient(const struct mf_head_attributes *a, float *z, int64_t V, int32_t label, float lse,
-                         enum mf_dtype dtype) {
-    struct mf_array row = {.data = z, .dtype = (uint8_t)dtype};
+/* d log_probability / d (hidden·W) of a row of logits z (V): (δ(v, label) - p_v) * slope_v, to row `i` of
+ * `to`. */
+static void row_gradient(const struct mf_head_attributes *a, const float *z, int32_t label, float lse,
+                         const struct mf_array *to, int64_t i) {
+    int64_t V = to->dim[1];
     float scale = a->logit_scale, cap = a->soft_cap;
     for (int64_t start = 0; start < V; start += MF_STRETCH) {
         int64_t n = mf_stretch_length(start, V);
@@ -89,8 +88,32 @@ static void row_gradient(const struct mf_head_attributes *a, float *z, int64_t V
         if (cap > 0)
             for (int64_t v = 0; v < n; v++)
                 value[v] *= 1.0f - (z[start + v] / cap) * (z[start + v] / cap);
-        mf_store(&row, start, value, n);
+        mf_store(to, i * V + start, value, n);
     }
+}
+
+/* workspace[1]: the chunk's hidden rows (chunk_rows, D), then the gradient of its logits (chunk_rows, V),
+ * both in the activations' dtype. The latter takes the place of the logits where they have that dtype. */
+static size_t hidden_bytes(const struct mf_kernel_call *call) {
+    size_t bytes =
+        (size_t)(call->node->a.head.chunk_rows * call->in[0].dim[1]) * mf_dtype_bytes(call->in[0].dtype);
+    return (bytes + 63) / 64 * 64;
+}
+
+static size_t head_workspace(const struct mf_kernel_call *call) {
+    const struct mf_head_attributes *a = &call->node->a.head;
+    bool apart = a->with_gradient && call->in[0].dtype != MF_F32;
+    size_t gradient = (size_t)(a->chunk_rows * call->in[1].dim[0]) * mf_dtype_bytes(call->in[0].dtype);
+    return hidden_bytes(call) + (apart ? gradient : 0);
+}
+
+static struct mf_array logits_gradient(const struct mf_kernel_call *call) {
+    bool apart = call->in[0].dtype != MF_F32;
+    void *data = apart ? (char *)call->workspace[1].data + hidden_bytes(call) : call->workspace[0].data;
+    return (struct mf_array){.data = data,
+                             .dtype = call->in[0].dtype,
+                             .rank = 2,
+                             .dim = {call->node->a.head.chunk_rows, call->in[1].dim[0], 1, 1}};
 }
 
 /* Rows first .. first + n of label_rows, labels and the outputs. */
@@ -105,7 +128,8 @@ static enum mf_status head_chunk(const struct mf_kernel_call *call, const struct
     float *lse = (float *)call->out[1].data + first;                  // (n)
     const struct mf_head_attributes *a = &call->node->a.head;
     int64_t V = weight->N;
-    float *z = call->workspace[0].data; // (n, V)
+    float *z = call->workspace[0].data;         // (n, V)
+    struct mf_array dz = logits_gradient(call); // (n, V), may be z
     gather(hidden, row, n, call->workspace[1].data);
     enum mf_status status = chunk_logits(call, weight, call->workspace[1].data, n, z, V, error);
     if (status != MF_OK)
@@ -115,14 +139,14 @@ static enum mf_status head_chunk(const struct mf_kernel_call *call, const struct
         lse[i] = log_sum_exp(z + i * V, V);
         log_probability[i] = z[i * V + label[i]] - lse[i];
         if (transposed)
-            row_gradient(a, z + i * V, V, label[i], lse[i], hidden->dtype);
+            row_gradient(a, z + i * V, label[i], lse[i], &dz, i);
     }
     if (!transposed)
         return MF_OK;
     bool bf16 = hidden->dtype == MF_BF16;
     struct mf_product product = {.M = n,
-                                 .a = z,
-                                 .a_row = bf16 ? 2 * V : V,
+                                 .a = dz.data,
+                                 .a_row = V,
                                  .a_column = 1,
                                  .b = transposed,
                                  .c = (char *)gradient->data +
@@ -150,10 +174,6 @@ static enum mf_status head(const struct mf_kernel_call *call, struct mf_error *e
     return status;
 }
 
-/* workspace[1]: the chunk's hidden rows. */
-static size_t head_workspace(const struct mf_kernel_call *call) {
-    return (size_t)(call->node->a.head.chunk_rows * call->in[0].dim[1]) * mf_dtype_bytes(call->in[0].dtype);
-}
 const struct mf_kernel mf_fast_head[1] = {{.function = head, .workspace_bytes = head_workspace}};
 
 static enum mf_status head_gradient(const struct mf_kernel_call *call, struct mf_error *error) {

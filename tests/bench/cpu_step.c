@@ -1,0 +1,197 @@
+/* Time of a training step on the CPU: forward, input and adapter gradients, update, on random tokens of one
+ * length, every token labelled. Prints tokens per second and, with "ledger", the time of every op beside its
+ * share.
+ *
+ *     cpu_step MODEL_FOLDER f32|bf16 SEQUENCES LENGTH STEPS RANK DROPOUT [ledger]
+ *
+ * tests/bench/cpu_step.py is the same step in PyTorch and PEFT. */
+#include "kernels/cpu/backend.h"
+#include "kernels/executor.h"
+#include "kernels/gradient.h"
+#include "providers/models/model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct ledger {
+    double seconds[MF_OPS][MF_UPDATE + 1];
+    int64_t calls[MF_OPS][MF_UPDATE + 1];
+};
+
+struct run {
+    struct mf_model *model;
+    struct mf_graph *graph;
+    struct mf_backend *backend;
+    struct mf_plan *plan;
+    struct mf_executor *executor;
+    struct mf_model_program train;
+    int32_t update, norm;
+    struct ledger ledger;
+};
+
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+static void note(void *user, const struct mf_graph *graph, int32_t program, int32_t node, double seconds) {
+    struct ledger *ledger = user;
+    const struct mf_node *row = &graph->program[program]->node[node];
+    ledger->seconds[row->op][row->phase] += seconds;
+    ledger->calls[row->op][row->phase]++;
+}
+
+static enum mf_status build(struct run *run, int32_t sequences, int32_t length, int32_t rank, float dropout,
+                            bool with_ledger, struct mf_error *error) {
+    size_t modules = mf_model_module_count(run->model);
+    bool *chosen = calloc(modules, sizeof *chosen);
+    enum mf_status status = mf_graph_create(&run->graph, error);
+    if (status == MF_OK)
+        status = mf_model_choose_modules(run->model, NULL, 0, chosen, error);
+    if (status == MF_OK)
+        status = mf_model_add_adapters(run->model, run->graph, 0, chosen, rank, 2.0f, dropout, error);
+    free(chosen);
+    if (status == MF_OK)
+        status = mf_model_build(run->model, run->graph, MF_TRAIN, 0, &run->train, error);
+    if (status == MF_OK)
+        status = mf_gradient_build(run->graph, run->train.program, run->train.loss, error);
+    if (status != MF_OK)
+        return status;
+    mf_program_set_bound(run->graph, run->train.program, MF_TOKENS, sequences * length);
+    mf_program_set_bound(run->graph, run->train.program, MF_SEQUENCES, sequences);
+    mf_program_set_bound(run->graph, run->train.program, MF_LABELLED, sequences * (length - 1));
+    const struct mf_adamw_attributes adamw = {0.9f, 0.999f, 1e-8f, 0.0f};
+    status = mf_graph_build_update(run->graph, 0, adamw, &run->update, &run->norm, error);
+    if (status == MF_OK)
+        status = mf_plan_create(run->graph, run->backend, 0, &run->plan, error);
+    struct mf_executor_options options = {.trace = with_ledger ? note : NULL, .trace_user = &run->ledger};
+    if (status == MF_OK)
+        status = mf_executor_create(run->graph, run->plan, run->backend, &options, &run->executor, error);
+    if (status == MF_OK)
+        status = mf_model_bind(run->model, NULL, run->graph, run->executor, error);
+    if (status == MF_OK)
+        status = mf_executor_prepare(run->executor, error);
+    return status;
+}
+
+static int32_t *input(const struct run *run, enum mf_graph_input which) {
+    return mf_executor_data(run->executor, run->graph->input[which]);
+}
+
+static void fill(const struct run *run, int32_t sequences, int32_t length) {
+    uint32_t random = 1;
+    int32_t labelled = 0;
+    for (int32_t s = 0; s < sequences; s++) {
+        input(run, MF_INPUT_OFFSETS)[s] = s * length;
+        for (int32_t i = 0; i < length; i++) {
+            int32_t t = s * length + i;
+            random = random * 1664525u + 1013904223u;
+            input(run, MF_INPUT_TOKENS)[t] = (int32_t)(random >> 16) % 40000;
+            input(run, MF_INPUT_POSITIONS)[t] = i;
+            input(run, MF_INPUT_ROWS)[t] = s;
+        }
+        for (int32_t i = 0; i + 1 < length; i++, labelled++) {
+            input(run, MF_INPUT_LABEL_ROWS)[labelled] = s * length + i;
+            input(run, MF_INPUT_LABELS)[labelled] = input(run, MF_INPUT_TOKENS)[s * length + i + 1];
+            ((float *)mf_executor_data(run->executor, run->graph->input[MF_INPUT_COEFFICIENTS]))[labelled] =
+                1;
+        }
+    }
+    input(run, MF_INPUT_OFFSETS)[sequences] = sequences * length;
+    for (int32_t a = 0; a < run->graph->adapters; a++) { /* B stays 0 */
+        float *value = mf_executor_data(run->executor, run->graph->adapter[a].a);
+        size_t count = mf_executor_bytes(run->executor, run->graph->adapter[a].a) / sizeof *value;
+        for (size_t i = 0; i < count; i++) {
+            random = random * 1664525u + 1013904223u;
+            value[i] = ((float)(random >> 8) * 0x1p-23f - 1.0f) * 0.04f;
+        }
+    }
+}
+
+static void print_ledger(const struct ledger *ledger, double seconds, int steps) {
+    static const char *const phases[] = {"forward", "recompute", "backward", "update"};
+    printf("%-28s %-9s %7s %10s %7s\n", "op", "phase", "calls", "ms a step", "share");
+    for (int op = 0; op < MF_OPS; op++)
+        for (int phase = 0; phase <= MF_UPDATE; phase++)
+            if (ledger->calls[op][phase])
+                printf("%-28s %-9s %7lld %10.2f %6.1f%%\n", mf_op_name((enum mf_op)op), phases[phase],
+                       (long long)(ledger->calls[op][phase] / steps),
+                       1e3 * ledger->seconds[op][phase] / steps, 100 * ledger->seconds[op][phase] / seconds);
+}
+
+static enum mf_status time_steps(struct run *run, int32_t sequences, int32_t length, int steps,
+                                 bool with_ledger, struct mf_error *error) {
+    fill(run, sequences, length);
+    struct mf_step step = {.learning_rate = 1e-4f, .clip = 0.3f, .seed = 1};
+    step.value[MF_TOKENS] = sequences * length;
+    step.value[MF_SEQUENCES] = sequences;
+    step.value[MF_LABELLED] = sequences * (length - 1);
+    step.inverse_count = 1.0f / (float)step.value[MF_LABELLED];
+    double start = 0, best = 1e30;
+    for (int i = -1; i < steps; i++) { /* the first warms up */
+        if (i == 0) {
+            memset(&run->ledger, 0, sizeof run->ledger);
+            start = now();
+        }
+        step.step = (uint32_t)(i + 1);
+        step.optimizer_step = (uint32_t)(i + 2);
+        double from = now();
+        enum mf_status status = mf_executor_run(run->executor, run->train.program, &step, error);
+        if (status != MF_OK)
+            return status;
+        float loss = *(float *)mf_executor_data(run->executor, run->train.loss);
+        status = mf_executor_run(run->executor, run->update, &step, error);
+        if (status != MF_OK)
+            return status;
+        double took = now() - from;
+        best = i >= 0 && took < best ? took : best;
+        printf("step %d: loss %.5f, gradient norm %.5f, %.1f ms, %.0f tokens/s\n", i + 1, (double)loss,
+               (double)*(float *)mf_executor_data(run->executor, run->norm), 1e3 * took,
+               step.value[MF_TOKENS] / took);
+    }
+    double seconds = now() - start;
+    printf("best %.0f tokens/s, mean %.0f tokens/s\n", step.value[MF_TOKENS] / best,
+           step.value[MF_TOKENS] * steps / seconds);
+    if (with_ledger)
+        print_ledger(&run->ledger, seconds, steps);
+    return MF_OK;
+}
+
+int main(int count, char **argument) {
+    if (count < 8) {
+        fprintf(stderr,
+                "usage: cpu_step MODEL_FOLDER f32|bf16 SEQUENCES LENGTH STEPS RANK DROPOUT [ledger]\n");
+        return 2;
+    }
+    struct mf_error error = {.message = ""};
+    struct run run = {0};
+    bool with_ledger = count > 8;
+    int32_t sequences = atoi(argument[3]), length = atoi(argument[4]), steps = atoi(argument[5]);
+    struct mf_load_options options = {
+        .size = sizeof options,
+        .reference = {.size = sizeof options.reference, .model_id = argument[1]},
+        .compute_dtype = strcmp(argument[2], "bf16") == 0 ? MF_BF16 : MF_F32};
+    enum mf_status status = mf_model_open(&options, &run.model, &error);
+    if (status == MF_OK)
+        status = mf_cpu_create(NULL, &run.backend, &error);
+    if (status == MF_OK)
+        status =
+            build(&run, sequences, length, atoi(argument[6]), strtof(argument[7], NULL), with_ledger, &error);
+    if (status == MF_OK) {
+        printf("%s, %d threads, %s\n", run.backend->instruction_set, run.backend->threads,
+               run.backend->library);
+        mf_plan_print(run.plan, stdout);
+        status = time_steps(&run, sequences, length, steps, with_ledger, &error);
+    }
+    if (status != MF_OK)
+        fprintf(stderr, "%s\n", error.message);
+    mf_executor_destroy(run.executor);
+    mf_plan_destroy(run.plan);
+    mf_graph_destroy(run.graph);
+    mf_backend_destroy(run.backend);
+    mf_model_close(run.model);
+    return status == MF_OK ? 0 : 1;
+}
