@@ -11,9 +11,11 @@
 /* Any process that migrates waits for the one that does; its end, however it comes, lets go. */
 #define LOCK "SELECT pg_advisory_lock(hashtextextended('modelforge.migrate', 0))"
 
-static int min_compatible(const struct mf_migration *migration) {
-    int number = 0;
-    return sscanf(migration->sql, "-- min_compatible: %d", &number) == 1 ? number : migration->version;
+/* What the migration's first line says: "-- min_compatible: 3". */
+static long min_compatible(const struct mf_migration *migration) {
+    static const char prefix[] = "-- min_compatible: ";
+    bool said = !strncmp(migration->sql, prefix, sizeof prefix - 1);
+    return said ? strtol(migration->sql + sizeof prefix - 1, NULL, 10) : migration->version;
 }
 
 static int newest_version(void) {

@@ -145,10 +145,10 @@ struct mf_worker_row {
  * lease / 3): a worker not heard for `worker_alive` counts as gone. Repeatable. */
 enum mf_status mf_store_register_worker(struct mf_database *database, const struct mf_worker_row *worker,
                                         struct mf_error *error);
-/* *same: no row of this worker id, or one of this boot. Ask before mf_store_register_worker(): leases of this id
- * from another boot are not this process's to end at once. Repeatable. */
-enum mf_status mf_store_worker_of_boot(struct mf_database *database, const char *worker_id, const char *boot_id,
-                                       bool *same, struct mf_error *error);
+/* *same: no row of this worker id, or one of this boot. Ask before mf_store_register_worker(): leases of this
+ * id from another boot are not this process's to end at once. Repeatable. */
+enum mf_status mf_store_worker_of_boot(struct mf_database *database, const char *worker_id,
+                                       const char *boot_id, bool *same, struct mf_error *error);
 /* A worker that stops says so: it advertises nothing any more. Repeatable. */
 enum mf_status mf_store_unregister_worker(struct mf_database *database, const char *worker_id,
                                           struct mf_error *error);

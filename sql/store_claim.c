@@ -35,8 +35,8 @@ enum mf_status mf_store_unregister_worker(struct mf_database *database, const ch
     return mf_database_query(database, MF_QUERY_WORKER_STOP, &id, 1, NULL, error);
 }
 
-enum mf_status mf_store_worker_of_boot(struct mf_database *database, const char *worker_id, const char *boot_id,
-                                       bool *same, struct mf_error *error) {
+enum mf_status mf_store_worker_of_boot(struct mf_database *database, const char *worker_id,
+                                       const char *boot_id, bool *same, struct mf_error *error) {
     const struct mf_parameter parameters[] = {mf_parameter_text(worker_id), mf_parameter_text(boot_id)};
     struct pg_result *result = NULL;
     enum mf_status status =

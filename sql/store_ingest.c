@@ -499,19 +499,19 @@ enum mf_status mf_store_read_offsets(struct mf_database *database, const char *c
     enum mf_status status =
         mf_database_query(database, MF_QUERY_INGEST_OFFSETS_READ, parameters, 2, &rows, error);
     size_t found = status ? 0 : (size_t)mf_result_rows(rows);
-    if (found) {
-        *offsets = calloc(found, sizeof **offsets);
-        if (!*offsets)
-            status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for offsets");
-        for (size_t i = 0; !status && i < found; i++)
-            status = read_offset(rows, (int)i, &(*offsets)[i], error);
+    struct mf_ingest_offset *list = found ? calloc(found, sizeof *list) : NULL;
+    if (found && !list) {
+        mf_result_free(rows);
+        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for offsets");
     }
+    for (size_t i = 0; list && !status && i < found; i++)
+        status = read_offset(rows, (int)i, &list[i], error);
     mf_result_free(rows);
     if (status) {
-        free(*offsets);
-        *offsets = NULL;
+        free(list);
         return status;
     }
+    *offsets = list;
     *count = found;
     return MF_OK;
 }

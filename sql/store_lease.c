@@ -47,10 +47,11 @@ enum mf_status mf_store_list_leases(struct mf_database *database, const char *wo
     *count = 0;
     enum mf_status status = mf_database_query(database, MF_QUERY_LEASES_LIST, &worker, 1, &found, error);
     size_t listed = status ? 0 : (size_t)mf_result_rows(found);
-    if (listed && !(*rows = calloc(listed, sizeof **rows)))
+    struct mf_lease_row *list = listed ? calloc(listed, sizeof *list) : NULL;
+    if (listed && !list)
         status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for leases");
-    for (size_t i = 0; !status && i < listed; i++) {
-        struct mf_lease_row *row = &(*rows)[i];
+    for (size_t i = 0; list && i < listed; i++) {
+        struct mf_lease_row *row = &list[i];
         snprintf(row->lease.job_id, sizeof row->lease.job_id, "%s", mf_result_text(found, (int)i, 0));
         snprintf(row->lease.incarnation, sizeof row->lease.incarnation, "%s",
                  mf_result_text(found, (int)i, 1));
@@ -58,8 +59,8 @@ enum mf_status mf_store_list_leases(struct mf_database *database, const char *wo
         row->beat = mf_result_integer(found, (int)i, 3);
         snprintf(row->worker_id, sizeof row->worker_id, "%s", mf_result_text(found, (int)i, 4));
     }
-    if (!status)
-        *count = listed;
+    *rows = list;
+    *count = list ? listed : 0;
     mf_result_free(found);
     return status;
 }

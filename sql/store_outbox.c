@@ -19,7 +19,7 @@ static void free_row(struct mf_outbox_row *row) {
 }
 
 void mf_outbox_rows_free(struct mf_outbox_rows *rows) {
-    for (size_t i = 0; i < rows->count; i++)
+    for (size_t i = 0; rows->row && i < rows->count; i++)
         free_row(&rows->row[i]);
     free(rows->row);
     *rows = (struct mf_outbox_rows){0};

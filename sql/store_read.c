@@ -102,19 +102,21 @@ enum mf_status mf_store_loss_curve(struct mf_database *database, const char *job
     enum mf_status status =
         mf_database_query(database, MF_QUERY_READ_LOSS_CURVE, parameters, 2, &rows, error);
     size_t found = status ? 0 : (size_t)mf_result_rows(rows);
-    if (found && !(*steps = calloc(found, sizeof **steps)))
+    struct mf_step_metric *list = found ? calloc(found, sizeof *list) : NULL;
+    if (found && !list)
         status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a loss curve");
-    for (size_t i = 0; !status && i < found; i++)
-        (*steps)[i] = (struct mf_step_metric){.step = mf_result_integer(rows, (int)i, 0),
-                                              .epoch = mf_result_number(rows, (int)i, 1),
-                                              .loss = mf_result_number(rows, (int)i, 2),
-                                              .learning_rate = mf_result_number(rows, (int)i, 3),
-                                              .gradient_norm = mf_result_number(rows, (int)i, 4),
-                                              .tokens = mf_result_integer(rows, (int)i, 5),
-                                              .tokens_per_second = mf_result_number(rows, (int)i, 6),
-                                              .elapsed_seconds = mf_result_number(rows, (int)i, 7)};
+    for (size_t i = 0; list && i < found; i++)
+        list[i] = (struct mf_step_metric){.step = mf_result_integer(rows, (int)i, 0),
+                                          .epoch = mf_result_number(rows, (int)i, 1),
+                                          .loss = mf_result_number(rows, (int)i, 2),
+                                          .learning_rate = mf_result_number(rows, (int)i, 3),
+                                          .gradient_norm = mf_result_number(rows, (int)i, 4),
+                                          .tokens = mf_result_integer(rows, (int)i, 5),
+                                          .tokens_per_second = mf_result_number(rows, (int)i, 6),
+                                          .elapsed_seconds = mf_result_number(rows, (int)i, 7)};
     mf_result_free(rows);
-    *count = status ? 0 : found;
+    *steps = list;
+    *count = list ? found : 0;
     return status;
 }
 
@@ -126,14 +128,16 @@ enum mf_status mf_store_eval_curve(struct mf_database *database, const char *job
     *count = 0;
     enum mf_status status = mf_database_query(database, MF_QUERY_READ_EVAL_CURVE, &id, 1, &rows, error);
     size_t found = status ? 0 : (size_t)mf_result_rows(rows);
-    if (found && !(*evals = calloc(found, sizeof **evals)))
+    struct mf_eval_metric *list = found ? calloc(found, sizeof *list) : NULL;
+    if (found && !list)
         status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for evaluations");
-    for (size_t i = 0; !status && i < found; i++)
-        (*evals)[i] = (struct mf_eval_metric){.step = mf_result_integer(rows, (int)i, 0),
-                                              .loss = mf_result_number(rows, (int)i, 1),
-                                              .perplexity = mf_result_number(rows, (int)i, 2)};
+    for (size_t i = 0; list && i < found; i++)
+        list[i] = (struct mf_eval_metric){.step = mf_result_integer(rows, (int)i, 0),
+                                          .loss = mf_result_number(rows, (int)i, 1),
+                                          .perplexity = mf_result_number(rows, (int)i, 2)};
     mf_result_free(rows);
-    *count = status ? 0 : found;
+    *evals = list;
+    *count = list ? found : 0;
     return status;
 }
 

@@ -349,6 +349,22 @@ static void test_deadline_of_unleased_jobs(void **unused) {
     mf_database_close(database);
 }
 
+static void test_leases_of_another_boot_are_told_apart(void **unused) {
+    static const char *const providers[] = {"huggingface"};
+    struct mf_error error;
+    bool same = false;
+    struct mf_database *database = connect_worker();
+    (void)unused;
+    assert_fine(mf_store_worker_of_boot(database, "w", "boot-1", &same, &error));
+    assert_true(same);                            /* nobody was here */
+    register_worker(database, "w", providers, 1); /* boot "b" */
+    assert_fine(mf_store_worker_of_boot(database, "w", "b", &same, &error));
+    assert_true(same);
+    assert_fine(mf_store_worker_of_boot(database, "w", "boot-1", &same, &error));
+    assert_false(same);
+    mf_database_close(database);
+}
+
 int main(void) {
     require_database();
     const struct CMUnitTest tests[] = {
@@ -360,6 +376,7 @@ int main(void) {
         ON_NEW_DATABASE(test_run_at_makes_ready_when_it_passes),
         ON_NEW_DATABASE(test_unknown_provider_fails_after_the_grace_time),
         ON_NEW_DATABASE(test_deadline_of_unleased_jobs),
+        ON_NEW_DATABASE(test_leases_of_another_boot_are_told_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
