@@ -32,8 +32,11 @@ static inline mf_lanes mf_lanes_all(float x) {
     return x - (mf_lanes){0};
 }
 
-/* Unrolls the next loop, whose count is a small constant after inlining. */
-#ifdef __clang__
+/* Unrolls the next loop, whose count is a small constant after inlining. Not under sanitizers: their checks
+ * in every copy make compilers take minutes. */
+#ifdef MF_SANITIZED
+#    define MF_UNROLL
+#elif defined(__clang__)
 #    define MF_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #    define MF_UNROLL _Pragma("GCC unroll 8")
