@@ -45,6 +45,13 @@ static enum mf_status require_text(const struct mf_gguf *file, const char *key, 
                         (int)(value.length < 64 ? value.length : 64), value.data, wanted);
 }
 
+/* The post-processor is written as none. */
+static enum mf_status require_unset(const struct mf_gguf *file, const char *key, struct mf_error *error) {
+    bool flag = false;
+    mf_gguf_boolean(file, key, &flag);
+    return flag ? mf_error_set(error, MF_ERROR_BAD_TOKENIZER, "%s: true is not supported", key) : MF_OK;
+}
+
 static json_t *text_json(struct mf_gguf_text text) {
     return json_stringn(text.data, text.length);
 }
@@ -157,7 +164,6 @@ static enum mf_status write_configuration(const struct mf_gguf *file, const stru
     json_t *config = json_pack("{s:s, s:b}", "tokenizer_class", "PreTrainedTokenizerFast",
                                "clean_up_tokenization_spaces", 0);
     struct mf_gguf_text template;
-    bool flag;
     int64_t length;
     enum mf_status status;
     if ((status = add_special(file, vocabulary, "tokenizer.ggml.bos_token_id", "bos_token", config, error)) ||
@@ -165,10 +171,6 @@ static enum mf_status write_configuration(const struct mf_gguf *file, const stru
         (status =
              add_special(file, vocabulary, "tokenizer.ggml.padding_token_id", "pad_token", config, error)))
         goto done;
-    if (mf_gguf_boolean(file, "tokenizer.ggml.add_bos_token", &flag) && flag)
-        json_object_set_new(config, "add_bos_token", json_true());
-    if (mf_gguf_boolean(file, "tokenizer.ggml.add_eos_token", &flag) && flag)
-        json_object_set_new(config, "add_eos_token", json_true());
     if (mf_gguf_integer(file, "llama.context_length", &length))
         json_object_set_new(config, "model_max_length", json_integer(length));
     if (mf_gguf_string(file, "tokenizer.chat_template", &template) &&
@@ -188,6 +190,8 @@ enum mf_status mf_convert_tokenizer(const struct mf_gguf *file, const char *fold
     enum mf_status status;
     if ((status = require_text(file, "tokenizer.ggml.model", "gpt2", error)) ||
         (status = require_text(file, "tokenizer.ggml.pre", "smollm", error)) ||
+        (status = require_unset(file, "tokenizer.ggml.add_bos_token", error)) ||
+        (status = require_unset(file, "tokenizer.ggml.add_eos_token", error)) ||
         (status = read_vocabulary(file, &vocabulary, error)) ||
         (status = vocabulary_json(&vocabulary, &tokens, error)) ||
         (status = merges_json(file, &merges, error)) ||

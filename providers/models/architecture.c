@@ -312,6 +312,10 @@ static enum mf_status read_rope_kind(const json_t *dictionary, const char *where
     if (old_kind && strcmp(kind, old_kind) != 0)
         return mf_error_set(error, MF_ERROR_MODEL_CONFIG,
                             "%s: rope_type '%s' and type '%s' contradict each other", where, kind, old_kind);
+    if (strcmp(kind, "default") != 0 && strcmp(kind, "linear") != 0 && strcmp(kind, "llama3") != 0)
+        return mf_error_set(error, MF_ERROR_MODEL_CONFIG,
+                            "%s: rope_type: '%s' is not supported (supported: default, linear, llama3)",
+                            where, kind);
     if ((status = check_rope_fields(dictionary, where, kind, error)))
         return status;
     if (!strcmp(kind, "default")) {
@@ -322,10 +326,6 @@ static enum mf_status read_rope_kind(const json_t *dictionary, const char *where
         rope->kind = MF_ROPE_LINEAR;
         return rope_number(dictionary, where, "factor", 1, &rope->factor, error);
     }
-    if (strcmp(kind, "llama3") != 0)
-        return mf_error_set(error, MF_ERROR_MODEL_CONFIG,
-                            "%s: rope_type: '%s' is not supported (supported: default, linear, llama3)",
-                            where, kind);
     rope->kind = MF_ROPE_LLAMA3;
     if ((status = rope_number(dictionary, where, "factor", 1, &rope->factor, error)) ||
         (status = rope_number(dictionary, where, "low_freq_factor", 0, &rope->low_frequency_factor, error)) ||

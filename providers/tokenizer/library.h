@@ -22,8 +22,6 @@ struct mf_rust_ids {
 /* 0: success; 1: *error holds a message, freed with mf_rust_text_free. */
 int mf_rust_tokenizer_open(const char *json, size_t length, struct mf_rust_tokenizer **out,
                            struct mf_rust_text *error);
-int mf_rust_tokenizer_surround(struct mf_rust_tokenizer *tokenizer, const char *first, size_t first_length,
-                               const char *last, size_t last_length, struct mf_rust_text *error);
 int mf_rust_tokenizer_encode(const struct mf_rust_tokenizer *tokenizer, const char *text, size_t length,
                              int add_special, struct mf_rust_ids *out, struct mf_rust_text *error);
 int mf_rust_tokenizer_decode(const struct mf_rust_tokenizer *tokenizer, const uint32_t *ids, size_t count,

@@ -128,24 +128,6 @@ static enum mf_status check_added_tokens(const struct mf_tokenizer *tokenizer, c
     return MF_OK;
 }
 
-/* add_bos_token / add_eos_token, when either is there, decide what is put around a text. */
-static enum mf_status apply_surround(struct mf_tokenizer *tokenizer, const char *folder, const json_t *config,
-                                     struct mf_error *error) {
-    const json_t *bos = json_object_get(config, "add_bos_token");
-    const json_t *eos = json_object_get(config, "add_eos_token");
-    if (!bos && !eos)
-        return MF_OK;
-    const char *first =
-        json_is_true(bos) ? json_string_value(json_object_get(tokenizer->special, "bos_token")) : NULL;
-    const char *last =
-        json_is_true(eos) ? json_string_value(json_object_get(tokenizer->special, "eos_token")) : NULL;
-    struct mf_rust_text message = {0};
-    if (mf_rust_tokenizer_surround(tokenizer->library, first, first ? strlen(first) : 0, last,
-                                   last ? strlen(last) : 0, &message))
-        return library_error(message, MF_ERROR_BAD_TOKENIZER, folder, error);
-    return MF_OK;
-}
-
 /* chat_template of tokenizer_config.json: a text, or a list of {name, template} with one named "default". */
 static const char *configured_template(const json_t *config) {
     const json_t *value = json_object_get(config, "chat_template");
@@ -191,8 +173,7 @@ static enum mf_status read_configuration(const char *folder, struct mf_tokenizer
         (status = read_special(tokenizer, config, map, error)) ||
         (status = find_special(tokenizer, folder, "bos_token", &tokenizer->bos, error)) ||
         (status = find_special(tokenizer, folder, "eos_token", &tokenizer->eos, error)) ||
-        (status = check_added_tokens(tokenizer, folder, config, error)) ||
-        (status = apply_surround(tokenizer, folder, config, error)))
+        (status = check_added_tokens(tokenizer, folder, config, error)))
         goto done;
     status = read_template(tokenizer, folder, config, error);
 done:

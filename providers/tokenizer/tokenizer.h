@@ -28,9 +28,11 @@ enum mf_special_tokens {
 };
 
 /* Reads tokenizer.json, tokenizer_config.json (optional) and chat_template.jinja (optional; before the
- * chat_template of tokenizer_config.json). add_bos_token / add_eos_token of tokenizer_config.json count.
- * MF_ERROR_MODEL_INCOMPLETE when tokenizer.json is missing, MF_ERROR_BAD_TOKENIZER with file and reason.
- * Freed with mf_tokenizer_close. All reading calls may run on several threads at once. */
+ * chat_template of tokenizer_config.json). What is put around a text is what tokenizer.json says;
+ * add_bos_token and add_eos_token of tokenizer_config.json are not read, as Transformers 5 does not where
+ * there is a tokenizer.json. MF_ERROR_MODEL_INCOMPLETE when tokenizer.json is missing, MF_ERROR_BAD_TOKENIZER
+ * with file and reason. Freed with mf_tokenizer_close. All reading calls may run on several threads at once.
+ */
 enum mf_status mf_tokenizer_open(const char *folder, struct mf_tokenizer **out, struct mf_error *error);
 void mf_tokenizer_close(struct mf_tokenizer *tokenizer); /* NULL is fine */
 

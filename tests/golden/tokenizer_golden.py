@@ -173,10 +173,12 @@ def sentencepiece():
     ascii_corpus = [text for text in CORPUS if text.isascii()]  # the rest needs the byte fallback
     tokenizer.train_from_iterator(ascii_corpus, trainers.BpeTrainer(
         vocab_size=560, special_tokens=special, show_progress=False, max_token_length=12))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s>:1 $B:1", special_tokens=[("<s>", 1)])
     state = json.loads(tokenizer.to_str())  # byte tokens are ordinary entries of the vocabulary
     state["added_tokens"] = [token for token in state["added_tokens"] if not token["content"].startswith("<0x")]
     return Tokenizer.from_str(json.dumps(state)), dict(
-        bos_token="<s>", eos_token="</s>", unk_token="<unk>", add_bos_token=True, add_eos_token=False,
+        bos_token="<s>", eos_token="</s>", unk_token="<unk>", add_bos_token=True, add_eos_token=True,
         chat_template=[{"name": "tool_use", "template": "{{ raise_exception('not this one') }}"},
                        {"name": "default", "template": MISTRAL}])
 

@@ -205,7 +205,9 @@ fn to_json(value: Value, options: Kwargs) -> Result<Value, Error> {
     let (item, key) = match separators.as_deref() {
         None => (if indent.is_some() { "," } else { ", " }.to_string(), ": ".to_string()),
         Some([item, key]) => (item.clone(), key.clone()),
-        Some(_) => return Err(Error::new(ErrorKind::InvalidOperation, "tojson: separators takes two strings")),
+        Some(_) => {
+            return Err(Error::new(ErrorKind::InvalidOperation, "tojson: separators takes two strings"))
+        }
     };
     let mut json = serde_json::to_value(&value).map_err(bad)?;
     if sort_keys.unwrap_or(false) {

@@ -62,15 +62,6 @@ unsafe fn utf8<'a>(data: *const c_char, length: usize) -> Result<&'a str, String
     std::str::from_utf8(bytes(data, length)).map_err(|e| format!("not UTF-8 at byte {}", e.valid_up_to()))
 }
 
-/// `None` for a null pointer.
-unsafe fn optional<'a>(data: *const c_char, length: usize) -> Result<Option<&'a str>, String> {
-    if data.is_null() {
-        Ok(None)
-    } else {
-        utf8(data, length).map(Some)
-    }
-}
-
 /// # Safety
 /// `json` points to `length` bytes; `out` and `error` may be written.
 #[no_mangle]
@@ -84,24 +75,6 @@ pub unsafe extern "C" fn mf_rust_tokenizer_open(
         *out = null_mut();
         *out = Box::into_raw(Box::new(TextTokenizer::from_json(bytes(json, length))?));
         Ok(())
-    })
-}
-
-/// Replaces what the tokenizer adds around a text by `first` and `last`, each null for none.
-///
-/// # Safety
-/// Pointers are null or point to as many bytes as said; no other thread uses the handle.
-#[no_mangle]
-pub unsafe extern "C" fn mf_rust_tokenizer_surround(
-    handle: *mut TextTokenizer,
-    first: *const c_char,
-    first_length: usize,
-    last: *const c_char,
-    last_length: usize,
-    error: *mut Text,
-) -> c_int {
-    guard(error, || {
-        (*handle).surround(optional(first, first_length)?, optional(last, last_length)?)
     })
 }
 

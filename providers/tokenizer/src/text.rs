@@ -1,6 +1,5 @@
 //! Text to ids and back, as Python's fast tokenizers do it.
-use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{PostProcessorWrapper, Tokenizer};
+use tokenizers::Tokenizer;
 
 pub struct TextTokenizer {
     tokenizer: Tokenizer,
@@ -14,33 +13,6 @@ impl TextTokenizer {
         tokenizer.with_truncation(None).map_err(|e| e.to_string())?;
         tokenizer.with_padding(None);
         Ok(Self { tokenizer })
-    }
-
-    pub fn surround(&mut self, first: Option<&str>, last: Option<&str>) -> Result<(), String> {
-        let mut special = Vec::new();
-        for token in first.iter().chain(last.iter()) {
-            let id = self.id(token).ok_or_else(|| format!("the token '{token}' is not in the vocabulary"))?;
-            special.push((token.to_string(), id));
-        }
-        // A piece list, not a template string: token names may hold blanks and '$'.
-        let piece = |token: &str| serde_json::json!({"SpecialToken": {"id": token, "type_id": 0}});
-        let mut single: Vec<serde_json::Value> = first.map(piece).into_iter().collect();
-        single.push(serde_json::json!({"Sequence": {"id": "A", "type_id": 0}}));
-        single.extend(last.map(piece));
-        let mut pair = single.clone();
-        pair.push(serde_json::json!({"Sequence": {"id": "B", "type_id": 1}}));
-        let tokens: serde_json::Map<String, serde_json::Value> = special
-            .into_iter()
-            .map(|(token, id)| {
-                let entry = serde_json::json!({"id": token, "ids": [id], "tokens": [token]});
-                (token, entry)
-            })
-            .collect();
-        let template: TemplateProcessing =
-            serde_json::from_value(serde_json::json!({"single": single, "pair": pair, "special_tokens": tokens}))
-                .map_err(|e| e.to_string())?;
-        self.tokenizer.with_post_processor(Some(PostProcessorWrapper::Template(template)));
-        Ok(())
     }
 
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, String> {
