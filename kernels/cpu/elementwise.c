@@ -57,7 +57,7 @@ static inline float gelu(float g, float *slope) {
 }
 
 /* value, slope (n) of gate (n). */
-static void activate(uint8_t activation, const float *restrict gate, float *restrict value,
+static void activate(enum mf_activation activation, const float *restrict gate, float *restrict value,
                      float *restrict slope, int64_t n) {
     if (activation == MF_ACTIVATION_SILU)
 #pragma omp simd
@@ -73,7 +73,7 @@ static enum mf_status gated_activation(const struct mf_kernel_call *call, struct
     (void)error;
     const struct mf_array *gate = &call->in[0], *up = &call->in[1]; // (T, F)
     const struct mf_array *y = &call->out[0];                       // (T, F), may be gate
-    uint8_t activation = call->node->a.gated.activation;
+    enum mf_activation activation = call->node->a.gated.activation;
     int64_t T = gate->dim[0], F = gate->dim[1];
 #pragma omp parallel for schedule(static)
     for (int64_t t = 0; t < T; t++) {
@@ -96,7 +96,7 @@ static enum mf_status gated_activation_gradient(const struct mf_kernel_call *cal
     (void)error;
     const struct mf_array *gate = &call->in[0], *up = &call->in[1], *dy = &call->in[2]; // (T, F)
     const struct mf_array *dgate = &call->out[0], *dup = &call->out[1]; // (T, F), dgate may be gate
-    uint8_t activation = call->node->a.gated.activation;
+    enum mf_activation activation = call->node->a.gated.activation;
     int64_t T = gate->dim[0], F = gate->dim[1];
 #pragma omp parallel for schedule(static)
     for (int64_t t = 0; t < T; t++) {

@@ -54,7 +54,7 @@ static enum mf_status zero(const struct mf_kernel_call *call, struct mf_error *e
 const struct mf_kernel mf_reference_zero[1] = {{.function = zero}};
 
 /* Value and slope of the activation at g. */
-static double activate(uint8_t activation, double g, double *slope) {
+static double activate(enum mf_activation activation, double g, double *slope) {
     if (activation == MF_ACTIVATION_SILU) {
         double sigmoid = 1 / (1 + exp(-g));
         *slope = sigmoid * (1 + g * (1 - sigmoid));
