@@ -115,7 +115,7 @@ static enum mf_status check_value(const struct mf_option *option, const char *na
                                 shown);
         break;
     case MF_OPTION_BOOLEAN:
-        if (strcmp(value, "true") && strcmp(value, "false"))
+        if (strcmp(value, "true") != 0 && strcmp(value, "false") != 0)
             return mf_error_set(error, MF_ERROR_CONFIGURATION, "%s: %s: \"%s\" is neither true nor false",
                                 origin, name, shown);
         return MF_OK;

@@ -9,16 +9,21 @@ struct mf_digest {
     EVP_MD_CTX *context;
 };
 
+static enum mf_status no_memory(struct mf_error *error) {
+    mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a digest");
+    return MF_ERROR_OUT_OF_MEMORY;
+}
+
 enum mf_status mf_digest_begin(enum mf_digest_kind kind, struct mf_digest **result, struct mf_error *error) {
     struct mf_digest *digest = calloc(1, sizeof *digest);
     *result = NULL;
     if (!digest)
-        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a digest");
+        return no_memory(error);
     digest->context = EVP_MD_CTX_new();
     if (!digest->context ||
         !EVP_DigestInit_ex(digest->context, kind == MF_DIGEST_SHA1 ? EVP_sha1() : EVP_sha256(), NULL)) {
         mf_digest_cancel(digest);
-        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "libcrypto cannot begin a digest");
+        return no_memory(error);
     }
     *result = digest;
     return MF_OK;

@@ -167,7 +167,7 @@ enum mf_status mf_file_write_atomic(const char *path, const void *data, size_t s
     enum mf_status status = mf_atomic_file_open(path, mode, &file, error);
     if (status)
         return status;
-    status = mf_descriptor_write(file.descriptor, data, size, file.temporary, error);
+    status = mf_descriptor_write(file.descriptor, data, size, path, error);
     if (status) {
         mf_atomic_file_abandon(&file);
         return status;
@@ -222,7 +222,7 @@ static const char *part_below(const char *root, const char *real) {
     size_t length = strlen(root);
     if (!strcmp(root, "/"))
         return real + 1;
-    if (strncmp(root, real, length) || (real[length] && real[length] != '/'))
+    if (strncmp(root, real, length) != 0 || (real[length] && real[length] != '/'))
         return NULL;
     return real[length] ? real + length + 1 : "";
 }

@@ -76,7 +76,7 @@ static void put_quoted(struct line *line, const char *string) {
             memcpy(escaped, s, length);
             written = length;
         }
-        if (written >= room(line) || !put(line, escaped, written))
+        if (!put(line, escaped, written))
             break;
         s += length;
     }

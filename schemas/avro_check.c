@@ -18,8 +18,8 @@ struct cursor {
 };
 
 static enum mf_status bad(struct cursor *cursor, const char *what) {
-    return mf_error_set(cursor->error, MF_ERROR_BAD_AVRO, "field %s, byte %zu: %s", cursor->field, cursor->at,
-                        what);
+    mf_error_set(cursor->error, MF_ERROR_BAD_AVRO, "field %s, byte %zu: %s", cursor->field, cursor->at, what);
+    return MF_ERROR_BAD_AVRO;
 }
 
 static size_t left(const struct cursor *cursor) {

@@ -179,12 +179,13 @@ static bool same_value(const json_t *a, const json_t *b) {
 /* Takes the fields that `known` does not know out of the object; one that says more than its default is
  * refused: what the producer meant by it would be lost. */
 static enum mf_status drop_unknown(const struct mf_avro_schema *schema, json_t *object,
-                                   bool (*known)(const char *), struct mf_error *error) {
+                                   bool (*known)(const struct mf_avro_schema *, size_t),
+                                   struct mf_error *error) {
     const struct mf_avro_node *root = schema->root;
     for (size_t i = 0; i < root->count; i++) {
-        const char *name = json_string_value(json_object_get(root->fields[i], "name"));
-        if (known(name))
+        if (known(schema, i))
             continue;
+        const char *name = json_string_value(json_object_get(root->fields[i], "name"));
         const json_t *value = json_object_get(object, name),
                      *initial = json_object_get(root->fields[i], "default");
         char excerpt[80];
@@ -199,8 +200,8 @@ static enum mf_status drop_unknown(const struct mf_avro_schema *schema, json_t *
     return MF_OK;
 }
 
-static bool is_request_field(const char *name) {
-    return mf_request_field_find(name) != NULL;
+static bool is_request_field(const struct mf_avro_schema *schema, size_t i) {
+    return schema->request_fields[i] != NULL;
 }
 
 /* The node of a field's value: what stands beside null in a union of two. */
@@ -216,10 +217,12 @@ static enum mf_status write_times(const struct mf_avro_schema *schema, json_t *o
                                   struct mf_error *error) {
     const struct mf_avro_node *root = schema->root;
     for (size_t i = 0; i < root->count; i++) {
+        const struct mf_field *field = schema->request_fields[i];
+        if (!field || field->kind != MF_KIND_TIMESTAMP)
+            continue;
         const char *name = json_string_value(json_object_get(root->fields[i], "name"));
-        const struct mf_field *field = mf_request_field_find(name);
         const json_t *value = json_object_get(object, name);
-        if (!field || field->kind != MF_KIND_TIMESTAMP || !json_is_integer(value))
+        if (!json_is_integer(value))
             continue;
         int64_t instant = json_integer_value(value);
         char text[MF_TIME_TEXT_BYTES];
@@ -251,9 +254,10 @@ enum mf_status mf_avro_decode_request(const struct mf_avro_schema *schema, const
     return earlier ? mf_error_set(error, earlier, "%s", reason.message) : status;
 }
 
-static bool is_command_field(const char *name) {
+static bool is_command_field(const struct mf_avro_schema *schema, size_t field) {
     static const char *const names[] = {"command_id",          "tenant", "request_id",  "action",
                                         "expected_generation", "reason", "requested_by"};
+    const char *name = json_string_value(json_object_get(schema->root->fields[field], "name"));
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(names[i], name))
             return true;

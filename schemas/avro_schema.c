@@ -28,12 +28,14 @@ struct place {
 };
 
 static enum mf_status unusable(struct mf_error *error, const char *what, const char *name) {
-    return mf_error_set(error, MF_ERROR_UNKNOWN_SCHEMA, "the writer's schema is not usable: %s%s%.100s", what,
-                        name ? " " : "", name ? name : "");
+    mf_error_set(error, MF_ERROR_UNKNOWN_SCHEMA, "the writer's schema is not usable: %s%s%.100s", what,
+                 name ? " " : "", name ? name : "");
+    return MF_ERROR_UNKNOWN_SCHEMA;
 }
 
 static enum mf_status no_memory(struct mf_error *error) {
-    return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a writer's schema");
+    mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a writer's schema");
+    return MF_ERROR_OUT_OF_MEMORY;
 }
 
 static enum mf_status add_node(struct mf_avro_schema *schema, enum mf_avro_kind kind,
@@ -135,9 +137,11 @@ static enum mf_status compile_record(struct mf_avro_schema *schema, const json_t
         status = unusable(error, "a record has no fields:", node->name);
     if (!status)
         status = make_children(node, json_array_size(fields), error);
+    if (status)
+        return status;
     const json_t **documents = calloc(json_array_size(fields) + 1, sizeof(json_t *));
-    if (!status && !documents)
-        status = no_memory(error);
+    if (!documents)
+        return no_memory(error);
     node->fields = documents;
     struct place inner = {inner_name_space, place->depth};
     for (size_t i = 0; !status && i < node->count; i++) {
@@ -273,6 +277,17 @@ static enum mf_status build_interface(struct mf_avro_schema *schema, const char 
     return schema->interface ? MF_OK : unusable(error, avro_strerror(), NULL);
 }
 
+/* Which fields of a request the record's fields are, looked up once and not with each message. */
+static enum mf_status find_request_fields(struct mf_avro_schema *schema, struct mf_error *error) {
+    schema->request_fields = calloc(schema->root->count + 1, sizeof(struct mf_field *));
+    if (!schema->request_fields)
+        return no_memory(error);
+    for (size_t i = 0; i < schema->root->count; i++)
+        schema->request_fields[i] =
+            mf_request_field_find(json_string_value(json_object_get(schema->root->fields[i], "name")));
+    return MF_OK;
+}
+
 enum mf_status mf_avro_schema_parse(const char *json, size_t length, struct mf_avro_schema **result,
                                     struct mf_error *error) {
     struct mf_error reason;
@@ -292,6 +307,8 @@ enum mf_status mf_avro_schema_parse(const char *json, size_t length, struct mf_a
         status = unusable(error, "it is not a record", NULL);
     for (size_t i = 0; !status && i < schema->node_count; i++)
         status = measure(schema->nodes[i], error);
+    if (!status)
+        status = find_request_fields(schema, error);
     if (!status)
         status = build_interface(schema, json, length, error);
     if (status) {
@@ -316,6 +333,7 @@ void mf_avro_schema_free(struct mf_avro_schema *schema) {
         free(schema->nodes[i]);
     }
     free(schema->nodes);
+    free(schema->request_fields);
     json_decref(schema->document);
     free(schema);
 }

@@ -39,7 +39,8 @@ struct mf_avro_node {
 
 struct mf_avro_schema {
     json_t *document;
-    struct mf_avro_node *root; /* a record */
+    struct mf_avro_node *root;              /* a record */
+    const struct mf_field **request_fields; /* of each field of root; NULL: it is none of a request */
     struct mf_avro_node **nodes;
     size_t node_count, node_capacity;
     avro_schema_t schema;

@@ -50,7 +50,8 @@ struct mf_registry {
 };
 
 static enum mf_status no_memory(struct mf_error *error) {
-    return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for the schema registry's answers");
+    mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for the schema registry's answers");
+    return MF_ERROR_OUT_OF_MEMORY;
 }
 
 enum mf_status mf_registry_new(const struct mf_registry_options *options, struct mf_registry **result,
@@ -66,7 +67,7 @@ enum mf_status mf_registry_new(const struct mf_registry_options *options, struct
         .stop = options->stop,
     };
     *result = NULL;
-    if (strncmp(options->url, "http://", 7) && strncmp(options->url, "https://", 8))
+    if (strncmp(options->url, "http://", 7) != 0 && strncmp(options->url, "https://", 8) != 0)
         return mf_error_set(error, MF_ERROR_CONFIGURATION,
                             "the registry's URL must begin with http:// or https://");
     struct mf_registry *registry = calloc(1, sizeof *registry);

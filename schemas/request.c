@@ -10,7 +10,8 @@
 #include "schemas/request_private.h"
 
 static enum mf_status no_memory(struct mf_error *error) {
-    return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a training request");
+    mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a training request");
+    return MF_ERROR_OUT_OF_MEMORY;
 }
 
 static void free_list(struct mf_string_list *list) {
@@ -499,7 +500,7 @@ bool mf_field_is_default(const struct mf_field *field, const struct mf_request *
         const char *rest = field->default_text ? field->default_text : "";
         for (size_t i = 0; i < list->count; i++) {
             size_t length = strcspn(rest, ",");
-            if (!*rest || strlen(list->item[i]) != length || memcmp(list->item[i], rest, length))
+            if (!*rest || strlen(list->item[i]) != length || memcmp(list->item[i], rest, length) != 0)
                 return false;
             rest += length + (rest[length] == ',');
         }

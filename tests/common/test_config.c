@@ -14,6 +14,7 @@ static const struct mf_option options[] = {
     {"drain", MF_OPTION_BOOLEAN, "true", 0, 0, NULL, false, false, "Drains on SIGTERM."},
     {"log.level", MF_OPTION_CHOICE, "info", 0, 0, "debug|info|warning", false, false, "How much is logged."},
     {"worker.id", MF_OPTION_STRING, NULL, 0, 0, NULL, false, false, "Its name."},
+    {"pin", MF_OPTION_INTEGER, NULL, 0, 0, NULL, false, true, "A secret number."},
     {"kafka.*", MF_OPTION_PREFIX, NULL, 0, 0, NULL, false, false, "Goes to librdkafka."},
     {"gateway.*", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "Another program's."},
 };
@@ -93,6 +94,7 @@ static void wrong_files_are_refused_with_line_and_name(void **state) {
         {"database.url=x\nlease.seconds=abc\n", ":2: lease.seconds: \"abc\" is not an integer"},
         {"database.url=x\nlease.seconds=4\n", ":2: lease.seconds: 4 is not in [5, 3600]"},
         {"database.url=x\nlease.seconds=99999999999999999999\n", "is not an integer"},
+        {"database.url=x\npin=geheim\n", "pin: \"***\" is not an integer"},
         {"database.url=x\npoll.factor=nan\n", "is not a number"},
         {"database.url=x\ndrain=yes\n", "\"yes\" is neither true nor false"},
         {"database.url=x\nlog.level=inf\n", "\"inf\" is not one of debug|info|warning"},
