@@ -62,7 +62,7 @@ static void print_usage(FILE *file) {
  * OpenMP's default of spinning for long makes a step many times slower. The library reads its settings before
  * main(), so the program starts itself once more with them; a setting of the user's own is left alone. */
 static void limit_spinning(char **argv) {
-    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || setenv("GOMP_SPINCOUNT", "10000", 1) != 0)
+    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || setenv("GOMP_SPINCOUNT", "1000", 1) != 0)
         return;
     execv("/proc/self/exe", argv); /* without /proc it goes on as it is */
 }

@@ -206,6 +206,29 @@ static void check_logits(struct golden *golden, const struct mf_generator *gener
     }
 }
 
+/* Decoding with the cache gives what running the whole text again gives, token by token. */
+static void check_decoding(struct golden *golden, const struct mf_generator *generator) {
+    struct mf_runtime *runtime = &golden->job.runtime;
+    const struct mf_sample *row = &golden->job.samples.sample[0];
+    int32_t text[32];
+    struct mf_tokens prompt = {text, (size_t)row->length, 0}, answer = {0}, again = {0};
+    struct mf_error error;
+    memcpy(text, row->token, prompt.count * sizeof *text);
+    must(mf_generate(runtime, generator, &prompt, &answer, &error), &error);
+    assert_int_equal(answer.count, generator->max_new); /* these models do not end of themselves */
+    struct mf_generator one = *generator;
+    one.max_new = 1;
+    for (size_t i = 0; i < answer.count; i++) {
+        again.count = 0;
+        must(mf_generate(runtime, &one, &prompt, &again, &error), &error);
+        assert_int_equal(again.count, 1);
+        assert_int_equal(again.id[0], answer.id[i]);
+        text[prompt.count++] = answer.id[i];
+    }
+    mf_tokens_free(&again);
+    mf_tokens_free(&answer);
+}
+
 static struct mf_window golden_window(struct golden *golden, size_t step, size_t *rows) {
     struct mf_window window = {.sample = rows};
     size_t batch_index, index;
@@ -292,6 +315,8 @@ static void check_model(const char *name, bool reference) {
     check_losses(&golden, &golden.job.programs.evaluate, "adapter_loss");
     check_logits(&golden, &golden.generate_base, "logits.base");
     check_logits(&golden, &golden.generate_adapter, "logits.adapter");
+    check_decoding(&golden, &golden.generate_base);
+    check_decoding(&golden, &golden.generate_adapter);
     check_gradients(&golden);
     check_training(&golden);
     close_golden(&golden);
