@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Golden weight files, from Python's gguf, safetensors and torch packages.
 
-    python tests/golden/weights_golden.py        writes tests/golden/weights_*
+    python tests/golden/weights_golden.py            writes tests/golden/weights_*
+    python tests/golden/weights_golden.py FOLDER     prints the number of tokens and the mean negative log-likelihood (f32,
+                                                     Transformers) of the paragraph in tests/providers/test_smollm2.c
 
 weights_types.gguf            one tensor of every supported type, random blocks, and metadata of every kind
 weights_types.safetensors     the same tensors dequantised by the gguf package (f32)
@@ -10,7 +12,10 @@ weights_llama.gguf            a whole tiny llama with the tokenizer of tokenizer
 weights_llama.safetensors     its weights under Hugging Face's names, query and key rows put back in order
 """
 import json
+import os
 import pathlib
+import re
+import sys
 
 import gguf
 import numpy as np
@@ -150,7 +155,23 @@ def llama():
     save_file(expected, HERE / "weights_llama.safetensors")
 
 
+def likelihood(folder):
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    source = (HERE.parent / "providers" / "test_smollm2.c").read_text(encoding="utf-8")
+    declaration = re.search(r'paragraph\[\] =(.*?);\n', source, re.S).group(1)
+    paragraph = "".join(re.findall(r'"([^"]*)"', declaration))
+    ids = AutoTokenizer.from_pretrained(folder)(paragraph, return_tensors="pt")["input_ids"]
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        print(ids.shape[1], "tokens,", "%.6f" % model(ids, labels=ids).loss.item())
+        print("in bf16: %.6f" % model.to(torch.bfloat16)(ids, labels=ids).loss.item())
+
+
 if __name__ == "__main__":
+    if len(sys.argv) == 2:
+        likelihood(sys.argv[1])
+        sys.exit()
     types()
     python_file()
     llama()
