@@ -32,6 +32,7 @@ def permutation(seed, stream, epoch, count):
     return order
 
 
-# Random123's known answer for Philox4x32-10 on zeros.
-assert philox((0, 0, 0, 0), 0) == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
-print(permutation(42, 1, 0, 5))
+if __name__ == "__main__":
+    # Random123's known answer for Philox4x32-10 on zeros.
+    assert philox((0, 0, 0, 0), 0) == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
+    print(permutation(42, 1, 0, 5))

@@ -57,23 +57,28 @@ def lay_out(row, tokenizer, chat):
     return (tokenizer.apply_chat_template(messages, tokenize=False) if chat else text), spans
 
 
+def encode(row, tokenizer, chat):
+    """Token ids and labels of a row."""
+    text, spans = lay_out(row, tokenizer, chat)
+    templated = chat and "text" not in row
+    made = tokenizer(text, add_special_tokens=not templated, return_offsets_mapping=True)
+    tokens = made["input_ids"]
+    labels = [token if any(first < offset[1] <= end for first, end in spans) else -100
+              for token, offset in zip(tokens, made["offset_mapping"])]
+    if templated:
+        return tokens, labels
+    if tokens[-1] == tokenizer.eos_token_id:
+        labels[-1] = tokens[-1]
+        return tokens, labels
+    return tokens + [tokenizer.eos_token_id], labels + [tokenizer.eos_token_id]
+
+
 def main():
     tokenizer = AutoTokenizer.from_pretrained(HERE / "models" / "tied-gqa")
     golden = []
     for chat in (False, True):
         for row in ROWS:
-            text, spans = lay_out(row, tokenizer, chat)
-            templated = chat and "text" not in row
-            made = tokenizer(text, add_special_tokens=not templated, return_offsets_mapping=True)
-            tokens = made["input_ids"]
-            labels = [token if any(first < offset[1] <= end for first, end in spans) else -100
-                      for token, offset in zip(tokens, made["offset_mapping"])]
-            if not templated:
-                if tokens[-1] == tokenizer.eos_token_id:
-                    labels[-1] = tokens[-1]
-                else:
-                    tokens.append(tokenizer.eos_token_id)
-                    labels.append(tokenizer.eos_token_id)
+            tokens, labels = encode(row, tokenizer, chat)
             golden.append(dict(chat=chat, row=row, tokens=tokens, labels=labels))
     with open(HERE / "templates.json", "w") as file:
         json.dump(golden, file, separators=(",", ":"))

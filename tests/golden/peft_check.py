@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+"""Trains an adapter with modelforge-trainer, loads it in real PEFT, and compares the evaluation loss.
+
+    python tests/golden/peft_check.py TRAINER MODEL_FOLDER [--max-steps N] [--tolerance 1e-4]
+
+The evaluation rows (make_permutation.py), their layout and labels (make_templates.py) and the loss (Transformers and
+PEFT, f32) are all worked out here again; nothing but the adapter folder and training.json comes from the trainer.
+"""
+import argparse
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from make_permutation import permutation
+from make_templates import encode
+
+COLOURS = ["red", "green", "blue", "white", "black", "yellow", "brown", "grey"]
+ROWS = [{"input": "What colour is number %d?" % (7 * index),
+         "output": "Number %d is %s%s." % (7 * index, COLOURS[index % 8], ", as ever" if index % 3 else "")}
+        for index in range(23)]
+
+
+def train(trainer, model, folder, chat, max_steps):
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    request = dict(task="text-generation", model_name=model, dataset=str(folder / "rows.jsonl"), bf16=False,
+                   use_chat_template=chat, learning_rate=5e-3, num_train_epochs=2, max_steps=max_steps, seed=7,
+                   lora_r=5, lora_alpha=7, use_rslora=chat, gradient_accumulation_steps=3)
+    (folder / "request.json").write_text(json.dumps(request))
+    subprocess.run([trainer, "run", str(folder / "request.json"), "--output", str(folder / "out")], check=True,
+                   stdout=subprocess.DEVNULL, timeout=600)
+    return json.loads((folder / "out" / "training.json").read_text())
+
+
+def peft_loss(model, adapter, rows, chat):
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    with torch.no_grad():
+        base, count = loss(network, tokenizer, rows, chat)
+        tuned, _ = loss(PeftModel.from_pretrained(network, adapter).eval(), tokenizer, rows, chat)
+    return base, tuned, count
+
+
+def loss(network, tokenizer, rows, chat):
+    total, count = 0.0, 0
+    for row in rows:
+        tokens, labels = encode(row, tokenizer, chat)
+        logits = network(torch.tensor([tokens])).logits[0, :-1].double()
+        targets = torch.tensor(labels[1:])
+        total += torch.nn.functional.cross_entropy(logits, targets, ignore_index=-100, reduction="sum").item()
+        count += int((targets != -100).sum())
+    return total / count, count
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("trainer")
+    parser.add_argument("model")
+    parser.add_argument("--max-steps", type=int, default=-1)
+    parser.add_argument("--tolerance", type=float, default=1e-4)
+    arguments = parser.parse_args()
+    worst = 0.0
+    for chat in (False, True):
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            record = train(arguments.trainer, arguments.model, folder, chat, arguments.max_steps)
+            held_out = permutation(7, 1, 0, len(ROWS))[: math.ceil(0.2 * len(ROWS))]
+            base, tuned, count = peft_loss(arguments.model, folder / "out" / "adapter",
+                                           [ROWS[index] for index in held_out], chat)
+        ours = record["results"]["evaluations"][-1]["loss"]
+        difference = abs(ours - tuned)
+        worst = max(worst, difference)
+        print("%s, chat template %s: %d rows held out, %d labels; base %.6f, PEFT with our adapter %.6f, "
+              "ours %.6f, difference %.2g" % (pathlib.Path(arguments.model).name, chat, len(held_out), count, base,
+                                              tuned, ours, difference))
+        if abs(base - tuned) < 100 * arguments.tolerance:
+            sys.exit("the adapter changes next to nothing: this compares nothing")
+    sys.exit(0 if worst <= arguments.tolerance else "more than %g apart" % arguments.tolerance)
+
+
+if __name__ == "__main__":
+    main()
