@@ -66,6 +66,8 @@ const struct mf_field_choice *mf_field_choices(const struct mf_field *field, siz
         if (&fields[choices[i].field] == field) {
             first = first ? first : &choices[i];
             ++*count;
+        } else if (first || &fields[choices[i].field] > field) {
+            break; /* they stand in the order of the fields */
         }
     return first;
 }
