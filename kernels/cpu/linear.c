@@ -21,10 +21,11 @@ static size_t linear_workspace(const struct mf_kernel_call *call) {
 
 /* The weight as a right-hand side in `form` for activations of call->in[0]'s dtype. */
 static struct mf_operand right_hand_side(const struct mf_kernel_call *call, enum mf_weight_form form) {
-    const struct mf_array *weight = &call->in[1];
-    enum mf_dtype dtype = call->in[0].dtype;
+    const struct mf_array *weight = &call->in[1], *left = &call->in[0], *result = &call->out[0];
+    enum mf_dtype dtype = left->dtype;
     const struct mf_operand *packed = mf_packed_weight_find(mf_fast_backend_of(call), weight, form, dtype);
-    if (packed)
+    /* oneDNN multiplies by packed weights fast only when the other two are dense. */
+    if (packed && (left->dim[0] == 1 || (left->stride[0] == packed->K && result->stride[0] == packed->N)))
         return *packed;
     int64_t N = weight->dim[0], K = weight->dim[1], stride = weight->stride[0];
     const void *data = weight->data;

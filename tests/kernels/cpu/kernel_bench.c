@@ -157,7 +157,7 @@ enum mf_status bench_try(struct bench *bench, struct mf_backend *backend, enum m
     const struct mf_kernel *kernel = backend->find(backend, (enum mf_op)bench->node.op, dtype);
     assert_non_null(kernel);
     bench->call.backend = backend;
-    if (backend->prepare) {
+    if (backend->prepare && !bench->trainable) {
         size_t bytes = 0;
         enum mf_status status = backend->prepare(backend, &bench->call, &bytes, error);
         if (status != MF_OK)

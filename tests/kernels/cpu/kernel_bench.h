@@ -13,6 +13,7 @@ struct bench {
     void *memory[64];
     int memories;
     uint64_t random;
+    bool trainable; /* the weight: it is not prepared */
 };
 
 void bench_begin(struct bench *bench, enum mf_op op);

@@ -116,19 +116,23 @@ struct linear_case {
     float alpha;
     bool bias, addend, in_place;
     enum mf_dtype weight;
+    int64_t padding; /* of x and y: dense arrays take the packed weight */
+    bool trainable;
 };
 
 static const struct linear_case linear_cases[] = {
-    {1, 576, 960, 960, 0, 1, false, false, false, MF_BF16},
-    {7, 20, 33, 33, 0, 1, true, false, false, MF_BF16},
-    {33, 576, 192, 192, 0, 1, true, false, false, MF_F32},
-    {33, 16, 192, 960, 576, 2, false, true, false, MF_F32},
-    {33, 16, 192, 960, 576, 2, false, true, true, MF_F32},
-    {7, 8, 5, 9, 3, 0.5f, true, true, true, MF_F32},
-    {64, 1536, 576, 576, 0, 1, false, true, true, MF_BF16},
-    {1, 1, 1, 1, 0, 1, false, false, false, MF_F32},
-    {130, 576, 16, 16, 0, 1, false, false, false, MF_F32},
-    {3, 40, 24, 24, 0, 1, true, false, false, MF_F16},
+    {1, 576, 960, 960, 0, 1, false, false, false, MF_BF16, 8, false},
+    {33, 576, 192, 192, 0, 1, true, false, false, MF_BF16, 0, false},
+    {64, 1536, 576, 576, 0, 1, false, true, true, MF_BF16, 0, false},
+    {7, 20, 33, 33, 0, 1, true, false, false, MF_BF16, 5, false},
+    {7, 20, 33, 33, 0, 0.5f, true, true, false, MF_F32, 0, false},
+    {3, 40, 24, 24, 0, 1, true, false, false, MF_F16, 0, false},
+    {3, 40, 24, 24, 0, 1, false, true, false, MF_F16, 7, false},
+    {1, 1, 1, 1, 0, 1, false, false, false, MF_F32, 0, false},
+    {130, 576, 16, 16, 0, 1, false, false, false, MF_F32, 0, true},
+    {33, 16, 192, 960, 576, 2, false, true, false, MF_F32, 0, true},
+    {33, 16, 192, 960, 576, 2, false, true, true, MF_F32, 0, true},
+    {7, 8, 5, 9, 3, 0.5f, true, true, true, MF_F32, 3, true},
 };
 enum { LINEAR_CASES = sizeof linear_cases / sizeof linear_cases[0] };
 
@@ -140,7 +144,8 @@ static void test_linear(void **state) {
             struct bench bench;
             bench_begin(&bench, MF_OP_LINEAR);
             bench.node.a.linear = (struct mf_linear_attributes){c->alpha, (int32_t)c->first};
-            bench_input(&bench, 0, dtype, 2, DIM(c->T, c->K), 8);
+            bench.trainable = c->trainable;
+            bench_input(&bench, 0, dtype, 2, DIM(c->T, c->K), c->padding);
             bench_input(&bench, 1, c->weight, 2, DIM(c->N, c->K), 0);
             if (c->bias)
                 bench_input(&bench, 2, MF_BF16, 1, DIM(c->N), 0);
@@ -149,7 +154,7 @@ static void test_linear(void **state) {
             if (c->in_place)
                 bench_in_place(&bench, 0, 3);
             else
-                bench_output(&bench, 0, dtype, 2, DIM(c->T, c->M), 6);
+                bench_output(&bench, 0, dtype, 2, DIM(c->T, c->M), c->padding);
             compare(&bench, dtype, 1);
             bench_end(&bench);
         }
@@ -163,14 +168,15 @@ static void test_linear_input_gradient(void **state) {
             struct bench bench;
             bench_begin(&bench, MF_OP_LINEAR_INPUT_GRADIENT);
             bench.node.a.linear = (struct mf_linear_attributes){c->alpha, (int32_t)c->first};
-            bench_input(&bench, 0, dtype, 2, DIM(c->T, c->M), 4);
+            bench.trainable = c->trainable;
+            bench_input(&bench, 0, dtype, 2, DIM(c->T, c->M), c->padding);
             bench_input(&bench, 1, c->weight, 2, DIM(c->N, c->K), 0);
             if (c->addend)
                 bench_input(&bench, 2, dtype, 2, DIM(c->T, c->K), 0);
             if (c->in_place)
                 bench_in_place(&bench, 0, 2);
             else
-                bench_output(&bench, 0, dtype, 2, DIM(c->T, c->K), 6);
+                bench_output(&bench, 0, dtype, 2, DIM(c->T, c->K), c->padding);
             compare(&bench, dtype, 1);
             bench_end(&bench);
         }
@@ -184,6 +190,7 @@ static void test_linear_weight_gradient(void **state) {
             struct bench bench;
             bench_begin(&bench, MF_OP_LINEAR_WEIGHT_GRADIENT);
             bench.node.a.linear = (struct mf_linear_attributes){c->alpha, (int32_t)c->first};
+            bench.trainable = c->trainable;
             bench_input(&bench, 0, dtype, 2, DIM(c->T, c->K), 3);
             bench_input(&bench, 1, dtype, 2, DIM(c->T, c->M), 0);
             bench_input(&bench, 2, MF_F32, 2, DIM(c->N, c->K), 0);
@@ -411,7 +418,7 @@ static void head_case(enum mf_dtype dtype, int64_t L, int64_t V, int64_t D, stru
     bench_output(&bench, 0, MF_F32, 1, DIM(L), 0);
     bench_output(&bench, 1, MF_F32, 1, DIM(L), 0);
     if (a.with_gradient)
-        bench_output(&bench, 2, dtype, 2, DIM(L, D), 3);
+        bench_output(&bench, 2, dtype, 2, DIM(L, D), 0);
     bench_workspace(&bench, 2, DIM(a.chunk_rows, V));
     compare(&bench, MF_F32,
             dtype == MF_F32 ? 1 : 1); /* log-probabilities are f32: products of bf16 are exact */
