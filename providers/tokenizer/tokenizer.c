@@ -1,7 +1,6 @@
 #include "providers/tokenizer/tokenizer.h"
 
 #include "common/files.h"
-#include "common/json.h"
 #include "providers/tokenizer/library.h"
 
 #include <errno.h>
@@ -32,20 +31,30 @@ static enum mf_status library_error(struct mf_rust_text message, enum mf_status 
 
 /* ---- opening ---- */
 
-/* An optional JSON file of the folder: *value stays NULL when it is not there. */
+/* An optional JSON file of the folder: *value stays NULL when it is not there. Whole numbers are read as
+ * reals, because "model_max_length": 1000000000000000019884624838656 is what Transformers writes for "no
+ * limit". */
 static enum mf_status read_optional(const char *folder, const char *name, json_t **value,
                                     struct mf_error *error) {
-    struct mf_error cause;
+    char *path = mf_path_join(folder, name), *text = NULL;
+    size_t size = 0;
+    json_error_t cause;
     enum mf_status status = MF_OK;
-    char *path = mf_path_join(folder, name);
     if (!path)
         return mf_error_errno(error, ENOMEM, "%s", name);
-    if (mf_path_exists(path) && mf_json_read_file(path, CONFIG_FILE_BYTES, value, &cause))
-        status =
-            mf_error_set(error, cause.status == MF_ERROR_INVALID_JSON ? MF_ERROR_BAD_TOKENIZER : cause.status,
-                         "%s", cause.message);
-    if (status == MF_OK && *value && !json_is_object(*value))
+    if (!mf_path_exists(path))
+        goto done;
+    status = mf_file_read(path, CONFIG_FILE_BYTES, &text, &size, error);
+    if (status)
+        goto done;
+    *value = json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &cause);
+    if (!*value)
+        status = mf_error_set(error, MF_ERROR_BAD_TOKENIZER, "%s: line %d, column %d: %s", path, cause.line,
+                              cause.column, cause.text);
+    else if (!json_is_object(*value))
         status = mf_error_set(error, MF_ERROR_BAD_TOKENIZER, "%s: not a JSON object", path);
+done:
+    free(text);
     free(path);
     return status;
 }

@@ -114,7 +114,9 @@ static void special_tokens_map_and_template_file(void **state) {
     char *text;
     (void)state;
     scratch_puts("tokenizer.json", tiny);
-    scratch_puts("tokenizer_config.json", "{\"chat_template\":\"from the configuration\"}");
+    scratch_puts("tokenizer_config.json",
+                 "{\"chat_template\":\"from the "
+                 "configuration\",\"model_max_length\":1000000000000000019884624838656}");
     scratch_puts("special_tokens_map.json", "{\"eos_token\":{\"content\":\"</s>\"}}");
     scratch_puts("chat_template.jinja", "{{ eos_token }}{{ messages | length }}{{ add_generation_prompt }}");
     assert_int_equal(mf_tokenizer_open(scratch_folder(), &tokenizer, &error), MF_OK);
