@@ -1,6 +1,8 @@
 /* From what a trainer did to what is recorded of its attempt. */
 #include "worker/job.h"
 
+#include "common/json.h"
+
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -29,12 +31,12 @@ static void succeed(const struct mf_trainer_story *story, struct mf_job_end *end
         number_or_null(story->perplexity), "trained_tokens", (json_int_t)story->trained_tokens);
     end->kind = MF_END_FINISH;
     end->outcome = MF_OUTCOME_SUCCEEDED;
-    end->result = result ? json_dumps(result, JSON_COMPACT) : NULL;
-    json_decref(result);
-    if (!end->result) {
-        mf_error_set(&end->error, MF_ERROR_OUT_OF_MEMORY, "no memory for the result");
+    enum mf_status status =
+        result ? mf_json_canonical(result, &end->result, &end->error)
+               : mf_error_set(&end->error, MF_ERROR_OUT_OF_MEMORY, "no memory for the result");
+    if (status)
         end->outcome = MF_OUTCOME_FAILED;
-    }
+    json_decref(result);
 }
 
 /* A trainer that was told to stop and is gone, whatever its last word was. */
@@ -98,7 +100,9 @@ static void ended_in_order(const struct mf_trainer_story *story, struct mf_job_e
         fail(end, &error);
     } else if (story->terminal == MF_EVENT_ERROR) {
         fail(end, &story->said);
-        if (story->said.status == MF_ERROR_INTERNAL && strcmp(story->said_code, "internal") != 0)
+        /* an external program's own code is kept when it has the form of one */
+        if (story->said.status == MF_ERROR_INTERNAL && strcmp(story->said_code, "internal") != 0 &&
+            !story->said_code[strspn(story->said_code, "abcdefghijklmnopqrstuvwxyz0123456789_")])
             memcpy(end->trainer_code, story->said_code, sizeof end->trainer_code);
     } else if (story->stop != MF_STOP_NONE) {
         stopped(story, end);

@@ -52,8 +52,7 @@ static void usage(FILE *out) {
             "    --set NAME=VALUE    one option, over file and environment\n"
             "    --print-config      print the values in force and end\n"
             "    --version, --help\n\n"
-            "SIGTERM drains: running jobs are given back without charge; a second one ends at once.\n\n"
-            "Options:\n",
+            "SIGTERM drains: running jobs are given back without charge; a second one ends at once.\n\n",
             MF_VERSION);
     mf_config_print_options(&mf_settings_table, out);
 }

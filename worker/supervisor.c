@@ -185,6 +185,7 @@ static void take_step(struct supervision *s, const struct mf_event *event) {
         return;
     }
     s->story.step = event->step.step;
+    s->story.phase = MF_PHASE_TRAIN;
     struct mf_record record;
     memset(&record, 0, sizeof record);
     record.kind = MF_RECORD_STEP;
@@ -425,6 +426,8 @@ static void watch(struct supervision *s) {
     }
     if (s->text_fd >= 0)
         read_text(s);
+    while (s->words_used && s->story.last_words[s->words_used - 1] == ' ')
+        s->story.last_words[--s->words_used] = 0;
 }
 
 /* ---- storing and ending ----------------------------------------------------------------------------- */
