@@ -1,0 +1,362 @@
+/* The program as a worker runs it: requests in, protocol lines out, commands obeyed, nothing half-written. */
+#include "common/clock.h"
+#include "common/files.h"
+#include "common/process.h"
+#include "worker/trainer/protocol.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { PATIENCE_MS = 60000 };
+
+static char folder[] = "/tmp/modelforge-run-XXXXXX";
+
+/* A trainer under test and the ends of its pipes. */
+struct trainer {
+    struct mf_process process;
+    struct mf_protocol_reader reader;
+    struct mf_protocol_writer writer;
+    int events, commands;
+    char output[256];
+};
+
+static int make_folder(void **state) {
+    (void)state;
+    signal(SIGPIPE, SIG_IGN);
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int remove_folder(void **state) {
+    (void)state;
+    struct mf_error error;
+    return mf_tree_remove(folder, &error) != MF_OK;
+}
+
+static void must(enum mf_status status, const struct mf_error *error) {
+    if (status != MF_OK)
+        fail_msg("%s", error->message);
+}
+
+static void write_text(const char *name, const char *text) {
+    char path[512];
+    struct mf_error error;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    must(mf_file_write_atomic(path, text, strlen(text), 0644, &error), &error);
+}
+
+static void write_rows(void) {
+    char text[8192] = "";
+    size_t used = 0;
+    for (int i = 0; i < 24; i++)
+        used += (size_t)snprintf(text + used, sizeof text - used,
+                                 "{\"input\":\"What is %d?\",\"output\":\"A %s number.\"}\n", i,
+                                 i % 2 ? "odd" : "even");
+    write_text("rows.jsonl", text);
+}
+
+/* Starts `modelforge-trainer run` on a request of the usual fields and `more` (", \"name\": value ..."). */
+static void start(struct trainer *trainer, const char *name, const char *model, const char *more) {
+    char request[4096], path[512], *working = realpath(".", NULL);
+    struct mf_error error;
+    int events[2], commands[2];
+    write_rows();
+    *trainer = (struct trainer){0};
+    snprintf(trainer->output, sizeof trainer->output, "%s/%s", folder, name);
+    snprintf(request, sizeof request,
+             "{\"task\":\"text-generation\",\"model_name\":\"%s%s%s\",\"dataset\":\"%s/"
+             "rows.jsonl\",\"learning_rate\":0.002,"
+             "\"run\":{\"job_id\":\"j\",\"attempt\":1,\"attempt_id\":\"a\",\"output_dir\":\"%s\","
+             "\"checkpoint_dir\":\"%s\","
+             "\"resume_from\":null,\"created_at\":\"2026-01-02T03:04:05Z\"}%s}",
+             *model == '/' ? "" : working, *model == '/' ? "" : "/", model, folder, trainer->output, folder,
+             more);
+    free(working);
+    write_text("request.json", request);
+    snprintf(path, sizeof path, "%s/request.json", folder);
+    assert_int_equal(pipe2(events, O_CLOEXEC), 0);
+    assert_int_equal(pipe2(commands, O_CLOEXEC), 0);
+    const char *const argv[] = {MF_TEST_TRAINER, "run", path, NULL};
+    const char *const environment[] = {"OMP_NUM_THREADS=1", "OMP_WAIT_POLICY=PASSIVE", NULL};
+    const struct mf_process_descriptor descriptors[] = {{events[1], MF_PROTOCOL_EVENT_FD},
+                                                        {commands[0], MF_PROTOCOL_COMMAND_FD}};
+    const struct mf_process_options options = {.argv = argv,
+                                               .environment = environment,
+                                               .descriptors = descriptors,
+                                               .descriptor_count = 2,
+                                               .death_signal = SIGKILL};
+    must(mf_process_spawn(&options, &trainer->process, &error), &error);
+    close(events[1]);
+    close(commands[0]);
+    trainer->events = events[0];
+    trainer->commands = commands[1];
+    must(mf_protocol_reader_init(&trainer->reader, trainer->events, &error), &error);
+    mf_protocol_writer_init(&trainer->writer, trainer->commands);
+}
+
+/* The next event, which the caller destroys. Fails when none comes in time. */
+static void next_event(struct trainer *trainer, struct mf_event *event) {
+    struct mf_error error;
+    size_t length;
+    const int64_t end_ms = mf_clock_monotonic_ms() + PATIENCE_MS;
+    for (;;) {
+        const char *line = mf_protocol_reader_next(&trainer->reader, &length);
+        if (line) {
+            must(mf_event_decode(line, length, event, &error), &error);
+            return;
+        }
+        struct pollfd ready = {.fd = trainer->events, .events = POLLIN};
+        if (poll(&ready, 1, (int)(end_ms - mf_clock_monotonic_ms())) <= 0)
+            fail_msg("no event in %d ms", PATIENCE_MS);
+        if (mf_protocol_reader_fill(&trainer->reader, &error) != MF_READ_DATA)
+            fail_msg("the trainer's events ended");
+    }
+}
+
+/* Reads on to the next event of a type; the caller destroys it. A terminal one of another type fails. */
+static void await(struct trainer *trainer, enum mf_event_type type, struct mf_event *event) {
+    for (;;) {
+        next_event(trainer, event);
+        if (event->type == type)
+            return;
+        if (event->type == MF_EVENT_ERROR)
+            fail_msg("%s: %s", event->error.code, event->error.message);
+        if (mf_event_is_terminal(event->type))
+            fail_msg("ended with %s", mf_event_type_name(event->type));
+        mf_event_destroy(event);
+    }
+}
+
+static void command(struct trainer *trainer, enum mf_trainer_command_type type, int64_t number) {
+    struct mf_error error;
+    must(mf_protocol_send_command(&trainer->writer, &(struct mf_trainer_command){type, number}, &error),
+         &error);
+}
+
+static void finish(struct trainer *trainer, int code) {
+    struct mf_error error;
+    struct mf_process_exit end;
+    must(mf_process_wait(&trainer->process, PATIENCE_MS, &end, &error), &error);
+    assert_true(end.finished);
+    assert_int_equal(end.signal, 0);
+    assert_int_equal(end.code, code);
+    mf_protocol_reader_destroy(&trainer->reader);
+    mf_protocol_writer_destroy(&trainer->writer);
+    close(trainer->events);
+    if (trainer->commands >= 0)
+        close(trainer->commands);
+}
+
+static bool output_has(const struct trainer *trainer, const char *name) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", trainer->output, name);
+    return mf_path_exists(path);
+}
+
+static const char tiny[] = "tests/golden/models/tied-gqa";
+
+/* Runs to the end; returns the sha256 of the adapter's weights. */
+static void run_to_the_end(const char *name, const char *more, char digest[MF_SHA256_TEXT_BYTES]) {
+    struct trainer trainer;
+    struct mf_event event;
+    struct mf_error error;
+    char path[512];
+    int64_t steps = 0, evaluations = 0, artifacts = 0, total = 0;
+    double first = 0, last = 0;
+    start(&trainer, name, tiny, more);
+    next_event(&trainer, &event);
+    assert_int_equal(event.type, MF_EVENT_HELLO);
+    assert_int_equal(event.hello.protocol, MF_PROTOCOL_VERSION);
+    assert_int_equal(event.hello.device_count, 1);
+    assert_true(event.hello.device[0].memory_bytes > 0);
+    for (bool done = false; !done;) {
+        mf_event_destroy(&event);
+        next_event(&trainer, &event);
+        if (event.type == MF_EVENT_PLAN) {
+            total = event.plan.total_steps;
+            assert_int_equal(event.plan.train_rows, 18); /* 24 less ceil(.25 * 24) */
+            assert_int_equal(event.plan.eval_rows, 6);
+            assert_true(event.plan.managed_bytes > 0);
+            assert_int_equal(strlen(event.plan.numeric_plan_sha256), 64);
+        } else if (event.type == MF_EVENT_STEP) {
+            assert_int_equal(event.step.step, ++steps);
+            first = steps == 1 ? event.step.loss : first;
+            last = event.step.loss;
+        } else if (event.type == MF_EVENT_EVAL) {
+            evaluations++;
+        } else if (event.type == MF_EVENT_ARTIFACT) {
+            artifacts++;
+            assert_true(event.artifact.size_bytes > 0);
+            assert_memory_equal(event.artifact.path, trainer.output, strlen(trainer.output));
+        } else if (event.type == MF_EVENT_DONE) {
+            assert_int_equal(event.done.steps, total);
+            assert_true(event.done.eval_loss > 0 && event.done.perplexity > 1);
+            done = true;
+        } else if (mf_event_is_terminal(event.type)) {
+            fail_msg("ended with %s: %s", mf_event_type_name(event.type),
+                     event.type == MF_EVENT_ERROR ? event.error.message : "");
+        }
+    }
+    mf_event_destroy(&event);
+    finish(&trainer, MF_TRAINER_EXIT_DONE);
+    assert_int_equal(total, 15); /* 3 epochs of ceil(18 / 4) */
+    assert_int_equal(steps, total);
+    assert_int_equal(evaluations, 3); /* after 6, 12 and at the end */
+    assert_int_equal(artifacts, 2);
+    assert_true(last < first - 0.3);
+    assert_true(output_has(&trainer, "training.json"));
+    assert_true(output_has(&trainer, "adapter/adapter_config.json"));
+    assert_false(output_has(&trainer, "adapter.partial"));
+    snprintf(path, sizeof path, "%s/adapter/adapter_model.safetensors", trainer.output);
+    must(mf_file_sha256(path, digest, NULL, &error), &error);
+}
+
+static const char usual[] = ",\"num_train_epochs\":3,\"eval_steps\":6,\"eval_split\":0.25";
+
+static void test_whole_run_twice_gives_the_same_bits(void **state) {
+    (void)state;
+    char first[MF_SHA256_TEXT_BYTES], second[MF_SHA256_TEXT_BYTES], other[MF_SHA256_TEXT_BYTES], more[256];
+    run_to_the_end("first", usual, first);
+    run_to_the_end("second", usual, second);
+    assert_string_equal(first, second);
+    snprintf(more, sizeof more, "%s,\"seed\":43", usual);
+    run_to_the_end("other", more, other);
+    assert_string_not_equal(first, other);
+}
+
+/* A run long enough to be interrupted: 18 rows, one a step, a great many steps. */
+static const char endless[] = ",\"max_steps\":1000000,\"gradient_accumulation_steps\":1,\"eval_split\":0.25";
+
+static void test_commands(void **state) {
+    (void)state;
+    struct trainer trainer;
+    struct mf_event event;
+    start(&trainer, "cancelled", tiny, endless);
+    await(&trainer, MF_EVENT_STEP, &event);
+    mf_event_destroy(&event);
+    command(&trainer, MF_TRAINER_PING, 1);
+    await(&trainer, MF_EVENT_PONG, &event);
+    assert_int_equal(event.number, 1);
+    mf_event_destroy(&event);
+    command(&trainer, MF_TRAINER_PAUSE, 2);
+    await(&trainer, MF_EVENT_LOG, &event);
+    assert_string_equal(event.log.level, "warning");
+    assert_string_equal(event.log.message, "unsupported_command: pause: this version writes no checkpoints");
+    mf_event_destroy(&event);
+    await(&trainer, MF_EVENT_ACK, &event);
+    assert_int_equal(event.number, 2);
+    mf_event_destroy(&event);
+    await(&trainer, MF_EVENT_STEP, &event); /* it goes on */
+    mf_event_destroy(&event);
+    command(&trainer, MF_TRAINER_CANCEL, 3);
+    await(&trainer, MF_EVENT_ACK, &event);
+    assert_int_equal(event.number, 3);
+    mf_event_destroy(&event);
+    await(&trainer, MF_EVENT_CANCELLED, &event);
+    mf_event_destroy(&event);
+    finish(&trainer, MF_TRAINER_EXIT_CANCELLED);
+    assert_false(output_has(&trainer, "adapter"));
+    assert_false(output_has(&trainer, "training.json"));
+}
+
+static void test_sigterm_cancels(void **state) {
+    (void)state;
+    struct trainer trainer;
+    struct mf_event event;
+    start(&trainer, "terminated", tiny, endless);
+    await(&trainer, MF_EVENT_STEP, &event);
+    mf_event_destroy(&event);
+    kill(trainer.process.pid, SIGTERM);
+    await(&trainer, MF_EVENT_CANCELLED, &event);
+    mf_event_destroy(&event);
+    finish(&trainer, MF_TRAINER_EXIT_CANCELLED);
+}
+
+static void test_lost_worker_ends_the_run(void **state) {
+    (void)state;
+    struct trainer trainer;
+    struct mf_event event;
+    start(&trainer, "orphan", tiny, endless);
+    await(&trainer, MF_EVENT_STEP, &event);
+    mf_event_destroy(&event);
+    close(trainer.commands);
+    trainer.commands = -1;
+    await(&trainer, MF_EVENT_CANCELLED, &event);
+    mf_event_destroy(&event);
+    finish(&trainer, MF_TRAINER_EXIT_CANCELLED);
+}
+
+static void expect_error(const char *name, const char *model, const char *more, const char *code,
+                         const char *words) {
+    struct trainer trainer;
+    struct mf_event event;
+    start(&trainer, name, model, more);
+    do {
+        next_event(&trainer, &event);
+        if (event.type != MF_EVENT_ERROR)
+            mf_event_destroy(&event);
+    } while (event.type != MF_EVENT_ERROR);
+    assert_string_equal(event.error.code, code);
+    if (!strstr(event.error.message, words))
+        fail_msg("'%s' does not say '%s'", event.error.message, words);
+    mf_event_destroy(&event);
+    finish(&trainer, MF_TRAINER_EXIT_ERROR);
+    assert_false(output_has(&trainer, "adapter"));
+}
+
+static void test_errors(void **state) {
+    (void)state;
+    expect_error("e1", "/nowhere/model", "", "model_not_found", "/nowhere/model");
+    expect_error("e2", tiny, ",\"max_seq_length\":4096", "conflicting_fields", "max_seq_length: 4096");
+    expect_error("e3", tiny, ",\"target_modules\":[\"query\"]", "invalid_field", "query");
+    expect_error("e4", tiny, ",\"provider\":\"xyz\"", "unknown_provider",
+                 "Unknown provider 'xyz'. Valid providers: huggingface");
+    expect_error("e5", tiny, ",\"learning_rat\":1", "unknown_field", "learning_rat");
+    expect_error("e6", tiny, ",\"max_seq_length\":8", "dataset_no_labels", "rows.jsonl");
+}
+
+/* A model one of whose weights is infinite. */
+static void test_loss_that_is_not_finite(void **state) {
+    (void)state;
+    static const char *const files[] = {"config.json", "tokenizer.json", "tokenizer_config.json",
+                                        "model.safetensors"};
+    char from[512], to[512], model[256], *data;
+    struct mf_error error;
+    size_t bytes;
+    snprintf(model, sizeof model, "%s/broken", folder);
+    must(mf_directory_create(model, 0755, &error), &error);
+    for (size_t i = 0; i < 4; i++) {
+        snprintf(from, sizeof from, "%s/%s", tiny, files[i]);
+        snprintf(to, sizeof to, "%s/%s", model, files[i]);
+        must(mf_file_read(from, 1 << 20, &data, &bytes, &error), &error);
+        if (i == 3) {
+            data[bytes - 1] = 0x7F; /* bf16 7F80: infinity */
+            data[bytes - 2] = (char)0x80;
+        }
+        must(mf_file_write_atomic(to, data, bytes, 0644, &error), &error);
+        free(data);
+    }
+    expect_error("nan", model, usual, "loss_not_finite", "step 1: the loss is");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_whole_run_twice_gives_the_same_bits),
+        cmocka_unit_test(test_commands),
+        cmocka_unit_test(test_sigterm_cancels),
+        cmocka_unit_test(test_lost_worker_ends_the_run),
+        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_loss_that_is_not_finite),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
