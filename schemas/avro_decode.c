@@ -314,7 +314,7 @@ static enum mf_status read_command(const json_t *object, struct mf_command *comm
         return mf_error_set(error, MF_ERROR_INVALID_FIELD,
                             "action: \"%s\" is not one of cancel, pause, resume, retry", action);
     command->expected_generation.value = 0;
-    status = mf_json_optional_integer(object, where, "expected_generation", 1, INT64_MAX,
+    status = mf_json_optional_integer(object, where, "expected_generation", 1, INT32_MAX,
                                       &command->expected_generation.value, error);
     command->expected_generation.set = command->expected_generation.value != 0;
     return status;

@@ -370,13 +370,23 @@ static void read_identity(const json_t *object, struct mf_request *request) {
     }
 }
 
-enum mf_status mf_request_from_json(const json_t *object, bool allow_run, struct mf_request *request,
-                                    struct mf_error *error) {
+/* What a failed request says of itself may be stored and shown: not a name that breaks the rules. */
+static void drop_bad_identity(struct mf_request *request) {
+    if (request->tenant && !mf_tenant_name_valid(request->tenant)) {
+        free(request->tenant);
+        request->tenant = NULL;
+    }
+    if (request->request_id && !mf_request_id_valid(request->request_id)) {
+        free(request->request_id);
+        request->request_id = NULL;
+    }
+}
+
+static enum mf_status read_object(const json_t *object, bool allow_run, struct mf_request *request,
+                                  struct mf_error *error) {
     const struct mf_field *fields = mf_request_fields();
-    enum mf_status status = mf_request_init(request, error);
+    enum mf_status status = MF_OK;
     size_t known = 0;
-    if (status)
-        return status;
     if (!json_is_object(object))
         return mf_error_set(error, MF_ERROR_INVALID_FIELD, "a training request is a JSON object, found %s",
                             mf_json_type_name(object));
@@ -393,6 +403,16 @@ enum mf_status mf_request_from_json(const json_t *object, bool allow_run, struct
     if (known != json_object_size(object) && (status = refuse_unknown(object, allow_run, error)))
         return status;
     return mf_request_validate(request, error);
+}
+
+enum mf_status mf_request_from_json(const json_t *object, bool allow_run, struct mf_request *request,
+                                    struct mf_error *error) {
+    enum mf_status status = mf_request_init(request, error);
+    if (!status)
+        status = read_object(object, allow_run, request, error);
+    if (status)
+        drop_bad_identity(request);
+    return status;
 }
 
 enum mf_status mf_request_from_text(const char *text, size_t length, const char *where,

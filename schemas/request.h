@@ -70,7 +70,7 @@ void mf_request_free(struct mf_request *request);
  * given", choices and their aliases, ranges; a name that is not in the table is MF_ERROR_UNKNOWN_FIELD with
  * the nearest one; then mf_request_validate. A member "run" (what the worker adds for the trainer) is left
  * alone when `allow_run`. *request needs no initialisation and must be freed whatever is returned: when it
- * fails it still holds tenant and request_id if these two could be read. */
+ * fails it still holds tenant and request_id if these could be read and have their form, else NULL. */
 enum mf_status mf_request_from_json(const json_t *object, bool allow_run, struct mf_request *request,
                                     struct mf_error *error);
 /* mf_json_parse and mf_request_from_json; `where` names the source in messages. */

@@ -412,7 +412,7 @@ static void bad_commands_are_refused(void **state) {
                 "\x0C"
                 "cancel"
                 "\x01",
-             "command: expected_generation: -1 is not in [1, 9223372036854775807]"),
+             "command: expected_generation: -1 is not in [1, 2147483647]"),
 #undef CASE
     };
     struct mf_avro_schema *schema =

@@ -134,6 +134,12 @@ static void missing_and_unknown_fields_are_named(void **state) {
     assert_string_equal(request.tenant, "t2");
     assert_string_equal(request.request_id, "r2");
     mf_request_free(&request);
+    /* but never a name that breaks the rules */
+    assert_status(read_with("\"tenant\":\"a b\",\"request_id\":\"x\\u0007\"", &request, &error),
+                  MF_ERROR_INVALID_FIELD);
+    assert_null(request.tenant);
+    assert_null(request.request_id);
+    mf_request_free(&request);
     refused("\"learning_rat\":1", MF_ERROR_UNKNOWN_FIELD,
             "learning_rat: no such field; did you mean learning_rate?");
     refused("\"zzz\":1", MF_ERROR_UNKNOWN_FIELD, "zzz: no such field; schemas/FIELDS.md lists them all");
