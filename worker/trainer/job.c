@@ -3,6 +3,7 @@
 #include "common/clock.h"
 #include "common/files.h"
 #include "common/json.h"
+#include "kernels/passes/recompute.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -199,6 +200,8 @@ static enum mf_status build_programs(struct mf_job *job, struct mf_error *error)
     enum mf_status status = add_adapters(job, error);
     if (status == MF_OK)
         status = job->strategy->build(job->runtime.model, graph, MF_POLICY_SLOT, &job->programs, error);
+    if (status == MF_OK && job->recompute)
+        status = mf_pass_recompute(graph, job->programs.train.program, error);
     if (status == MF_OK)
         status = mf_graph_build_update(graph, MF_POLICY_SLOT, adamw, &job->update, &job->norm, error);
     if (status == MF_OK) {
@@ -208,7 +211,8 @@ static enum mf_status build_programs(struct mf_job *job, struct mf_error *error)
     return status;
 }
 
-/* The largest pass first, halved until its plan fits; never smaller than the longest row. */
+/* The largest pass first. While its plan does not fit: recompute what is cheap, where the request allows it,
+ * then halve the pass, but never below the longest row. */
 static enum mf_status plan_programs(struct mf_job *job, struct mf_error *error) {
     const struct mf_request *request = &job->request;
     const int64_t longest = job->samples.longest;
@@ -222,10 +226,14 @@ static enum mf_status plan_programs(struct mf_job *job, struct mf_error *error) 
     for (;;) {
         status = build_programs(job, error);
         if (status == MF_OK)
-            status = mf_runtime_realize(&job->runtime, 0, error);
-        if (status != MF_ERROR_PLAN_TOO_LARGE || job->pass_tokens == longest)
+            status = mf_runtime_realize(&job->runtime, job->budget_bytes, error);
+        const bool may_recompute = request->gradient_checkpointing && !job->recompute;
+        if (status != MF_ERROR_PLAN_TOO_LARGE || (job->pass_tokens == longest && !may_recompute))
             return status;
-        job->pass_tokens = job->pass_tokens / 2 > longest ? job->pass_tokens / 2 : (int32_t)longest;
+        if (may_recompute)
+            job->recompute = true;
+        else
+            job->pass_tokens = job->pass_tokens / 2 > longest ? job->pass_tokens / 2 : (int32_t)longest;
         status = mf_runtime_discard(&job->runtime, error);
         if (status != MF_OK)
             return status;

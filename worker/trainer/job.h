@@ -22,6 +22,7 @@ struct mf_job {
     json_t *run; /* the worker's "run" object; NULL standalone */
     char *output_dir;
     int64_t created_at_ms;
+    size_t budget_bytes; /* of the plan; 0: what mf_runtime_budget says */
 
     const struct mf_strategy *strategy;
     struct mf_runtime runtime;
@@ -37,6 +38,7 @@ struct mf_job {
     struct mf_strategy_programs programs;
     int32_t update, norm; /* the update program and its gradient norm (1) f32 */
     int32_t pass_tokens;  /* most tokens in one run of a program */
+    bool recompute;       /* what is cheap is computed again in backward, because memory is short */
 };
 
 /* Reads the request file: all fields flat, and under a worker the object "run" {job_id, attempt, attempt_id,
