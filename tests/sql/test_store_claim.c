@@ -100,6 +100,40 @@ static void test_each_job_is_claimed_once(void **unused) {
     mf_database_close(database);
 }
 
+/* Claims and keeps until nothing more may run. */
+static void *claim_and_keep(void *context) {
+    struct claimer *claimer = context;
+    struct mf_claim claim;
+    struct mf_database *database = connect_worker();
+    while (claim_one(database, claimer->name, &claim)) {
+        claimer->claimed++;
+        mf_claim_free(&claim);
+    }
+    mf_database_close(database);
+    return NULL;
+}
+
+static void test_a_cap_holds_against_all_workers(void **unused) {
+    static const char *const tenants[] = {"capped"};
+    struct claimer claimers[THREADS] = {0};
+    struct mf_database *database = connect_worker();
+    int total = 0;
+    (void)unused;
+    add_many(database, 100, tenants, 1);
+    run_sql("UPDATE tenant_queues SET cap = 5");
+    for (int i = 0; i < THREADS; i++) {
+        snprintf(claimers[i].name, sizeof claimers[i].name, "worker-%d", i);
+        assert_int_equal(pthread_create(&claimers[i].thread, NULL, claim_and_keep, &claimers[i]), 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(claimers[i].thread, NULL);
+        total += claimers[i].claimed;
+    }
+    assert_int_equal(total, 5);
+    assert_int_equal(ask_number("SELECT running FROM tenant_queues"), 5);
+    mf_database_close(database);
+}
+
 /* One tenant with a hundred jobs before the others came does not keep them waiting; weights share in
  * proportion. */
 static void test_tenants_share_by_weight(void **unused) {
@@ -369,6 +403,7 @@ int main(void) {
     require_database();
     const struct CMUnitTest tests[] = {
         ON_NEW_DATABASE(test_each_job_is_claimed_once),
+        ON_NEW_DATABASE(test_a_cap_holds_against_all_workers),
         ON_NEW_DATABASE(test_tenants_share_by_weight),
         ON_NEW_DATABASE(test_order_within_a_tenant),
         ON_NEW_DATABASE(test_a_claim_carries_what_a_trainer_needs),

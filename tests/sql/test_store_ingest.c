@@ -150,6 +150,40 @@ static void test_bisect_rejects_only_what_cannot_be_stored(void **unused) {
     mf_database_close(database);
 }
 
+/* The process dies in the second half of a bisected batch: the offset stands right behind the first half. */
+static void test_crash_within_a_bisected_batch(void **unused) {
+    struct mf_error error;
+    struct test_record texts[4];
+    struct mf_ingest_record records[4];
+    struct mf_database *database = connect_worker();
+    char name[32];
+    bool applied = true;
+    (void)unused;
+    for (int i = 0; i < 4; i++) {
+        snprintf(name, sizeof name, "request-%d", i);
+        records[i] = request_record(&texts[i], "team", name, i);
+    }
+    records[0].request.devices = 0;
+    run_sql("CREATE FUNCTION public.die() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN "
+            "IF current_setting('application_name') = 'victim' AND NEW.request_id = 'request-3' THEN "
+            "PERFORM pg_terminate_backend(pg_backend_pid()); END IF; RETURN NULL; END $$;"
+            "CREATE CONSTRAINT TRIGGER die AFTER INSERT ON jobs DEFERRABLE INITIALLY DEFERRED "
+            "FOR EACH ROW EXECUTE FUNCTION public.die()");
+    assert_fine(mf_database_execute(database, "SET application_name = 'victim'", &error));
+    struct mf_ingest_batch batch = batch_of(records, 4, MF_OFFSET_NONE);
+    assert_status(mf_store_ingest_batch(database, &batch, &applied, &error), MF_ERROR_COMMIT_UNKNOWN);
+    assert_false(applied);
+    assert_int_equal(ask_number("SELECT next_offset FROM ingest_offsets"), 2);
+    assert_int_equal(records[0].fate, MF_FATE_REJECTED);
+    assert_int_equal(records[1].fate, MF_FATE_ACCEPTED);
+    assert_int_equal(records[2].fate, MF_FATE_NONE);
+    assert_fine(mf_database_reconnect(database, &error));
+    ingest(database, batch_of(records + 2, 2, 2), true);
+    assert_int_equal(ask_number("SELECT count(*) FROM jobs"), 3);
+    assert_int_equal(ask_number("SELECT next_offset FROM ingest_offsets"), 4);
+    mf_database_close(database);
+}
+
 static void test_large_reject_keeps_its_id_only(void **unused) {
     struct mf_error error;
     size_t size = MF_REJECT_INLINE_BYTES + 1;
@@ -336,6 +370,7 @@ int main(void) {
         ON_NEW_DATABASE(test_crash_before_commit),
         ON_NEW_DATABASE(test_conflict_and_duplicate_in_one_batch),
         ON_NEW_DATABASE(test_bisect_rejects_only_what_cannot_be_stored),
+        ON_NEW_DATABASE(test_crash_within_a_bisected_batch),
         ON_NEW_DATABASE(test_large_reject_keeps_its_id_only),
         ON_NEW_DATABASE(test_offsets_anchor_and_halt),
         ON_NEW_DATABASE(test_cancel_of_a_queued_job),

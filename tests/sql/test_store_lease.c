@@ -94,6 +94,25 @@ static void test_a_stale_epoch_writes_nothing(void **unused) {
     mf_database_close(database);
 }
 
+/* The same worker took the job again: only the epoch tells its old attempt from its new one. */
+static void test_a_stale_epoch_of_the_same_worker_writes_nothing(void **unused) {
+    struct mf_claim old, current;
+    char before[4000], after[4000];
+    struct mf_database *database = connect_worker();
+    (void)unused;
+    add_job(database, "team", "taken again", NULL, NULL);
+    assert_true(claim_one(database, "worker", &old));
+    rescue_all(database, "rescuer", 1);
+    assert_true(claim_one(database, "worker", &current));
+    remember(before, sizeof before);
+    expect_all_refused(database, "worker", &old.lease);
+    remember(after, sizeof after);
+    assert_string_equal(before, after);
+    mf_claim_free(&old);
+    mf_claim_free(&current);
+    mf_database_close(database);
+}
+
 static void test_heartbeat_is_batched(void **unused) {
     struct mf_error error;
     struct mf_claim claims[3];
@@ -341,6 +360,7 @@ int main(void) {
     require_database();
     const struct CMUnitTest tests[] = {
         ON_NEW_DATABASE(test_a_stale_epoch_writes_nothing),
+        ON_NEW_DATABASE(test_a_stale_epoch_of_the_same_worker_writes_nothing),
         ON_NEW_DATABASE(test_heartbeat_is_batched),
         ON_NEW_DATABASE(test_rescue_only_of_what_stands_still),
         ON_NEW_DATABASE(test_interrupted_again_and_again_fails_unless_there_is_progress),
