@@ -110,7 +110,7 @@ enum mf_status mf_executor_bind_weight(struct mf_executor *executor, int32_t id,
                             tensor->name, bytes, wanted);
     if ((uintptr_t)data % mf_dtype_bytes((enum mf_dtype)tensor->dtype))
         return mf_error_set(error, MF_ERROR_BAD_WEIGHTS, "%s: is not aligned to its elements", tensor->name);
-    executor->base[id] = (void *)(uintptr_t)data; /* kernels only read weights: they are never an output */
+    executor->base[id] = (void *)data; /* kernels only read weights: they are never an output */
     executor->prepared = false;
     return MF_OK;
 }

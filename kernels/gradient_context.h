@@ -11,9 +11,9 @@ enum { MF_GRADIENT_ONE = -2 };
 struct mf_gradient_context {
     struct mf_graph *graph;
     struct mf_builder builder;
-    int32_t
-        *gradient; /* [tensors] of owners, in the owner's shape, and of parameters: newest version; -1 none */
-    bool *needed;  /* [tensors] of owners */
+    /* [tensors] of owners, in the owner's shape, and of parameters: the newest version; -1: none */
+    int32_t *gradient;
+    bool *needed;    /* [tensors] of owners */
     int32_t tensors; /* tensors of the forward program: size of both */
     int16_t slot;
     int32_t parameters; /* gradients of parameters emitted so far */

@@ -15,7 +15,7 @@ enum mf_status mf_rows_reserve(void **array, int32_t count, int32_t *capacity, s
     if (count > INT32_MAX / 4)
         return mf_error_set(error, MF_ERROR_INTERNAL, "a graph has more than %d rows of a kind",
                             INT32_MAX / 4);
-    int32_t wanted = *capacity ? 2 * *capacity : 16;
+    int32_t wanted = *capacity > 0 ? 2 * *capacity : 16;
     void *grown = realloc(*array, (size_t)wanted * size);
     if (!grown)
         return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for %d rows of a graph", (int)wanted);
@@ -223,7 +223,7 @@ enum mf_status mf_graph_weight_rows(struct mf_graph *graph, const char *name, in
     if (view.storage != MF_WEIGHT || view.view_of >= 0 || first < 0 || rows < 1 ||
         first + rows > view.dim[0].multiplier)
         return mf_error_set(error, MF_ERROR_INTERNAL, "%s: rows %lld .. %lld are not part of %s", name,
-                            (long long)first, (long long)(first + rows), view.name);
+                            (long long)first, (long long)first + (long long)rows, view.name);
     view.view_of = weight;
     view.view_offset = first * view.stride[0];
     view.dim[0] = mf_dim_const(rows);

@@ -29,7 +29,7 @@ struct mf_step {
     float learning_rate;     /* of this optimiser step */
     float inverse_count;     /* 1 / labelled tokens of the whole accumulation window */
     float clip;              /* greatest gradient norm; 0: no clipping */
-    uint32_t step;           /* counts micro-batches; keys random ops */
+    uint32_t step;           /* keys random ops: the same for all passes of an accumulation window */
     uint32_t optimizer_step; /* 1 at the first update */
     uint64_t seed;
     int32_t value[MF_SYMBOLS]; /* sizes; MF_OFFSETS and MF_CONST are derived, not read */
@@ -43,10 +43,10 @@ struct mf_node {
     uint8_t phase;                /* enum mf_node_phase */
     int32_t in[MF_NODE_INPUTS];   /* tensor ids; -1: none */
     int32_t out[MF_NODE_OUTPUTS]; /* -1: none */
-    int32_t
-        workspace[MF_NODE_WORKSPACES]; /* [0] by the op's rule, [1] by the backend's, set when planned; -1 */
-    int32_t twin;                      /* RECOMPUTE: the forward node it repeats, else -1 */
-    union mf_attributes a;             /* the member that the op's row names; the rest zero */
+    /* [0] by the op's rule, [1] by the backend's (set when planned); -1: none */
+    int32_t workspace[MF_NODE_WORKSPACES];
+    int32_t twin;          /* RECOMPUTE: the forward node it repeats, else -1 */
+    union mf_attributes a; /* the member that the op's row names; the rest zero */
 };
 
 enum mf_purpose { MF_TRAIN, MF_EVALUATE, MF_SCORE, MF_PREFILL, MF_DECODE, MF_UPDATE_STEP, MF_PURPOSES };

@@ -93,14 +93,13 @@ struct mf_gradient_context;
 struct mf_output_shape {
     uint8_t dtype, rank; /* rank 0: there is no such output */
     struct mf_dim dim[MF_RANK];
-    int32_t
-        writes; /* index of the persistent input whose next version this output is; -1: a new activation */
+    int32_t writes; /* index of the persistent input whose next version this is; -1: a new activation */
 };
 
 struct mf_op_row {
     const char *name;
     uint8_t required, optional, outputs, flags;
-    int8_t in_place;
+    int in_place;            /* index of an input; -1: never */
     uint8_t attribute_bytes; /* of union mf_attributes that the op uses */
     /* Checks the node's inputs and attributes, fills `output` (zeroed, writes = -1). `dtype`: of activations.
      */

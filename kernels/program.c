@@ -25,7 +25,7 @@ enum mf_status mf_program_create(struct mf_graph *graph, enum mf_purpose purpose
     if (dtype != MF_F32 && dtype != MF_BF16)
         return mf_error_set(error, MF_ERROR_INTERNAL, "activations cannot be %s", mf_dtype_name(dtype));
     status = mf_rows_reserve((void **)&graph->program, graph->programs, &graph->program_capacity,
-                             sizeof *graph->program, error);
+                             sizeof(struct mf_program *), error);
     if (status != MF_OK)
         return status;
     program = calloc(1, sizeof *program);
@@ -131,8 +131,11 @@ enum mf_status mf_program_check(const struct mf_graph *graph, int32_t id, struct
     enum mf_status status = MF_OK;
     check.written = calloc(tensors, sizeof *check.written);
     check.change = calloc(tensors, sizeof *check.change);
-    if (!check.written || !check.change)
-        status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory to check a program");
+    if (!check.written || !check.change) {
+        free(check.written);
+        free(check.change);
+        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory to check a program");
+    }
     for (int32_t n = 0; n < check.program->nodes && status == MF_OK; n++) {
         const struct mf_node *node = &check.program->node[n];
         for (int i = 0; i < MF_NODE_INPUTS && status == MF_OK; i++)

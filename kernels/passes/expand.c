@@ -48,7 +48,7 @@ enum mf_status mf_pass_expand(struct mf_graph *graph, int32_t id, struct mf_erro
             continue;
         }
         /* The last node writes the tensor that the rest of the program knows. */
-        if (row->expansion(&builder, &old[n]) >= 0)
+        if (row->expansion(&builder, &old[n]) >= 0 && program->node)
             program->node[program->nodes - 1].out[0] = old[n].out[0];
     }
     free(old);

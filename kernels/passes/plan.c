@@ -191,19 +191,10 @@ static enum mf_status collect_blocks(const struct mf_plan *plan, const struct mf
     return status;
 }
 
-static enum mf_status place_program(struct mf_plan *plan, struct mf_program *program,
-                                    struct mf_error *error) {
-    struct mf_block *block = calloc((size_t)plan->tensors + 1, sizeof *block);
-    struct mf_block *placed = calloc((size_t)plan->tensors + 1, sizeof *placed);
-    size_t count = 0, bytes = 0;
-    enum mf_status status = MF_OK;
-    if (!block || !placed)
-        status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory to plan");
-    if (status == MF_OK)
-        status = collect_blocks(plan, program, block, &count, error);
-    if (status != MF_OK)
-        goto done;
-    qsort(block, count, sizeof *block, by_size);
+/* Places the blocks in turn and tells each owner where it lies; returns the bytes they take. */
+static size_t place_blocks(struct mf_plan *plan, const struct mf_block *block, struct mf_block *placed,
+                           size_t count) {
+    size_t bytes = 0;
     for (size_t i = 0; i < count; i++)
         place(placed, i, block[i]);
     for (size_t i = 0; i < count; i++) {
@@ -211,13 +202,30 @@ static enum mf_status place_program(struct mf_plan *plan, struct mf_program *pro
         if (placed[i].offset + placed[i].bytes > bytes)
             bytes = placed[i].offset + placed[i].bytes;
     }
-    for (int32_t i = 0; i < plan->tensors; i++)
-        if (plan->graph->tensor[i].program == program->id && plan->shares[i] >= 0)
-            plan->offset[i] = plan->offset[plan->shares[i]];
-    program->arena_bytes = bytes;
-    if (bytes > plan->program_bytes)
-        plan->program_bytes = bytes;
-done:
+    return bytes;
+}
+
+static enum mf_status place_program(struct mf_plan *plan, struct mf_program *program,
+                                    struct mf_error *error) {
+    struct mf_block *block = calloc((size_t)plan->tensors + 1, sizeof *block);
+    struct mf_block *placed = calloc((size_t)plan->tensors + 1, sizeof *placed);
+    size_t count = 0;
+    enum mf_status status;
+    if (!block || !placed) {
+        free(block);
+        free(placed);
+        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory to plan");
+    }
+    status = collect_blocks(plan, program, block, &count, error);
+    if (status == MF_OK) {
+        qsort(block, count, sizeof *block, by_size);
+        program->arena_bytes = place_blocks(plan, block, placed, count);
+        if (program->arena_bytes > plan->program_bytes)
+            plan->program_bytes = program->arena_bytes;
+        for (int32_t i = 0; i < plan->tensors; i++)
+            if (plan->graph->tensor[i].program == program->id && plan->shares[i] >= 0)
+                plan->offset[i] = plan->offset[plan->shares[i]];
+    }
     free(block);
     free(placed);
     return status;
