@@ -77,8 +77,10 @@ int mf_command_providers(int argc, char **argv) {
             print_provider(provider->get_provider_name(), &capabilities);
     }
     if (json) {
-        json_dumpf(list, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);
+        json_t *answer = json_pack("{s:O}", "providers", list);
+        json_dumpf(answer, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);
         printf("\n");
+        json_decref(answer);
     }
     json_decref(list);
     return 0;
