@@ -1,9 +1,23 @@
 -- Invariant: queued jobs that no live worker could take say why and since when; $1: seconds a worker may be silent.
-WITH live AS (
-    SELECT UNNEST(providers) AS provider, devices FROM workers
-    WHERE stopped_at IS NULL AND heard_at > now() - make_interval(secs => $1)
-), able AS (
-    SELECT provider, max(devices) AS devices FROM live GROUP BY provider
+-- Two small sets by index: all jobs of queues that nobody offers, and wide jobs that nobody has the devices for.
+WITH able AS (
+    SELECT provider, max(devices) AS devices
+    FROM (SELECT UNNEST(providers) AS provider, devices FROM workers
+          WHERE stopped_at IS NULL AND heard_at > now() - make_interval(secs => $1)) AS live
+    GROUP BY provider
+), unoffered AS (
+    SELECT DISTINCT share.queue FROM tenant_queues AS share
+    WHERE NOT EXISTS (SELECT FROM able WHERE able.provider = share.queue)
+), found AS (
+    (SELECT waiting.id FROM unoffered
+     JOIN jobs AS waiting ON waiting.queue = unoffered.queue
+     WHERE waiting.state = 'queued' AND waiting.waiting_since IS NULL
+     LIMIT 1000)
+    UNION ALL
+    (SELECT waiting.id FROM able
+     JOIN jobs AS waiting ON waiting.queue = able.provider AND waiting.devices > able.devices
+     WHERE waiting.state = 'queued' AND waiting.devices > 1 AND waiting.waiting_since IS NULL
+     LIMIT 1000)
 )
 UPDATE jobs
 SET waiting_since = now(),
@@ -12,8 +26,6 @@ SET waiting_since = now(),
                                       devices, queue)
                           ELSE format('no live worker offers provider ''%s''', queue) END
 WHERE id IN (SELECT waiting.id FROM jobs AS waiting
-             WHERE waiting.state = 'queued' AND waiting.waiting_since IS NULL
-               AND NOT EXISTS (SELECT FROM able
-                               WHERE able.provider = waiting.queue AND able.devices >= waiting.devices)
-             LIMIT 1000
+             WHERE waiting.id IN (SELECT id FROM found) AND waiting.state = 'queued'
              FOR NO KEY UPDATE OF waiting SKIP LOCKED)
+  AND state = 'queued'
