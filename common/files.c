@@ -128,6 +128,8 @@ enum mf_status mf_atomic_file_open(const char *path, mode_t mode, struct mf_atom
 
 enum mf_status mf_atomic_file_commit(struct mf_atomic_file *file, struct mf_error *error) {
     enum mf_status status = MF_OK;
+    if (file->descriptor < 0)
+        return mf_error_set(error, MF_ERROR_IO, "a file that is not open cannot be committed");
     char *folder = folder_of(file->path);
     if (!folder) {
         status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for the folder of %s", file->path);

@@ -76,6 +76,7 @@ static void writing_replaces_and_leaves_nothing_behind(void **state) {
     assert_status(mf_atomic_file_open(in_root("a"), 0600, &file, &error), MF_OK);
     assert_status(mf_descriptor_write(file.descriptor, "lost", 4, "a", &error), MF_OK);
     mf_atomic_file_abandon(&file);
+    assert_status(mf_atomic_file_commit(&file, &error), MF_ERROR_IO);
     assert_status(mf_tree_size(root, &size, &error), MF_OK);
     assert_int_equal(size, 4); /* no temporary file is left */
     assert_status(mf_file_write_atomic(in_root("no/such/folder"), "x", 1, 0600, &error), MF_ERROR_IO);
