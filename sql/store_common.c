@@ -4,8 +4,12 @@
 
 #include "sql/store_private.h"
 
-static struct mf_parameter optional_count(int64_t value) {
+struct mf_parameter mf_optional_count(int64_t value) {
     return value == MF_COUNT_NONE ? mf_parameter_null() : mf_parameter_integer(value);
+}
+
+int64_t mf_count_or_none(const struct pg_result *rows, int row, int column) {
+    return mf_result_null(rows, row, column) ? MF_COUNT_NONE : mf_result_integer(rows, row, column);
 }
 
 enum mf_status mf_audit_write(struct mf_database *database, struct mf_audit audit, struct mf_error *error) {
@@ -14,10 +18,10 @@ enum mf_status mf_audit_write(struct mf_database *database, struct mf_audit audi
     json_decref(audit.detail);
     if (no_memory)
         return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "audit row: no memory for its detail");
-    const struct mf_parameter parameters[] = {mf_parameter_text(audit.job_id), mf_parameter_text(audit.type),
-                                              mf_parameter_text(audit.state),  optional_count(audit.attempt),
-                                              optional_count(audit.step),      mf_parameter_text(audit.actor),
-                                              mf_parameter_text(detail)};
+    const struct mf_parameter parameters[] = {
+        mf_parameter_text(audit.job_id),  mf_parameter_text(audit.type), mf_parameter_text(audit.state),
+        mf_optional_count(audit.attempt), mf_optional_count(audit.step), mf_parameter_text(audit.actor),
+        mf_parameter_text(detail)};
     enum mf_status status =
         mf_database_query(database, MF_QUERY_AUDIT_INSERT, parameters, MF_COUNT(parameters), NULL, error);
     free(detail);

@@ -190,10 +190,6 @@ struct reporting {
     const struct mf_stored_object *object;
 };
 
-static struct mf_parameter optional_count(int64_t value) {
-    return value == MF_COUNT_NONE ? mf_parameter_null() : mf_parameter_integer(value);
-}
-
 static enum mf_status lock_only(struct mf_database *database, const struct reporting *reporting,
                                 struct mf_error *error) {
     struct mf_leased job;
@@ -210,11 +206,11 @@ static enum mf_status update_attempt(struct mf_database *database, void *context
         mf_parameter_text(details->device),          mf_parameter_text(details->gpu_uuids),
         mf_parameter_text(details->versions),        mf_parameter_text(details->numeric_plan_sha256),
         mf_parameter_text(details->dataset_sha256),  mf_parameter_text(details->base_sha256),
-        mf_parameter_text(details->base_revision),   optional_count(details->seed),
-        optional_count(details->managed_bytes),      optional_count(details->total_steps),
-        optional_count(details->train_rows),         optional_count(details->eval_rows),
-        optional_count(details->train_tokens),       optional_count(details->truncated_rows),
-        optional_count(details->dropped_rows),       optional_count(details->resumed_from_step)};
+        mf_parameter_text(details->base_revision),   mf_optional_count(details->seed),
+        mf_optional_count(details->managed_bytes),   mf_optional_count(details->total_steps),
+        mf_optional_count(details->train_rows),      mf_optional_count(details->eval_rows),
+        mf_optional_count(details->train_tokens),    mf_optional_count(details->truncated_rows),
+        mf_optional_count(details->dropped_rows),    mf_optional_count(details->resumed_from_step)};
     enum mf_status status = lock_only(database, reporting, error);
     return status ? status
                   : mf_database_query(database, MF_QUERY_ATTEMPT_UPDATE, parameters, MF_COUNT(parameters),

@@ -51,17 +51,13 @@ static bool take(const struct pg_result *rows, int row, int column, char **copy)
     return *copy || mf_result_null(rows, row, column);
 }
 
-static int64_t count_or_none(const struct pg_result *rows, int row, int column) {
-    return mf_result_null(rows, row, column) ? MF_COUNT_NONE : mf_result_integer(rows, row, column);
-}
-
 static bool read_event(const struct pg_result *rows, int i, struct mf_outbox_row *row) {
     row->kind = MF_OUTBOX_EVENT;
     snprintf(row->event_id, sizeof row->event_id, "%s", mf_result_text(rows, i, 1));
     snprintf(row->job_id, sizeof row->job_id, "%s", mf_result_text(rows, i, 2));
     row->sequence = mf_result_integer(rows, i, 7);
-    row->attempt = count_or_none(rows, i, 8);
-    row->step = count_or_none(rows, i, 9);
+    row->attempt = mf_count_or_none(rows, i, 8);
+    row->step = mf_count_or_none(rows, i, 9);
     row->occurred_at = mf_result_time(rows, i, 11);
     return take(rows, i, 3, &row->tenant) && take(rows, i, 4, &row->request_id) &&
            take(rows, i, 5, &row->type) && take(rows, i, 6, &row->state) && take(rows, i, 10, &row->detail);

@@ -8,6 +8,10 @@
 
 #define MF_COUNT(array) (sizeof(array) / sizeof *(array))
 
+/* MF_COUNT_NONE is SQL NULL, both ways. */
+struct mf_parameter mf_optional_count(int64_t value);
+int64_t mf_count_or_none(const struct pg_result *rows, int row, int column);
+
 /* One audit row; its trigger chains it and puts it into the outbox. `detail` (may be NULL) is consumed. */
 struct mf_audit {
     const char *job_id, *type, *state, *actor;

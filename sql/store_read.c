@@ -19,10 +19,6 @@ void mf_job_status_free(struct mf_job_status *status) {
     *status = (struct mf_job_status){0};
 }
 
-static int64_t count_or_none(const PGresult *rows, int column) {
-    return mf_result_null(rows, 0, column) ? MF_COUNT_NONE : mf_result_integer(rows, 0, column);
-}
-
 static enum mf_status read_status(const PGresult *rows, struct mf_job_status *status,
                                   struct mf_error *error) {
     const struct {
@@ -39,9 +35,9 @@ static enum mf_status read_status(const PGresult *rows, struct mf_job_status *st
     status->max_attempts = (int32_t)mf_result_integer(rows, 0, 13);
     status->interruptions = (int32_t)mf_result_integer(rows, 0, 14);
     status->fraction = mf_result_number(rows, 0, 19);
-    status->step = count_or_none(rows, 20);
-    status->total_steps = count_or_none(rows, 21);
-    status->trained_tokens = count_or_none(rows, 22);
+    status->step = mf_count_or_none(rows, 0, 20);
+    status->total_steps = mf_count_or_none(rows, 0, 21);
+    status->trained_tokens = mf_count_or_none(rows, 0, 22);
     status->loss = mf_result_number(rows, 0, 23);
     status->tokens_per_second = mf_result_number(rows, 0, 24);
     status->created_at = mf_result_time(rows, 0, 26);

@@ -152,6 +152,15 @@ void run_sql(const char *format, ...) {
     va_end(arguments);
 }
 
+void kill_at_commit(const char *table, const char *event, const char *condition) {
+    run_sql("CREATE FUNCTION public.die() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN "
+            "IF current_setting('application_name') = 'victim' AND %s THEN "
+            "PERFORM pg_terminate_backend(pg_backend_pid()); END IF; RETURN NULL; END $$;"
+            "CREATE CONSTRAINT TRIGGER die AFTER %s ON %s DEFERRABLE INITIALLY DEFERRED "
+            "FOR EACH ROW EXECUTE FUNCTION public.die()",
+            condition, event, table);
+}
+
 /* ---- filling ---- */
 
 static void job_id_of(const char *tenant, const char *request_id, char text[MF_UUID_TEXT_BYTES]) {

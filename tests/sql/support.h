@@ -53,6 +53,10 @@ long ask_number(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* A statement run as superuser. */
 void run_sql(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* Whoever sets application_name = 'victim' loses its backend inside the COMMIT of a transaction that did
+ * `event` (INSERT, UPDATE) on `table` to a row for which `condition` (on NEW) holds. */
+void kill_at_commit(const char *table, const char *event, const char *condition);
+
 /* ---- filling ---- */
 enum { RECORD_TEXT_BYTES = 512 };
 struct test_record {

@@ -70,11 +70,7 @@ static void test_crash_before_commit(void **unused) {
     bool applied = true;
     (void)unused;
     struct mf_ingest_record record = request_record(&texts, "team", "crash", 0);
-    run_sql("CREATE FUNCTION public.die() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN "
-            "IF current_setting('application_name') = 'victim' THEN "
-            "PERFORM pg_terminate_backend(pg_backend_pid()); END IF; RETURN NULL; END $$;"
-            "CREATE CONSTRAINT TRIGGER die AFTER INSERT ON jobs DEFERRABLE INITIALLY DEFERRED "
-            "FOR EACH ROW EXECUTE FUNCTION public.die()");
+    kill_at_commit("jobs", "INSERT", "true");
     assert_fine(mf_database_execute(first, "SET application_name = 'victim'", &error));
     struct mf_ingest_batch batch = batch_of(&record, 1, MF_OFFSET_NONE);
     assert_status(mf_store_ingest_batch(first, &batch, &applied, &error), MF_ERROR_COMMIT_UNKNOWN);
@@ -164,11 +160,7 @@ static void test_crash_within_a_bisected_batch(void **unused) {
         records[i] = request_record(&texts[i], "team", name, i);
     }
     records[0].request.devices = 0;
-    run_sql("CREATE FUNCTION public.die() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN "
-            "IF current_setting('application_name') = 'victim' AND NEW.request_id = 'request-3' THEN "
-            "PERFORM pg_terminate_backend(pg_backend_pid()); END IF; RETURN NULL; END $$;"
-            "CREATE CONSTRAINT TRIGGER die AFTER INSERT ON jobs DEFERRABLE INITIALLY DEFERRED "
-            "FOR EACH ROW EXECUTE FUNCTION public.die()");
+    kill_at_commit("jobs", "INSERT", "NEW.request_id = 'request-3'");
     assert_fine(mf_database_execute(database, "SET application_name = 'victim'", &error));
     struct mf_ingest_batch batch = batch_of(records, 4, MF_OFFSET_NONE);
     assert_status(mf_store_ingest_batch(database, &batch, &applied, &error), MF_ERROR_COMMIT_UNKNOWN);

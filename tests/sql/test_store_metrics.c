@@ -70,11 +70,7 @@ static void test_crash_between_rows_and_commit(void **unused) {
     (void)unused;
     add_job(database, "team", "job", NULL, NULL);
     assert_true(claim_one(database, "worker", &claim));
-    run_sql("CREATE FUNCTION public.die() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN "
-            "IF current_setting('application_name') = 'victim' THEN "
-            "PERFORM pg_terminate_backend(pg_backend_pid()); END IF; RETURN NULL; END $$;"
-            "CREATE CONSTRAINT TRIGGER die AFTER UPDATE ON job_leases DEFERRABLE INITIALLY DEFERRED "
-            "FOR EACH ROW EXECUTE FUNCTION public.die()");
+    kill_at_commit("job_leases", "UPDATE", "true");
     assert_fine(mf_database_execute(database, "SET application_name = 'victim'", &error));
     assert_status(mf_store_write_metrics(database, "worker", &claim.lease, &batch, &repeat, &error),
                   MF_ERROR_COMMIT_UNKNOWN);
