@@ -95,6 +95,7 @@ static enum mf_status train_step(struct mf_job *job, struct mf_history *history,
     if (status != MF_OK)
         return status;
     const double seconds = (double)(mf_clock_monotonic_ns() - before_ns) / 1e9;
+    record->seconds = seconds;
     history->steps++;
     history->trained_tokens += window.tokens;
     history->trained_labels += window.labelled;

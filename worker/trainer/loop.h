@@ -7,6 +7,7 @@
 
 struct mf_step_record {
     double loss, learning_rate, gradient_norm;
+    double seconds; /* of the step alone */
     int64_t tokens;
 };
 

@@ -1,5 +1,7 @@
 /* modelforge-trainer: one request in, one trained model out; and the tools around a model. */
+#include "common/log.h"
 #include "worker/trainer/commands.h"
+#include "worker/trainer/protocol.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,7 +55,7 @@ int mf_command_usage(const char *command, const char *problem, const char *argum
 }
 
 static void print_usage(FILE *file) {
-    fprintf(file, "modelforge-trainer %s\n\n", MF_VERSION);
+    fprintf(file, "modelforge-trainer %s\nusage: modelforge-trainer COMMAND ...\n\n", MF_VERSION);
     for (size_t i = 0; i < COMMANDS; i++)
         fprintf(file, "  %-9s %s\n", commands[i].name, commands[i].help);
 }
@@ -69,6 +71,8 @@ static void limit_spinning(char **argv) {
 
 int main(int argc, char **argv) {
     limit_spinning(argv);
+    if (!mf_protocol_attached()) /* a person reads standard error */
+        mf_log_set_level(MF_LOG_WARNING);
     const char *name = argc > 1 ? argv[1] : "";
     for (size_t i = 0; i < COMMANDS; i++) {
         if (strcmp(commands[i].name, name) != 0)

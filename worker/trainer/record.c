@@ -51,11 +51,11 @@ static json_t *steps_json(const struct mf_history *history) {
     json_t *steps = json_array();
     for (int64_t i = 0; i < history->steps; i++) {
         const struct mf_step_record *step = &history->step[i];
-        json_array_append_new(steps, json_pack("{s:I,s:o,s:o,s:o,s:I}", "step", (json_int_t)i + 1, "loss",
-                                               number_or_null(step->loss), "learning_rate",
-                                               number_or_null(step->learning_rate), "gradient_norm",
-                                               number_or_null(step->gradient_norm), "tokens",
-                                               (json_int_t)step->tokens));
+        json_array_append_new(
+            steps, json_pack("{s:I,s:o,s:o,s:o,s:I,s:o}", "step", (json_int_t)i + 1, "loss",
+                             number_or_null(step->loss), "learning_rate", number_or_null(step->learning_rate),
+                             "gradient_norm", number_or_null(step->gradient_norm), "tokens",
+                             (json_int_t)step->tokens, "seconds", number_or_null(step->seconds)));
     }
     return steps;
 }

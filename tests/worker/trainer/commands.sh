@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# The subcommands as a person types them.  usage: commands.sh TRAINER
+set -euo pipefail
+trainer=$1
+model=tests/golden/models/tied-gqa
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+
+fail() {
+  echo "FAILED: $*" >&2
+  exit 1
+}
+
+# expect STATUS PATTERN COMMAND...: runs it, compares its exit status, searches both outputs.
+expect() {
+  local status=$1 pattern=$2 got=0
+  shift 2
+  "$@" >"$folder/output" 2>&1 || got=$?
+  [[ $got == "$status" ]] || fail "$*: exit status $got, not $status: $(cat "$folder/output")"
+  grep -q -E -e "$pattern" "$folder/output" || fail "$*: no '$pattern' in: $(cat "$folder/output")"
+}
+
+for index in $(seq 1 24); do
+  printf '{"input": "Say %d", "output": "It is %d."}\n' "$index" "$index"
+done >"$folder/rows.jsonl"
+cat >"$folder/request.json" <<TEXT
+{"task": "text-generation", "model_name": "$model", "dataset": "$folder/rows.jsonl", "bf16": false,
+ "use_chat_template": true, "learning_rate": 0.005, "num_train_epochs": 2, "logging_steps": 4}
+TEXT
+
+expect 2 'usage' "$trainer"
+expect 2 "no command 'fly'" "$trainer" fly
+expect 0 'generate' "$trainer" --help
+expect 2 'REQUEST.json is needed' "$trainer" run
+expect 2 'model is needed' "$trainer" score
+expect 2 'dtype must be' "$trainer" score --model x --text y --dtype int4
+expect 2 'unknown option' "$trainer" score --model x --prompt y
+expect 1 '^InfrastructureError: .*nothing.json' "$trainer" run "$folder/nothing.json"
+
+# run alone: plain lines, means over logging_steps, the last step always
+expect 0 '^done: 10 steps, [0-9]+ tokens in 0:[0-9]+, training loss [0-9.]+, evaluation loss' \
+  "$trainer" run "$folder/request.json" --output "$folder/out"
+[[ $(grep -c '^step ' "$folder/output") == 3 ]] || fail "not three step lines: $(cat "$folder/output")"
+grep -q '^step 10/10 ' "$folder/output" || fail "the last step is not shown"
+grep -q -F "adapter: $folder/out/adapter (" "$folder/output" || fail "the adapter is not named"
+
+# training.json says what is needed to repeat the run
+jq --exit-status --arg dataset "$(sha256sum "$folder/rows.jsonl" | cut -d ' ' -f 1)" \
+  --arg weights "$(sha256sum $model/model.safetensors | cut -d ' ' -f 1)" '
+  .request.learning_rate == 0.005 and .request.seed == 42 and .seed == 42 and .dataset.sha256 == $dataset
+  and ([.model.files[] | select(.name == "model.safetensors").sha256] == [$weights])
+  and .dataset.train_rows == 19 and .dataset.eval_rows == 5 and .results.steps == 10
+  and (.results.history | length) == 10 and (.results.evaluations | length) == 1
+  and .results.evaluations[0].step == 10 and .versions.compute_dtype == "f32"
+  and (.numeric_plan_sha256 | length) == 64 and (.numeric_plan | type) == "object"' "$folder/out/training.json" \
+  >"$folder/verdict" || fail "training.json: $(cat "$folder/out/training.json")"
+
+# plan: what run did, without doing it
+expect 0 '^steps +10, of them 1 warm-up; 4 rows each' "$trainer" plan "$folder/request.json"
+grep -q -F '<|im_start|>assistant' "$folder/output" || fail "no first row: $(cat "$folder/output")"
+grep -q -F '«It is 1.<|im_end|>' "$folder/output" || fail "no labels: $(cat "$folder/output")"
+grep -q -F "$(jq --raw-output .numeric_plan_sha256 "$folder/out/training.json")" "$folder/output" ||
+  fail "plan and run have different numeric plans"
+
+# evaluate, score and generate agree with each other and see the adapter
+base=$("$trainer" evaluate --model $model --dataset "$folder/rows.jsonl" --chat --json | jq .loss)
+tuned=$("$trainer" evaluate --model $model --adapter "$folder/out/adapter" --dataset "$folder/rows.jsonl" --chat \
+  --json | jq .loss)
+oracle=$("$trainer" evaluate --model $model --adapter "$folder/out/adapter" --dataset "$folder/rows.jsonl" --chat \
+  --json --reference | jq .loss)
+jq --exit-status --null-input "$tuned < $base - 0.5 and (($tuned - $oracle) | fabs) < 1e-4" >/dev/null ||
+  fail "evaluate: base $base, tuned $tuned, oracle $oracle"
+printf 'It is 3.\n' >"$folder/text"
+printf '{"text": "It is 3."}\n' >"$folder/text.jsonl"
+expect 0 '"labels":[1-9]' "$trainer" score --model $model --text "$folder/text" --json
+expect 0 '^1 rows, [0-9]+ tokens, [0-9]+ labels: loss [0-9.]+, perplexity' \
+  "$trainer" evaluate --model $model --dataset "$folder/text.jsonl"
+expect 0 '"prompt_tokens":[1-9]' "$trainer" generate --model $model --adapter "$folder/out/adapter" \
+  --prompt 'Say 3' --max-new-tokens 5 --json
+jq --exit-status '.tokens | length <= 5' <(grep '^{"text"' "$folder/output") >/dev/null || fail "too long an answer"
+expect 1 '^ModelAccessError: ' "$trainer" generate --model $model --adapter "$folder" --prompt x
+expect 1 '^RequestError: .*128 positions' "$trainer" generate --model $model --prompt x --max-new-tokens 500
+
+expect 0 '"name":"huggingface"' "$trainer" providers --json
+expect 0 'llama +text-generation +sft +supported' "$trainer" providers
+expect 1 '^ModelAccessError: ' "$trainer" convert "$folder/rows.jsonl" "$folder/converted"
+echo "all commands behave"
