@@ -18,12 +18,19 @@ struct mf_dim symbol_dim(enum mf_symbol symbol, int32_t multiplier) {
 }
 
 void fixture_begin(struct fixture *fixture) {
+    struct mf_backend *backend;
+    struct mf_error error;
+    require_ok(mf_cpu_reference_create(&backend, &error), &error);
+    fixture_begin_on(fixture, backend, MF_F32);
+}
+
+void fixture_begin_on(struct fixture *fixture, struct mf_backend *backend, enum mf_dtype dtype) {
     struct mf_error error;
     memset(fixture, 0, sizeof *fixture);
     fixture->random = 20251125;
-    require_ok(mf_cpu_reference_create(&fixture->backend, &error), &error);
+    fixture->backend = backend;
     require_ok(mf_graph_create(&fixture->graph, &error), &error);
-    require_ok(mf_program_create(fixture->graph, MF_TRAIN, 0, MF_F32, &fixture->program, &error), &error);
+    require_ok(mf_program_create(fixture->graph, MF_TRAIN, 0, dtype, &fixture->program, &error), &error);
     mf_program_set_bound(fixture->graph, fixture->program, MF_TOKENS, TOKENS);
     mf_program_set_bound(fixture->graph, fixture->program, MF_SEQUENCES, SEQUENCES);
     mf_program_set_bound(fixture->graph, fixture->program, MF_LABELLED, LABELLED);

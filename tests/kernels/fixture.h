@@ -33,6 +33,8 @@ void require_ok(enum mf_status status, const struct mf_error *error);
 
 /* A graph, a training program of slot 0 in f32 with bounds, a step at the sizes above. */
 void fixture_begin(struct fixture *fixture);
+/* The same on a backend that the fixture then owns, with activations of `dtype`. */
+void fixture_begin_on(struct fixture *fixture, struct mf_backend *backend, enum mf_dtype dtype);
 /* Plans and makes the executor; fills the common inputs with a valid batch. */
 void fixture_realize(struct fixture *fixture, const struct mf_executor_options *options);
 void fixture_run(struct fixture *fixture);

@@ -1,0 +1,116 @@
+/* The same decoder on every CPU backend: loss and all gradients of the fast path against the oracle, in the
+ * planned arena with its in-place ops, poisoned. And the fast path against itself: bit for bit. */
+#include <math.h>
+#include <string.h>
+
+#include "fixture.h"
+#include "kernels/passes/expand.h"
+#include "kernels/passes/recompute.h"
+
+enum { LAYERS = 2, ELEMENTS = 2048 };
+
+struct result {
+    double loss;
+    float gradient[ELEMENTS];
+    int64_t elements;
+};
+
+static void train(struct mf_backend *backend, enum mf_dtype dtype, bool recompute, struct result *result) {
+    struct fixture fixture;
+    struct mf_error error;
+    fixture_begin_on(&fixture, backend, dtype);
+    fixture_adapters(&fixture, 0, LAYERS, 0.25f);
+    int32_t loss = fixture_decoder(&fixture.builder, LAYERS);
+    require_ok(mf_pass_expand(fixture.graph, fixture.program, &error), &error);
+    require_ok(mf_gradient_build(fixture.graph, fixture.program, loss, &error), &error);
+    if (recompute)
+        require_ok(mf_pass_recompute(fixture.graph, fixture.program, &error), &error);
+    fixture_realize(&fixture, &(struct mf_executor_options){.poison = true});
+    for (int32_t i = 0; i < fixture.graph->adapters; i++) {
+        fixture_fill(&fixture, fixture.graph->adapter[i].a);
+        fixture_fill(&fixture, fixture.graph->adapter[i].b);
+    }
+    fixture_run(&fixture);
+    result->loss = (double)fixture_data(&fixture, loss)[0];
+    result->elements = fixture.graph->bucket[0].elements;
+    assert_true(result->elements <= ELEMENTS);
+    memcpy(result->gradient, fixture_data(&fixture, fixture.graph->bucket[0].gradient),
+           (size_t)result->elements * sizeof *result->gradient);
+    fixture_end(&fixture);
+}
+
+static struct mf_backend *reference(void) {
+    struct mf_backend *backend;
+    struct mf_error error;
+    require_ok(mf_cpu_reference_create(&backend, &error), &error);
+    return backend;
+}
+
+static struct mf_backend *fast(int32_t threads) {
+    struct mf_backend *backend;
+    struct mf_error error;
+    require_ok(mf_cpu_create(&(struct mf_cpu_options){.threads = threads}, &backend, &error), &error);
+    return backend;
+}
+
+/* ||a - b|| / ||b|| */
+static double distance(const struct result *a, const struct result *b) {
+    double difference = 0, norm = 0;
+    for (int64_t i = 0; i < b->elements; i++) {
+        double d = (double)a->gradient[i] - (double)b->gradient[i];
+        difference += d * d;
+        norm += (double)b->gradient[i] * (double)b->gradient[i];
+    }
+    assert_true(norm > 1e-2);
+    return sqrt(difference / norm);
+}
+
+static double cosine(const struct result *a, const struct result *b) {
+    double product = 0, left = 0, right = 0;
+    for (int64_t i = 0; i < b->elements; i++) {
+        product += (double)a->gradient[i] * (double)b->gradient[i];
+        left += (double)a->gradient[i] * (double)a->gradient[i];
+        right += (double)b->gradient[i] * (double)b->gradient[i];
+    }
+    return product / sqrt(left * right);
+}
+
+static void test_fast_f32_agrees_with_the_oracle(void **state) {
+    static struct result oracle, quick;
+    (void)state;
+    train(reference(), MF_F32, false, &oracle);
+    train(fast(1), MF_F32, false, &quick);
+    assert_true(fabs(quick.loss - oracle.loss) <= 1e-5 * fabs(oracle.loss));
+    assert_true(distance(&quick, &oracle) <= 1e-4);
+}
+
+static void test_bf16_points_the_same_way(void **state) {
+    static struct result oracle, slow, quick;
+    (void)state;
+    train(reference(), MF_F32, false, &oracle);
+    train(reference(), MF_BF16, false, &slow);
+    train(fast(1), MF_BF16, false, &quick);
+    assert_true(fabs(quick.loss - oracle.loss) <= 2e-2 * fabs(oracle.loss));
+    assert_true(cosine(&quick, &oracle) >= 0.999);
+    assert_true(distance(&quick, &oracle) <= 1.5 * distance(&slow, &oracle));
+}
+
+static void test_fast_path_repeats_bit_for_bit(void **state) {
+    static struct result first, second, recomputed;
+    (void)state;
+    for (int dtype = MF_F32; dtype <= MF_BF16; dtype++) {
+        train(fast(2), (enum mf_dtype)dtype, false, &first);
+        train(fast(2), (enum mf_dtype)dtype, false, &second);
+        train(fast(2), (enum mf_dtype)dtype, true, &recomputed);
+        assert_memory_equal(first.gradient, second.gradient, (size_t)first.elements * sizeof *first.gradient);
+        assert_memory_equal(first.gradient, recomputed.gradient,
+                            (size_t)first.elements * sizeof *first.gradient);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_fast_f32_agrees_with_the_oracle),
+                                       cmocka_unit_test(test_bf16_points_the_same_way),
+                                       cmocka_unit_test(test_fast_path_repeats_bit_for_bit)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
