@@ -1,4 +1,6 @@
 /* Rows of a graph, shape rules, builder errors and the rules of a program. */
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "fixture.h"
@@ -238,6 +240,30 @@ static void test_program_rules(void **state) {
     fixture_end(&fixture);
 }
 
+static void test_print_shows_every_node(void **state) {
+    struct fixture fixture;
+    char *text = NULL, expected[256];
+    size_t size = 0;
+    (void)state;
+    fixture_begin(&fixture);
+    int32_t x = fixture_matrix(&fixture, "x");
+    fixture.builder.layer = 2;
+    int32_t sum = mf_build_add(&fixture.builder, x, x);
+    fixture.builder.layer = -1;
+    fixture.builder.phase = MF_BACKWARD;
+    int32_t again = mf_build_add(&fixture.builder, sum, x);
+    snprintf(expected, sizeof expected,
+             "0 forward layer 2 add %d (T, 6) f32 <- %d %d\n1 backward add %d (T, 6) f32 <- %d %d\n",
+             (int)sum, (int)x, (int)x, (int)again, (int)sum, (int)x);
+    FILE *file = open_memstream(&text, &size);
+    assert_non_null(file);
+    mf_program_print(fixture.graph, fixture.program, file);
+    fclose(file);
+    assert_string_equal(text, expected);
+    free(text);
+    fixture_end(&fixture);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names_give_the_same_row),
@@ -248,6 +274,7 @@ int main(void) {
         cmocka_unit_test(test_shapes_that_almost_fit),
         cmocka_unit_test(test_views_share_storage),
         cmocka_unit_test(test_program_rules),
+        cmocka_unit_test(test_print_shows_every_node),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
