@@ -42,6 +42,28 @@ static void set_request_field(struct mf_request *request, const char *name, cons
         die(name);
 }
 
+/* Replaces `size` bytes that must stand in the message exactly once. */
+static void patch(struct mf_text *message, const void *old, const void *new, size_t size) {
+    char *at = memmem(message->data, message->length, old, size);
+    if (!at || memmem(at + 1, message->length - (size_t)(at + 1 - message->data), old, size)) {
+        fprintf(stderr, "send_raw: what is to be replaced is not there exactly once\n");
+        exit(1);
+    }
+    memcpy(at, new, size);
+}
+
+static void apply_patches(char **pairs, int count, struct mf_text *message) {
+    for (int i = 0; i < count; i++) {
+        char *old = pairs[i] + 1, *new = strchr(pairs[i], 0) + 1; /* the '=' was cut to a NUL before */
+        if (pairs[i][0] == '~') {
+            patch(message, old, new, strlen(old));
+        } else if (pairs[i][0] == '#') {
+            double from = strtod(old, NULL), to = strtod(new, NULL);
+            patch(message, &from, &to, sizeof from);
+        }
+    }
+}
+
 static void build_request(uint32_t id, char **pairs, int count, struct mf_text *message) {
     struct mf_request request;
     if (mf_request_init(&request, &error))
@@ -52,10 +74,12 @@ static void build_request(uint32_t id, char **pairs, int count, struct mf_text *
     for (int i = 0; i < count; i++) {
         char *equals = strchr(pairs[i], '=');
         *equals = 0;
-        set_request_field(&request, pairs[i], equals + 1);
+        if (pairs[i][0] != '~' && pairs[i][0] != '#')
+            set_request_field(&request, pairs[i], equals + 1);
     }
     if (mf_avro_encode_request(id, &request, message, &error))
         die("encoding the request");
+    apply_patches(pairs, count, message);
     mf_request_free(&request);
 }
 
