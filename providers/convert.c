@@ -48,16 +48,20 @@ static bool huggingface_name(const char *gguf, char name[NAME_BYTES], char part[
             snprintf(name, NAME_BYTES, "%s", outer_names[i].huggingface);
             return true;
         }
-    int layer, used = 0;
-    if (sscanf(gguf, "blk.%6d.%n", &layer, &used) != 1 || !used || layer < 0)
+    if (strncmp(gguf, "blk.", 4) != 0)
         return false;
+    char *middle;
+    long layer = strtol(gguf + 4, &middle, 10);
+    if (middle == gguf + 4 || *middle != '.' || layer < 0 || layer > INT32_MAX)
+        return false;
+    middle++;
     const char *dot = strrchr(gguf, '.');
-    if (dot < gguf + used || (strcmp(dot, ".weight") != 0 && strcmp(dot, ".bias") != 0))
+    if (dot < middle || (strcmp(dot, ".weight") != 0 && strcmp(dot, ".bias") != 0))
         return false;
-    snprintf(part, NAME_BYTES, "%.*s", (int)(dot - gguf - used), gguf + used);
+    snprintf(part, NAME_BYTES, "%.*s", (int)(dot - middle), middle);
     for (size_t i = 0; i < sizeof layer_names / sizeof *layer_names; i++)
         if (!strcmp(layer_names[i].gguf, part)) {
-            snprintf(name, NAME_BYTES, "model.layers.%d.%s%s", layer, layer_names[i].huggingface, dot);
+            snprintf(name, NAME_BYTES, "model.layers.%ld.%s%s", layer, layer_names[i].huggingface, dot);
             return true;
         }
     return false;
@@ -234,7 +238,7 @@ static enum mf_status write_tensor(const struct job *job, enum mf_dtype dtype,
 static enum mf_status write_weights(const struct job *job, size_t count,
                                     const struct mf_convert_options *options, struct mf_error *error) {
     struct mf_safetensors_writer *writer = NULL;
-    struct mf_safetensors_entry *entry = calloc(count, sizeof *entry);
+    struct mf_safetensors_entry *entry = calloc(count + 1, sizeof *entry);
     char *path = mf_path_join(options->output_folder, "model.safetensors");
     json_t *metadata = json_pack("{s:s}", "format", "pt");
     enum mf_status status = MF_OK;
@@ -285,8 +289,9 @@ static enum mf_status convert(const struct mf_gguf *file, const struct mf_conver
     bool mlp_bias = mf_gguf_find(file, "blk.0.ffn_gate.bias") != NULL;
     bool tied = !mf_gguf_find(file, "output.weight");
     struct job *job = calloc(count + 1, sizeof *job);
-    enum mf_status status = job ? read_description(file, &description, error)
-                                : mf_error_errno(error, ENOMEM, "the list of tensors");
+    if (!job)
+        return mf_error_errno(error, ENOMEM, "the list of tensors");
+    enum mf_status status = read_description(file, &description, error);
     *result = (struct mf_convert_result){.tensors = (int64_t)count, .layers = (int32_t)description.layers};
     for (size_t i = 0; i < count && status == MF_OK; i++) {
         status = plan_tensor(mf_gguf_at(file, i), &description, &job[i], error);

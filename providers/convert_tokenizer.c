@@ -18,20 +18,21 @@ struct vocabulary {
 
 static enum mf_status read_vocabulary(const struct mf_gguf *file, struct vocabulary *out,
                                       struct mf_error *error) {
-    out->count = mf_gguf_array_length(file, "tokenizer.ggml.tokens");
-    if (out->count < 1 || out->count > MAX_VOCABULARY ||
-        mf_gguf_array_length(file, "tokenizer.ggml.token_type") != out->count)
+    int64_t count = mf_gguf_array_length(file, "tokenizer.ggml.tokens");
+    if (count < 1 || count > MAX_VOCABULARY ||
+        mf_gguf_array_length(file, "tokenizer.ggml.token_type") != count)
         return mf_error_set(
             error, MF_ERROR_BAD_TOKENIZER,
             "tokenizer.ggml.tokens and tokenizer.ggml.token_type must be lists of one length");
-    out->text = calloc((size_t)out->count, sizeof *out->text);
-    out->type = calloc((size_t)out->count, sizeof *out->type);
+    out->text = calloc((size_t)count, sizeof *out->text);
+    out->type = calloc((size_t)count, sizeof *out->type);
     if (!out->text || !out->type)
         return mf_error_errno(error, ENOMEM, "vocabulary");
-    if (!mf_gguf_strings(file, "tokenizer.ggml.tokens", out->text, (size_t)out->count) ||
-        !mf_gguf_integers(file, "tokenizer.ggml.token_type", out->type, (size_t)out->count))
+    if (!mf_gguf_strings(file, "tokenizer.ggml.tokens", out->text, (size_t)count) ||
+        !mf_gguf_integers(file, "tokenizer.ggml.token_type", out->type, (size_t)count))
         return mf_error_set(error, MF_ERROR_BAD_TOKENIZER,
                             "tokenizer.ggml.tokens must hold strings and tokenizer.ggml.token_type integers");
+    out->count = count;
     return MF_OK;
 }
 

@@ -58,23 +58,28 @@ static mf_provider_entry_function *const entries[] = {
     mf_huggingface_entry,
 };
 
-enum { PROVIDERS = sizeof entries / sizeof *entries };
+enum { ENTRIES = sizeof entries / sizeof *entries };
 
-static const struct mf_provider *providers[PROVIDERS];
+static const struct mf_provider *providers[ENTRIES];
+static size_t provider_count;
 static pthread_once_t providers_once = PTHREAD_ONCE_INIT;
 
+/* A provider that refuses this host, or speaks another version, is not there. */
 static void enter_providers(void) {
-    for (size_t i = 0; i < PROVIDERS; i++)
-        providers[i] = entries[i](MF_PROVIDER_ABI, &host_api);
+    for (size_t i = 0; i < ENTRIES; i++) {
+        const struct mf_provider *provider = entries[i](MF_PROVIDER_ABI, &host_api);
+        if (provider && provider->size >= sizeof *provider && provider->abi_version == MF_PROVIDER_ABI)
+            providers[provider_count++] = provider;
+    }
 }
 
 size_t mf_provider_count(void) {
-    return PROVIDERS;
+    pthread_once(&providers_once, enter_providers);
+    return provider_count;
 }
 
 const struct mf_provider *mf_provider_at(size_t index) {
-    pthread_once(&providers_once, enter_providers);
-    return providers[index];
+    return index < mf_provider_count() ? providers[index] : NULL;
 }
 
 enum mf_status mf_provider_find(const char *name, const struct mf_provider **out, struct mf_error *error) {

@@ -154,7 +154,7 @@ static enum mf_status refuse(const char *where, const char *field, const json_t 
 static enum mf_status check_fields(const json_t *config, const char *where, struct mf_error *error) {
     const char *name;
     json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)config, name, value) {
+    json_object_foreach((json_t *)config, name, value) {
         if (json_is_null(value) || listed(name, ignored_fields, sizeof ignored_fields / sizeof(char *)) ||
             listed(name, read_fields, sizeof read_fields / sizeof(char *)))
             continue;
@@ -287,7 +287,7 @@ static enum mf_status check_rope_fields(const json_t *dictionary, const char *wh
                                          "original_max_position_embeddings"};
     const char *name;
     json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)dictionary, name, value) {
+    json_object_foreach((json_t *)dictionary, name, value) {
         if (json_is_null(value) || listed(name, common, sizeof common / sizeof(char *)) ||
             (!strcmp(kind, "linear") && listed(name, linear, sizeof linear / sizeof(char *))) ||
             (!strcmp(kind, "llama3") && listed(name, llama3, sizeof llama3 / sizeof(char *))) ||
@@ -442,7 +442,8 @@ enum mf_status mf_architecture_from_json(const json_t *config, const char *where
     memset(out, 0, sizeof *out);
     if (!json_is_object(config))
         return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "%s: not a JSON object", where);
-    if ((status = find_row(config, where, &row, error)) || (status = check_fields(config, where, error)))
+    status = find_row(config, where, &row, error);
+    if (!row || (status = check_fields(config, where, error)))
         return status;
     out->model_type = row->model_type;
     out->form = row->form;

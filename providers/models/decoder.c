@@ -145,7 +145,7 @@ enum mf_status mf_decoder_modules(const struct mf_architecture *architecture, st
 
 void mf_decoder_modules_free(struct mf_model_module *module, size_t count) {
     for (size_t i = 0; module && i < count; i++)
-        free((char *)(uintptr_t)module[i].name);
+        free((char *)module[i].name);
     free(module);
 }
 

@@ -321,7 +321,7 @@ static char *chat_context(const struct mf_tokenizer *tokenizer, const json_t *me
     json_t *context = json_copy(tokenizer->special);
     if (!context)
         return NULL;
-    json_object_set(context, "messages", (json_t *)(uintptr_t)messages);
+    json_object_set(context, "messages", (json_t *)messages);
     json_object_set_new(context, "tools", json_null());
     json_object_set_new(context, "documents", json_null());
     json_object_set_new(context, "add_generation_prompt", json_boolean(options->add_generation_prompt));

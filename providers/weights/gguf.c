@@ -353,7 +353,7 @@ enum mf_status mf_gguf_open(const char *path, struct mf_gguf **out, struct mf_er
     if (!file)
         return mf_error_errno(error, ENOMEM, "%s", path);
     enum mf_status status = map_gguf(path, file, error);
-    if (status == MF_OK)
+    if (file->data && status == MF_OK)
         status = read_file(file, error);
     if (status)
         mf_gguf_close(file);
@@ -366,11 +366,11 @@ void mf_gguf_close(struct mf_gguf *file) {
     if (!file)
         return;
     for (size_t i = 0; file->tensor && file->tensor[i].name; i++) /* one more than count was allocated */
-        free((char *)(uintptr_t)file->tensor[i].name);
+        free((char *)file->tensor[i].name);
     free(file->tensor);
     free(file->metadata);
     if (file->data)
-        munmap((void *)(uintptr_t)file->data, file->size);
+        munmap((void *)file->data, file->size);
     free(file->path);
     free(file);
 }
@@ -424,7 +424,7 @@ static bool integer_value(uint32_t type, const uint8_t *bytes, int64_t *value) {
         *value = (int64_t)raw;
         return true;
     case VALUE_I8:
-        *value = (int8_t)raw;
+        *value = (int64_t)(raw ^ 0x80) - 0x80; /* two's complement of 8 bits */
         return true;
     case VALUE_I16:
         *value = (int16_t)raw;

@@ -245,7 +245,7 @@ static enum mf_status check_metadata(const struct mapped_file *file, struct mf_e
 static enum mf_status add_file(struct mf_safetensors *set, const char *path, struct mf_error *error) {
     struct mapped_file *file = &set->file[set->file_count++];
     enum mf_status status = map_file(path, file, error);
-    if (status == MF_OK)
+    if (file->data && status == MF_OK)
         status = read_header(file, error);
     if (status == MF_OK)
         status = check_metadata(file, error);
@@ -438,7 +438,7 @@ void mf_safetensors_close(struct mf_safetensors *set) {
     for (size_t i = 0; i < set->file_count; i++) {
         struct mapped_file *file = &set->file[i];
         if (file->data)
-            munmap((void *)(uintptr_t)file->data, file->size);
+            munmap((void *)file->data, file->size);
         json_decref(file->header);
         free(file->path);
     }

@@ -60,20 +60,16 @@ static enum mf_status add_entry(json_t *header, const struct mf_safetensors_entr
 
 /* The length, the header and blanks up to the alignment; freed by the caller. */
 static char *header_bytes(const json_t *header, size_t *size) {
-    char *text = json_dumps(header, JSON_COMPACT);
-    if (!text)
-        return NULL;
-    size_t length = strlen(text);
+    size_t length = json_dumpb(header, NULL, 0, JSON_COMPACT);
     size_t padded = (length + 8 + DATA_ALIGNMENT - 1) / DATA_ALIGNMENT * DATA_ALIGNMENT - 8;
-    char *bytes = malloc(8 + padded);
+    char *bytes = length ? malloc(8 + padded) : NULL;
     if (bytes) {
         for (unsigned i = 0; i < 8; i++)
             bytes[i] = (char)(padded >> (8 * i) & 0xff);
-        memcpy(bytes + 8, text, length);
-        memset(bytes + 8 + length, ' ', padded - length);
+        memset(bytes + 8, ' ', padded);
+        json_dumpb(header, bytes + 8, padded, JSON_COMPACT);
         *size = 8 + padded;
     }
-    free(text);
     return bytes;
 }
 
@@ -91,7 +87,7 @@ enum mf_status mf_safetensors_create(const char *path, const struct mf_safetenso
         goto done;
     }
     if (metadata)
-        json_object_set(header, "__metadata__", (json_t *)(uintptr_t)metadata);
+        json_object_set(header, "__metadata__", (json_t *)metadata);
     for (size_t i = 0; i < count && status == MF_OK; i++)
         status = add_entry(header, &entry[i], &writer->expected, path, error);
     if (status)

@@ -90,7 +90,8 @@ static void expect_refusal(const char *from, const char *to, enum mf_status want
     assert_int_equal(mf_file_read(GGUF, 1 << 20, &data, &size, &error), MF_OK);
     char *at = memmem(data, size, from, strlen(from));
     assert_non_null(at);
-    memcpy(at, to, strlen(to));
+    for (size_t i = 0; to[i]; i++)
+        at[i] = to[i];
     scratch_put("x.gguf", data, size);
     free(data);
     snprintf(gguf, sizeof gguf, "%s", scratch_path("x.gguf"));

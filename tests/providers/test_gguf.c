@@ -18,8 +18,8 @@
 #define TYPES "tests/golden/weights_types.gguf"
 
 static void dequantises_as_python(void **state) {
-    struct mf_gguf *file;
-    struct mf_safetensors *golden;
+    struct mf_gguf *file = NULL;
+    struct mf_safetensors *golden = NULL;
     struct mf_error error;
     (void)state;
     if (mf_gguf_open(TYPES, &file, &error) ||

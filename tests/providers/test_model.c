@@ -101,7 +101,7 @@ static struct mf_step fill(const struct rig *rig, const json_t *rows, bool only_
     int32_t at = 0, labelled = 0;
     size_t s;
     json_t *row;
-    json_array_foreach((json_t *)(uintptr_t)rows, s, row) {
+    json_array_foreach((json_t *)rows, s, row) {
         const json_t *tokens = json_object_get(row, "tokens"), *labels = json_object_get(row, "labels");
         int32_t count = (int32_t)json_array_size(tokens);
         int32_t first = only_last ? count - 1 : 0, end = all_but_last ? count - 1 : count;
@@ -146,7 +146,7 @@ static double golden_loss(const json_t *losses, int32_t *count) {
     size_t i;
     json_t *row;
     *count = 0;
-    json_array_foreach((json_t *)(uintptr_t)losses, i, row) {
+    json_array_foreach((json_t *)losses, i, row) {
         sum += json_number_value(json_object_get(row, "sum"));
         *count += (int32_t)json_integer_value(json_object_get(row, "count"));
     }

@@ -115,7 +115,7 @@ static void loads_through_the_table(void **state) {
 /* ---- folders ---- */
 
 static void expect_answer(const char *model_id, const char *revision, enum mf_status wanted,
-                         const char *part) {
+                          const char *part) {
     const struct mf_model_reference reference = {sizeof reference, model_id, revision};
     struct mf_error error = {0};
     enum mf_status status = mf_folder_check(&reference, &error);
@@ -131,9 +131,9 @@ static void folders_are_checked(void **state) {
     expect_answer(MODEL, NULL, MF_OK, NULL);
     expect_answer(MODEL, "main", MF_ERROR_UNSUPPORTED_FIELD, "revision: 'main' cannot be chosen");
     expect_answer("/no/such/folder", NULL, MF_ERROR_MODEL_NOT_FOUND,
-                 "there is no folder '/no/such/folder'; give");
+                  "there is no folder '/no/such/folder'; give");
     expect_answer("meta-llama/Llama-3.1-8B", NULL, MF_ERROR_MODEL_NOT_FOUND,
-                 "downloading is not supported yet");
+                  "downloading is not supported yet");
     scratch_puts("m.gguf", "GGUF");
     expect_answer(scratch_path("m.gguf"), NULL, MF_ERROR_MODEL_NOT_FOUND, "modelforge-trainer convert");
     scratch_puts("m.bin", "x");

@@ -59,7 +59,8 @@ static void put_file(const char *name, const char *header, uint64_t length, size
     uint8_t *bytes = calloc(1, size);
     for (int i = 0; i < 8; i++)
         bytes[i] = (uint8_t)(length >> (8 * i));
-    memcpy(bytes + 8, header, strlen(header));
+    for (size_t i = 0; header[i]; i++)
+        bytes[8 + i] = (uint8_t)header[i];
     scratch_put(name, bytes, size);
     free(bytes);
 }
@@ -162,7 +163,8 @@ static void survives_every_changed_byte(void **state) {
     struct mf_safetensors *file;
     struct mf_error error;
     (void)state;
-    memcpy(bytes + 8, header, strlen(header));
+    for (size_t i = 0; header[i]; i++)
+        bytes[8 + i] = (uint8_t)header[i];
     for (size_t at = 0; at < 8 + strlen(header); at++) {
         uint8_t kept = bytes[at];
         for (int bit = 0; bit < 8; bit++) {

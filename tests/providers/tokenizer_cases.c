@@ -48,7 +48,7 @@ static void check_decoded(const struct mf_tokenizer *tokenizer, const char *name
 size_t check_texts(const struct mf_tokenizer *tokenizer, const char *name, const json_t *texts) {
     size_t i;
     json_t *item;
-    json_array_foreach((json_t *)(uintptr_t)texts, i, item) {
+    json_array_foreach((json_t *)texts, i, item) {
         const json_t *text = json_object_get(item, "text"), *ids = json_object_get(item, "ids");
         check_ids(tokenizer, name, text, MF_SPECIAL_NONE, ids);
         check_ids(tokenizer, name, text, MF_SPECIAL_ADD, json_object_get(item, "special"));
@@ -61,7 +61,7 @@ size_t check_texts(const struct mf_tokenizer *tokenizer, const char *name, const
 size_t check_chats(const struct mf_tokenizer *tokenizer, const char *name, const json_t *chats) {
     size_t i;
     json_t *item;
-    json_array_foreach((json_t *)(uintptr_t)chats, i, item) {
+    json_array_foreach((json_t *)chats, i, item) {
         const struct mf_chat_options options = {
             .add_generation_prompt = json_is_true(json_object_get(item, "add_generation_prompt")),
             .created_at_ms = created_at_ms,
