@@ -26,18 +26,25 @@ static inline uint64_t mf_random_key(uint64_t seed, uint32_t step) {
     return mf_random_mix(mf_random_mix(seed) ^ step);
 }
 
+#define MF_PHILOX_MULTIPLIER_0 0xd2511f53u
+#define MF_PHILOX_MULTIPLIER_1 0xcd9e8d57u
+#define MF_PHILOX_WEYL_0       0x9e3779b9u
+#define MF_PHILOX_WEYL_1       0xbb67ae85u
+enum { MF_PHILOX_ROUNDS = 10 };
+
 static inline void mf_random_philox(const uint32_t counter[4], uint64_t key, uint32_t word[4]) {
     uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
-    for (int round = 0; round < 10; round++) {
-        uint64_t product0 = (uint64_t)0xd2511f53u * c0, product1 = (uint64_t)0xcd9e8d57u * c2;
+    for (int round = 0; round < MF_PHILOX_ROUNDS; round++) {
+        uint64_t product0 = (uint64_t)MF_PHILOX_MULTIPLIER_0 * c0,
+                 product1 = (uint64_t)MF_PHILOX_MULTIPLIER_1 * c2;
         uint32_t n0 = (uint32_t)(product1 >> 32) ^ c1 ^ k0, n2 = (uint32_t)(product0 >> 32) ^ c3 ^ k1;
         c1 = (uint32_t)product1;
         c3 = (uint32_t)product0;
         c0 = n0;
         c2 = n2;
-        k0 += 0x9e3779b9u;
-        k1 += 0xbb67ae85u;
+        k0 += MF_PHILOX_WEYL_0;
+        k1 += MF_PHILOX_WEYL_1;
     }
     word[0] = c0, word[1] = c1, word[2] = c2, word[3] = c3;
 }

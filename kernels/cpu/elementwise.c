@@ -119,18 +119,49 @@ static enum mf_status gated_activation_gradient(const struct mf_kernel_call *cal
 }
 const struct mf_kernel mf_fast_gated_activation_gradient[1] = {{.function = gated_activation_gradient}};
 
-/* Random words of `quads` groups of four columns from `first` on, word by word: word[w][q] is for column
- * 4·(first + q) + w. kernels/random.h one lane at a time, so that the compiler runs lanes side by side. */
+enum { QUADS = MF_STRETCH / 4 };
+
+/* Random words of `quads` groups of four columns from `first` on: word[w][q] is for column 4 * (first + q) +
+ * w. It is mf_random_words with all groups side by side in each round, so that rounds become vector
+ * instructions. */
 static void random_words(uint64_t key, uint32_t stream, uint32_t row, uint32_t position, uint32_t first,
-                         uint32_t word[4][MF_STRETCH / 4], int64_t quads) {
+                         uint32_t word[restrict 4][QUADS], int64_t quads) {
+    uint32_t *restrict c0 = word[0], *restrict c1 = word[1], *restrict c2 = word[2], *restrict c3 = word[3];
+    uint32_t key0 = (uint32_t)key, key1 = (uint32_t)(key >> 32);
+    for (int64_t q = 0; q < quads; q++) {
+        c0[q] = first + (uint32_t)q;
+        c1[q] = position;
+        c2[q] = row;
+        c3[q] = stream;
+    }
+    for (int round = 0; round < MF_PHILOX_ROUNDS; round++) {
+#pragma omp simd
+        for (int64_t q = 0; q < quads; q++) {
+            uint64_t product0 = (uint64_t)MF_PHILOX_MULTIPLIER_0 * c0[q];
+            uint64_t product1 = (uint64_t)MF_PHILOX_MULTIPLIER_1 * c2[q];
+            c0[q] = (uint32_t)(product1 >> 32) ^ c1[q] ^ key0;
+            c2[q] = (uint32_t)(product0 >> 32) ^ c3[q] ^ key1;
+            c1[q] = (uint32_t)product1;
+            c3[q] = (uint32_t)product0;
+        }
+        key0 += MF_PHILOX_WEYL_0;
+        key1 += MF_PHILOX_WEYL_1;
+    }
+}
+
+/* The four columns are written out: so the compiler interleaves vectors instead of picking elements. */
+static void keep_or_zero(uint32_t word[restrict 4][QUADS], int64_t quads, uint32_t threshold, float scale,
+                         float *restrict value) {
+    const uint32_t *restrict c0 = word[0], *restrict c1 = word[1], *restrict c2 = word[2],
+                             *restrict c3 = word[3];
 #pragma omp simd
     for (int64_t q = 0; q < quads; q++) {
-        uint32_t c[4] = {first + (uint32_t)q, position, row, stream}, out[4];
-        mf_random_philox(c, key, out);
-        word[0][q] = out[0];
-        word[1][q] = out[1];
-        word[2][q] = out[2];
-        word[3][q] = out[3];
+        float v0 = value[4 * q] * scale, v1 = value[4 * q + 1] * scale;
+        float v2 = value[4 * q + 2] * scale, v3 = value[4 * q + 3] * scale;
+        value[4 * q] = c0[q] >= threshold ? v0 : 0.0f;
+        value[4 * q + 1] = c1[q] >= threshold ? v1 : 0.0f;
+        value[4 * q + 2] = c2[q] >= threshold ? v2 : 0.0f;
+        value[4 * q + 3] = c3[q] >= threshold ? v3 : 0.0f;
     }
 }
 
@@ -146,15 +177,13 @@ static enum mf_status dropout(const struct mf_kernel_call *call, struct mf_error
 #pragma omp parallel for schedule(static)
     for (int64_t t = 0; t < T; t++) {
         float value[MF_STRETCH] = {0};
-        uint32_t word[4][MF_STRETCH / 4];
+        uint32_t word[4][QUADS];
         for (int64_t start = 0; start < D; start += MF_STRETCH) {
             int64_t n = mf_stretch_length(start, D), quads = (n + 3) / 4;
             mf_load(x, t * x->stride[0] + start, value, n);
             random_words(key, a->stream, (uint32_t)rows[t], (uint32_t)positions[t], (uint32_t)(start / 4),
                          word, quads);
-            for (int64_t q = 0; q < quads; q++)
-                for (int w = 0; w < 4; w++)
-                    value[4 * q + w] = word[w][q] >= threshold ? value[4 * q + w] * scale : 0.0f;
+            keep_or_zero(word, quads, threshold, scale, value);
             mf_store(y, t * y->stride[0] + start, value, n);
         }
     }
