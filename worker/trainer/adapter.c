@@ -22,7 +22,8 @@ struct mf_adapter_file {
 };
 
 static enum mf_status out_of_memory(struct mf_error *error) {
-    return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "adapter: out of memory");
+    mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "adapter: out of memory");
+    return MF_ERROR_OUT_OF_MEMORY;
 }
 
 double mf_adapter_scale(const struct mf_adapter_settings *settings) {

@@ -232,7 +232,7 @@ int mf_command_generate(int argc, char **argv) {
 static enum mf_status evaluate_samples(const struct arguments *arguments, struct model *model,
                                        const struct mf_samples *samples, struct mf_error *error) {
     const int32_t pass = samples->longest > PASS_TOKENS ? samples->longest : PASS_TOKENS;
-    struct mf_model_program program;
+    struct mf_model_program program = {0};
     struct mf_evaluation result;
     struct mf_graph *graph = model->runtime.graph;
     size_t *index = calloc(samples->count + 1, sizeof *index);

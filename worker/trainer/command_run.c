@@ -110,7 +110,7 @@ static enum mf_status print_plan(const struct mf_job *job, struct mf_error *erro
     printf("tokens     %lld an epoch; longest row %d\n", (long long)job->train_tokens, job->samples.longest);
     printf("steps      %lld, of them %lld warm-up; %lld rows each; %s schedule up to %g\n",
            (long long)job->total_steps, (long long)job->warmup_steps,
-           (long long)(request->per_device_train_batch_size * request->gradient_accumulation_steps),
+           (long long)request->per_device_train_batch_size * request->gradient_accumulation_steps,
            request->lr_scheduler_type, request->learning_rate);
     printf("trained    %lld parameters of %lld\n", (long long)job->trainable_parameters,
            (long long)mf_model_parameters(job->runtime.model));

@@ -54,11 +54,12 @@ static const char *text_field(const struct mf_dataset *dataset, const struct mf_
         row_error(dataset, row, "is missing", field, error);
     else if (!json_is_string(value))
         row_error(dataset, row, json_type_name(value), field, error);
-    return value && json_is_string(value) ? json_string_value(value) : NULL;
+    return json_string_value(value);
 }
 
 static enum mf_status out_of_memory(struct mf_error *error) {
-    return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "dataset: out of memory");
+    mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "dataset: out of memory");
+    return MF_ERROR_OUT_OF_MEMORY;
 }
 
 static enum mf_status set_pair(struct mf_row *row, const char *user, const char *assistant,

@@ -27,7 +27,8 @@ struct pool {
 };
 
 static enum mf_status out_of_memory(struct mf_error *error) {
-    return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "template: out of memory");
+    mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "template: out of memory");
+    return MF_ERROR_OUT_OF_MEMORY;
 }
 
 static enum mf_status add_span(struct layout *layout, size_t first, size_t end, struct mf_error *error) {
