@@ -220,10 +220,11 @@ static void clear_bar(struct mf_report *report) {
 
 static void draw_bar(struct mf_report *report, const char *phase, double fraction, const char *text) {
     enum { CELLS = 24 };
-    char bar[CELLS * 3 + 1] = "";
-    int full = (int)(fraction * CELLS);
+    char bar[CELLS * 3 + 1];
+    const int full = (int)(fraction * CELLS);
     for (int i = 0; i < CELLS; i++)
-        strcat(bar, i < full ? "█" : "░");
+        memcpy(bar + 3 * (size_t)i, i < full ? "█" : "░", 3);
+    bar[CELLS * 3] = 0;
     struct winsize size = {0};
     int columns = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col ? size.ws_col : 80;
     int room = columns - CELLS - 18;

@@ -3,6 +3,7 @@
 #include "kernels/cpu/backend.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 /* The memory of this machine, or the limit of the control group that it is in. */
@@ -12,9 +13,12 @@ static int64_t machine_memory(void) {
     int64_t least = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE);
     for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
         FILE *file = fopen(limits[i], "re");
-        long long limit;
-        if (file && fscanf(file, "%lld", &limit) == 1 && limit > 0 && limit < least)
-            least = limit;
+        char text[64] = "";
+        if (file && fgets(text, sizeof text, file)) {
+            const long long limit = strtoll(text, NULL, 10); /* "max" is 0: no limit */
+            if (limit > 0 && limit < least)
+                least = limit;
+        }
         if (file)
             fclose(file);
     }

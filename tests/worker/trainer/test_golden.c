@@ -157,8 +157,10 @@ static const float *golden_tensor(const struct golden *golden, const char *kind,
     char key[512];
     snprintf(key, sizeof key, "%s.%s", kind, name);
     const struct mf_stored_tensor *tensor = mf_safetensors_find(golden->tensors, key);
-    if (!tensor)
+    if (!tensor) {
         fail_msg("%s has no golden %s", golden->name, key);
+        return NULL;
+    }
     assert_int_equal(tensor->bytes, count * sizeof(float));
     return tensor->data;
 }
@@ -195,7 +197,9 @@ static void check_logits(struct golden *golden, const struct mf_generator *gener
     assert_non_null(expected);
     for (size_t i = 0; i < golden->job.samples.count; i++) {
         const struct mf_sample *row = &golden->job.samples.sample[i];
-        struct mf_tokens prompt = {(int32_t *)(uintptr_t)row->token, (size_t)row->length, 0}, answer = {0};
+        int32_t text[32];
+        struct mf_tokens prompt = {text, (size_t)row->length, 0}, answer = {0};
+        memcpy(text, row->token, prompt.count * sizeof *text);
         struct mf_generator first = *generator;
         struct mf_error error;
         first.max_new = 1; /* only the prompt is run */

@@ -3,8 +3,8 @@
 #include <string.h>
 
 enum mf_status mf_strategy_find(const char *name, const struct mf_strategy **out, struct mf_error *error) {
-    static const struct mf_strategy *const strategies[] = {&mf_strategy_sft};
-    for (size_t i = 0; i < sizeof strategies / sizeof *strategies; i++) {
+    static const struct mf_strategy *const strategies[] = {&mf_strategy_sft, NULL};
+    for (size_t i = 0; strategies[i]; i++) {
         if (!strcmp(name, strategies[i]->name)) {
             *out = strategies[i];
             return MF_OK;
