@@ -119,7 +119,9 @@ static void load_keys(const struct attention *a, const struct block *b, const st
 
 /* out (keys, QUERIES) = rows (keys, d) · transposed (d, QUERIES) */
 static void block_scores(const float *rows, const float *transposed, int64_t keys, int64_t d, float *out) {
-    struct mf_block product = {rows, d, 1, transposed, QUERIES, out, QUERIES};
+    struct mf_block product = {
+        .a = rows, .a_row = d, .a_column = 1, .b = transposed, .b_row = QUERIES, .c_row = QUERIES};
+    product.c = out;
     mf_block_product(&product, keys, QUERIES, d, 0);
 }
 
@@ -345,9 +347,14 @@ static void backward_block(const struct attention *a, struct block b, const stru
         block_scores(own->values + b.first_key * d, own->dout_transposed, b.keys, d, own->dscore);
         score_gradient(a, b.keys, lse, delta, own->score, own->dscore);
         /* dv (keys, d) += Pᵀ (keys, queries) · dy (queries, d); dk += dSᵀ · q; dq (queries, d) += dS · k */
-        struct mf_block to_dv = {own->score, QUERIES, 1, own->dout, d, dv + b.first_key * wide, wide};
-        struct mf_block to_dk = {own->dscore, QUERIES, 1, own->query, d, dk + b.first_key * wide, wide};
+        struct mf_block to_dv = {
+            .a = own->score, .a_row = QUERIES, .a_column = 1, .b = own->dout, .b_row = d};
+        struct mf_block to_dk = {
+            .a = own->dscore, .a_row = QUERIES, .a_column = 1, .b = own->query, .b_row = d};
         struct mf_block to_dq = {own->dscore, 1, QUERIES, keys, d, own->output, d};
+        to_dv.c = dv + b.first_key * wide;
+        to_dk.c = dk + b.first_key * wide;
+        to_dv.c_row = to_dk.c_row = wide;
         mf_block_product(&to_dv, b.keys, d, b.queries, 1);
         mf_block_product(&to_dk, b.keys, d, b.queries, 1);
         mf_block_product(&to_dq, b.queries, d, b.keys, 1);

@@ -48,13 +48,12 @@ enum mf_status mf_cpu_create(const struct mf_cpu_options *options, struct mf_bac
         return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for the CPU backend");
     if (options && options->threads > 0)
         mf_threads_set(options->threads);
-    own->instructions = options && options->instruction_set
-                            ? mf_instruction_set_find(options->instruction_set)
-                            : mf_instruction_set_choose();
+    const char *wanted = options ? options->instruction_set : NULL;
+    own->instructions = wanted ? mf_instruction_set_find(wanted) : mf_instruction_set_choose();
     enum mf_status status = MF_OK;
     if (!own->instructions.kernels)
         status = mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE,
-                              "this processor has no instruction set '%s'", options->instruction_set);
+                              "this processor has no instruction set '%s'", wanted);
     if (status == MF_OK)
         status = mf_gemm_create(&own->gemm, error);
     if (status != MF_OK) {

@@ -7,12 +7,10 @@
 
 enum { CACHE_SLOTS = 1024 }; /* a power of two; when half full the cache starts again */
 
-/* What a primitive depends on. Compared as bytes: filled from zero. */
+/* What a primitive depends on. All of one width, so that there is no padding: compared as bytes. */
 struct shape {
     int64_t M, K, N, a_row, a_column, c_row, k_stride, n_stride;
-    int32_t threads;
-    float alpha;
-    bool bf16, c_bf16, packed, accumulate, bias;
+    int64_t threads, alpha_bits, bf16, c_bf16, packed, accumulate, bias;
 };
 
 struct entry {
@@ -34,6 +32,15 @@ static enum mf_status check(dnnl_status_t status, const char *what, struct mf_er
     if (status == dnnl_out_of_memory)
         return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "oneDNN: no memory to %s", what);
     return mf_error_set(error, MF_ERROR_INTERNAL, "oneDNN: cannot %s (status %d)", what, (int)status);
+}
+
+/* oneDNN takes all addresses as writable; it writes only to its destinations. */
+static void *writable(const void *address) {
+    union {
+        const void *given;
+        void *taken;
+    } both = {address};
+    return both.taken;
 }
 
 static dnnl_data_type_t data_type(bool bf16) {
@@ -147,7 +154,7 @@ enum mf_status mf_gemm_pack(struct mf_gemm *gemm, const struct mf_operand *from,
     status = strided(&plain, from->K, from->N, from->k_stride, from->n_stride, from->bf16, error);
     if (status != MF_OK)
         return status;
-    dnnl_status_t made = dnnl_memory_create(&source, &plain, gemm->engine, (void *)(uintptr_t)from->data);
+    dnnl_status_t made = dnnl_memory_create(&source, &plain, gemm->engine, writable(from->data));
     if (made == dnnl_success)
         made = dnnl_memory_create(&destination, &layout, gemm->engine, memory);
     if (made == dnnl_success)
@@ -173,12 +180,20 @@ enum mf_status mf_gemm_pack(struct mf_gemm *gemm, const struct mf_operand *from,
     return check(made, "pack a weight", error);
 }
 
+static float alpha_of(const struct shape *shape) {
+    uint32_t bits = (uint32_t)shape->alpha_bits;
+    float alpha;
+    memcpy(&alpha, &bits, sizeof alpha);
+    return alpha;
+}
+
 static enum mf_status attributes_create(const struct shape *shape, dnnl_primitive_attr_t *attributes,
                                         struct mf_error *error) {
     dnnl_post_ops_t after = NULL;
     dnnl_status_t status = dnnl_primitive_attr_create(attributes);
-    if (status == dnnl_success && shape->alpha != 1.0f)
-        status = dnnl_primitive_attr_set_output_scales(*attributes, 1, 0, &shape->alpha);
+    float alpha = alpha_of(shape);
+    if (status == dnnl_success && alpha != 1.0f)
+        status = dnnl_primitive_attr_set_output_scales(*attributes, 1, 0, &alpha);
     if (status == dnnl_success && shape->accumulate) {
         status = dnnl_post_ops_create(&after);
         if (status == dnnl_success)
@@ -250,12 +265,12 @@ done:
     return status;
 }
 
-/* FNV-1a over the bytes of the shape. */
+/* FNV-1a over the words of the shape. */
 static size_t slot_of(const struct shape *shape) {
-    uint64_t hash = 14695981039346656037u;
-    const unsigned char *byte = (const unsigned char *)shape;
-    for (size_t i = 0; i < sizeof *shape; i++)
-        hash = (hash ^ byte[i]) * 1099511628211u;
+    uint64_t word[sizeof *shape / sizeof(uint64_t)], hash = 14695981039346656037u;
+    memcpy(word, shape, sizeof word);
+    for (size_t i = 0; i < sizeof word / sizeof word[0]; i++)
+        hash = (hash ^ word[i]) * 1099511628211u;
     return (size_t)(hash ^ hash >> 32) & (CACHE_SLOTS - 1);
 }
 
@@ -283,37 +298,37 @@ enum mf_status mf_gemm_run(struct mf_gemm *gemm, const struct mf_product *produc
     const struct mf_operand *b = product->b;
     if (product->M == 0)
         return MF_OK;
-    struct shape shape;
-    memset(&shape, 0, sizeof shape); /* padding too: shapes are compared as bytes */
-    shape.M = product->M;
-    shape.K = b->K;
-    shape.N = b->N;
-    shape.a_row = product->M == 1 && product->a_column == 1 ? b->K : product->a_row; /* one row is dense */
-    shape.a_column = product->a_column;
-    shape.c_row = product->M == 1 ? b->N : product->c_row;
-    shape.k_stride = b->packed ? 0 : b->k_stride;
-    shape.n_stride = b->packed ? 0 : b->n_stride;
-    shape.threads = mf_threads();
-    shape.alpha = product->alpha;
-    shape.bf16 = b->bf16;
-    shape.c_bf16 = product->c_bf16;
-    shape.packed = b->packed;
-    shape.accumulate = product->accumulate;
-    shape.bias = product->bias != NULL;
+    uint32_t alpha_bits;
+    memcpy(&alpha_bits, &product->alpha, sizeof alpha_bits);
+    bool row = product->M == 1; /* one row is dense, whatever its stride says */
+    struct shape shape = {.M = product->M,
+                          .K = b->K,
+                          .N = b->N,
+                          .a_row = row && product->a_column == 1 ? b->K : product->a_row,
+                          .a_column = product->a_column,
+                          .c_row = row ? b->N : product->c_row,
+                          .k_stride = b->packed ? 0 : b->k_stride,
+                          .n_stride = b->packed ? 0 : b->n_stride,
+                          .threads = mf_threads(),
+                          .alpha_bits = alpha_bits,
+                          .bf16 = b->bf16,
+                          .c_bf16 = product->c_bf16,
+                          .packed = b->packed,
+                          .accumulate = product->accumulate,
+                          .bias = product->bias != NULL};
     struct entry *entry;
     enum mf_status status = find(gemm, &shape, &entry, error);
     if (status != MF_OK)
         return status;
-    /* oneDNN takes all addresses as writable; it writes only through DST. */
-    dnnl_memory_set_data_handle(entry->a, (void *)(uintptr_t)product->a);
-    dnnl_memory_set_data_handle(entry->b, (void *)(uintptr_t)b->data);
+    dnnl_memory_set_data_handle(entry->a, writable(product->a));
+    dnnl_memory_set_data_handle(entry->b, writable(b->data));
     dnnl_memory_set_data_handle(entry->c, product->c);
     dnnl_exec_arg_t arguments[] = {{DNNL_ARG_SRC, entry->a},
                                    {DNNL_ARG_WEIGHTS, entry->b},
                                    {DNNL_ARG_DST, entry->c},
                                    {DNNL_ARG_BIAS, entry->bias}};
     if (entry->bias)
-        dnnl_memory_set_data_handle(entry->bias, (void *)(uintptr_t)product->bias);
+        dnnl_memory_set_data_handle(entry->bias, writable(product->bias));
     dnnl_status_t result =
         dnnl_primitive_execute(entry->primitive, gemm->stream, entry->bias ? 4 : 3, arguments);
     if (result == dnnl_success)

@@ -61,8 +61,8 @@ static void start_from(const struct mf_array *addend, const struct mf_array *y) 
                (size_t)y->dim[1] * width);
 }
 
-static const void *column(const struct mf_array *array, int64_t first) {
-    return (const char *)array->data + (size_t)first * mf_dtype_bytes(array->dtype);
+static void *column(const struct mf_array *array, int64_t first) {
+    return (char *)array->data + (size_t)first * mf_dtype_bytes(array->dtype);
 }
 
 static enum mf_status linear(const struct mf_kernel_call *call, struct mf_error *error) {
@@ -85,7 +85,7 @@ static enum mf_status linear(const struct mf_kernel_call *call, struct mf_error 
                                  .a_column = 1,
                                  .b = &weight,
                                  .bias = bias_f32,
-                                 .c = (void *)(uintptr_t)column(y, a->first),
+                                 .c = column(y, a->first),
                                  .c_row = y->stride[0],
                                  .c_bf16 = y->dtype == MF_BF16,
                                  .accumulate = addend->data != NULL,

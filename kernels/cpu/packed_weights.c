@@ -41,8 +41,8 @@ static enum mf_status readable(const struct mf_array *weight, struct mf_operand 
         return MF_OK;
     *copy = malloc((size_t)(N * K) * sizeof **copy);
     if (!*copy)
-        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory to convert a weight of %lld elements",
-                            (long long)(N * K));
+        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory to convert a weight of %zu elements",
+                            (size_t)(N * K));
     for (int64_t n = 0; n < N; n++)
         for (int64_t k = 0; k < K; k++)
             (*copy)[n * K + k] = mf_array_get(weight, n * weight->stride[0] + k);

@@ -2,7 +2,7 @@
 #ifndef MF_KERNELS_CPU_THREADS_H
 #define MF_KERNELS_CPU_THREADS_H
 
-#ifdef _OPENMP
+#if defined(_OPENMP) && __has_include(<omp.h>)
 #    include <omp.h>
 static inline int mf_threads(void) {
     return omp_get_max_threads();

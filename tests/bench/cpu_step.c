@@ -167,6 +167,10 @@ static enum mf_status time_steps(struct run *run, int32_t sequences, int32_t len
     return MF_OK;
 }
 
+static int32_t number(const char *text) {
+    return (int32_t)strtol(text, NULL, 10);
+}
+
 int main(int count, char **argument) {
     if (count < 8) {
         fprintf(stderr,
@@ -176,7 +180,7 @@ int main(int count, char **argument) {
     struct mf_error error = {.message = ""};
     struct run run = {0};
     bool with_ledger = count > 8;
-    int32_t sequences = atoi(argument[3]), length = atoi(argument[4]), steps = atoi(argument[5]);
+    int32_t sequences = number(argument[3]), length = number(argument[4]), steps = number(argument[5]);
     struct mf_load_options options = {
         .size = sizeof options,
         .reference = {.size = sizeof options.reference, .model_id = argument[1]},
@@ -185,8 +189,8 @@ int main(int count, char **argument) {
     if (status == MF_OK)
         status = mf_cpu_create(NULL, &run.backend, &error);
     if (status == MF_OK)
-        status =
-            build(&run, sequences, length, atoi(argument[6]), strtof(argument[7], NULL), with_ledger, &error);
+        status = build(&run, sequences, length, number(argument[6]), strtof(argument[7], NULL), with_ledger,
+                       &error);
     if (status == MF_OK) {
         printf("%s, %d threads, %s\n", run.backend->instruction_set, run.backend->threads,
                run.backend->library);

@@ -420,8 +420,7 @@ static void head_case(enum mf_dtype dtype, int64_t L, int64_t V, int64_t D, stru
     if (a.with_gradient)
         bench_output(&bench, 2, dtype, 2, DIM(L, D), 0);
     bench_workspace(&bench, 2, DIM(a.chunk_rows, V));
-    compare(&bench, MF_F32,
-            dtype == MF_F32 ? 1 : 1); /* log-probabilities are f32: products of bf16 are exact */
+    compare(&bench, MF_F32, 1); /* log-probabilities are f32: products of bf16 are exact */
     bench_end(&bench);
 }
 
