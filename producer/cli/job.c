@@ -194,6 +194,9 @@ static enum mf_status look(struct mf_database *database, const char *job_id, str
             *result = report_end(&job, follow->quiet);
         } else {
             describe(line, sizeof line, &job);
+            char *estimate = strstr(line, "  ETA ");
+            if (estimate && !follow->live) /* or every second would be a line of its own */
+                *estimate = 0;
             show(follow, line);
         }
     }
