@@ -21,15 +21,15 @@ static const struct {
      "IN.gguf OUT_DIR [--dtype f32|bf16]\n      GGUF file to Hugging Face folder"},
     {"generate", mf_command_generate,
      "--model DIR --prompt TEXT [--adapter DIR] [--max-new-tokens N] [--template chat|text|none]\n"
-     "                   [--dtype auto|f32|bf16] [--json]\n"
+     "                   [--dtype auto|f32|bf16] [--reference] [--json]\n"
      "      greedy answer; the chat template is used where the tokenizer has one"},
     {"evaluate", mf_command_evaluate,
      "--model DIR --dataset FILE [--adapter DIR] [--chat] [--train-on completion|all]\n"
-     "                   [--max-length N] [--dtype auto|f32|bf16] [--json]\n"
-     "      loss and perplexity over the labels of all rows"},
+     "                   [--max-length N] [--dtype auto|f32|bf16] [--reference] [--json]\n"
+     "      loss and perplexity over the labels of all rows, in f32 unless --dtype says otherwise"},
     {"score", mf_command_score,
-     "--model DIR --text FILE [--adapter DIR] [--dtype auto|f32|bf16] [--json]\n"
-     "      mean negative log-likelihood of a text's tokens"},
+     "--model DIR --text FILE [--adapter DIR] [--dtype auto|f32|bf16] [--reference] [--json]\n"
+     "      mean negative log-likelihood of a text's tokens, in f32 unless --dtype says otherwise"},
     {"providers", mf_command_providers, "[--json]\n      what can be trained here, by provider"},
 };
 
@@ -58,6 +58,7 @@ static void print_usage(FILE *file) {
     fprintf(file, "modelforge-trainer %s\nusage: modelforge-trainer COMMAND ...\n\n", MF_VERSION);
     for (size_t i = 0; i < COMMANDS; i++)
         fprintf(file, "  %-9s %s\n", commands[i].name, commands[i].help);
+    fprintf(file, "\n--reference computes with the oracle's plain kernels: slow, to check the fast ones.\n");
 }
 
 /* Threads that wait for each other spin only briefly and then sleep: on processors that others use too,
