@@ -4,7 +4,7 @@
 packages_to_build=(
   gcc libc6-dev make cmake ninja-build pkg-config git ca-certificates
   librdkafka-dev libavro-dev libcurl4-openssl-dev libssl-dev libpq-dev libjansson-dev libmicrohttpd-dev zlib1g-dev
-  libopenblas-dev libdnnl-dev
+  libdnnl-dev
 )
 packages_to_serve=(postgresql maven curl procps util-linux python3 python3-pip)
 packages_to_test=(
