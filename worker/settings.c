@@ -208,6 +208,15 @@ static int64_t milliseconds(const struct mf_config *config, const char *name) {
     return (int64_t)(mf_config_number(config, name) * 1000 + 0.5);
 }
 
+/* The text without the blanks around it; cuts in place. */
+static char *trim(char *text) {
+    text += strspn(text, " ");
+    size_t length = strlen(text);
+    while (length && text[length - 1] == ' ')
+        text[--length] = 0;
+    return text;
+}
+
 /* ---- topics and tenants ----------------------------------------------------------------------------- */
 
 static enum mf_status add_topics(struct mf_settings *settings, const char *option, bool commands,
@@ -215,8 +224,7 @@ static enum mf_status add_topics(struct mf_settings *settings, const char *optio
     char *list = strdup(mf_config_string(settings->config, option)), *rest = list, *name;
     enum mf_status status = MF_OK;
     while (!status && rest && (name = strsep(&rest, ","))) {
-        name += strspn(name, " ");
-        name[strcspn(name, " ")] = 0;
+        name = trim(name);
         for (size_t i = 0; i < settings->topic_count; i++)
             if (!strcmp(settings->topic[i].topic, name))
                 status = mf_error_set(error, MF_ERROR_CONFIGURATION, "%s: topic '%s' is given twice", option,
@@ -242,8 +250,7 @@ static char *normalised_tenants(char *list) {
     size_t length = 0;
     result[length++] = ',';
     while ((name = strsep(&list, ","))) {
-        name += strspn(name, " ");
-        name[strcspn(name, " ")] = 0;
+        name = trim(name);
         if (!mf_tenant_name_valid(name)) {
             free(result);
             return NULL;
@@ -260,15 +267,14 @@ static enum mf_status apply_tenants(struct mf_settings *settings, struct mf_erro
     enum mf_status status = MF_OK;
     while (!status && (entry = strsep(&rest, ";"))) {
         char *topic = strsep(&entry, "=");
-        topic += strspn(topic, " ");
-        topic[strcspn(topic, " ")] = 0;
+        topic = trim(topic);
         if (!*topic && !entry)
             continue;
         struct mf_topic_rule *rule = NULL;
         for (size_t i = 0; i < settings->topic_count; i++)
             if (!strcmp(settings->topic[i].topic, topic))
                 rule = &settings->topic[i];
-        char *tenants = entry ? normalised_tenants(entry + strspn(entry, " ")) : NULL;
+        char *tenants = entry ? normalised_tenants(trim(entry)) : NULL;
         if (!rule)
             status =
                 mf_error_set(error, MF_ERROR_CONFIGURATION, "tenants: topic '%s' is not consumed", topic);
@@ -291,8 +297,10 @@ bool mf_topic_rule_allows(const struct mf_topic_rule *rule, const char *tenant) 
     if (!strcmp(rule->tenants, "*"))
         return true;
     size_t length = strlen(tenant);
+    if (!length || strchr(tenant, ','))
+        return false;
     for (const char *at = rule->tenants; (at = strstr(at, tenant)); at++)
-        if (length && at > rule->tenants && at[-1] == ',' && at[length] == ',')
+        if (at > rule->tenants && at[-1] == ',' && at[length] == ',')
             return true;
     return false;
 }
