@@ -1,0 +1,162 @@
+/* Artifacts: whole or not at all, hashed from the bytes that are kept, never from outside of the attempt's
+ * folder. */
+#include "worker/storage.h"
+
+#include "common/files.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static char root[] = "/tmp/modelforge-storage-XXXXXX";
+static char attempt[128], url[128];
+static struct mf_storage *storage;
+static struct mf_error error;
+
+static void put(const char *name, const char *text) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", attempt, name);
+    char *slash = strrchr(path, '/');
+    *slash = 0;
+    assert_int_equal(mf_directory_create(path, 0700, &error), MF_OK);
+    *slash = '/';
+    assert_int_equal(mf_file_write_atomic(path, text, strlen(text), 0600, &error), MF_OK);
+}
+
+static int set_up(void **state) {
+    (void)state;
+    if (!mkdtemp(root))
+        return 1;
+    snprintf(attempt, sizeof attempt, "%s/attempt", root);
+    snprintf(url, sizeof url, "file://%s/storage", root);
+    return mf_storage_open(url, &storage, &error) != MF_OK;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    mf_storage_close(storage);
+    enum mf_status status = mf_tree_remove(root, &error);
+    memcpy(strrchr(root, '-') + 1, "XXXXXX", 6);
+    return status != MF_OK;
+}
+
+static void a_folder_is_stored_whole_with_the_digest_of_its_files(void **state) {
+    (void)state;
+    put("out/b.txt", "two\n");
+    put("out/a/z.txt", "one\n");
+    put("out/a-b.txt", ""); /* sorts before a/z.txt as a whole path */
+    struct mf_stored_artifact stored;
+    assert_int_equal(
+        mf_storage_publish(storage, attempt, "out", "tenant/job/attempt/adapter", &stored, &error), MF_OK);
+    char command[1024], line[128] = "", uri[256];
+    snprintf(uri, sizeof uri, "%s/tenant/job/attempt/adapter", url);
+    assert_string_equal(stored.uri, uri);
+    assert_int_equal(stored.size_bytes, 8);
+    assert_int_equal(stored.files, 3);
+    snprintf(command, sizeof command,
+             "cd %s && find . -type f -printf '%%P\\n' | LC_ALL=C sort | xargs sha256sum | sha256sum",
+             stored.uri + strlen("file://"));
+    FILE *pipe = popen(command, "r"); /* the outside witness */
+    assert_non_null(pipe);
+    assert_non_null(fgets(line, sizeof line, pipe));
+    pclose(pipe);
+    line[64] = 0;
+    assert_string_equal(stored.sha256, line);
+    mf_stored_artifact_free(&stored);
+}
+
+static void a_file_has_the_digest_of_its_bytes(void **state) {
+    (void)state;
+    char sha256[MF_SHA256_TEXT_BYTES], absolute[256];
+    put("training.json", "{}\n");
+    struct mf_stored_artifact stored;
+    snprintf(absolute, sizeof absolute, "%s/training.json", attempt);
+    assert_int_equal(mf_storage_publish(storage, attempt, absolute, "t/j/a/training.json", &stored, &error),
+                     MF_OK);
+    assert_int_equal(mf_sha256_text("{}\n", 3, sha256, &error), MF_OK);
+    assert_string_equal(stored.sha256, sha256);
+    mf_stored_artifact_free(&stored);
+}
+
+static void refuse(const char *path, const char *message) {
+    struct mf_stored_artifact stored;
+    char expected[512];
+    assert_int_equal(mf_storage_publish(storage, attempt, path, "t/j/a/adapter", &stored, &error),
+                     MF_ERROR_PROVIDER_PROTOCOL);
+    snprintf(expected, sizeof expected, "the trainer named the artifact '%s', which %s", path, message);
+    assert_string_equal(error.message, expected);
+    char target[256];
+    snprintf(target, sizeof target, "%s/t/j/a/adapter", url + strlen("file://"));
+    assert_int_not_equal(access(target, F_OK), 0);
+}
+
+static void nothing_from_outside_and_nothing_but_files(void **state) {
+    (void)state;
+    char path[256];
+    put("out/a.txt", "one\n");
+    refuse("/etc", "leads out of the attempt's folder");
+    refuse("../storage", "leads out of the attempt's folder");
+    refuse("out/none", "cannot be opened");
+    snprintf(path, sizeof path, "%s/escape", attempt);
+    assert_int_equal(symlink("/etc", path), 0);
+    refuse("escape", "leads out of the attempt's folder");
+    snprintf(path, sizeof path, "%s/out/link", attempt);
+    assert_int_equal(symlink("a.txt", path), 0);
+    refuse("out", "holds a symbolic link");
+    unlink(path);
+    assert_int_equal(mkfifo(path, 0600), 0); /* opening one must not wait */
+    refuse("out", "is or holds something that is neither a file nor a folder");
+    unlink(path);
+    put("out/two\nlines", "");
+    refuse("out", "holds a file whose name has a line break or backslash");
+}
+
+static void depth_is_bounded(void **state) {
+    (void)state;
+    put("out/1/2/3/4/5/6/7/8/9/deep.txt", "x");
+    refuse("out", "is nested too deep");
+}
+
+static void a_key_is_written_once(void **state) {
+    (void)state;
+    struct mf_stored_artifact stored;
+    put("out/a.txt", "one\n");
+    assert_int_equal(mf_storage_publish(storage, attempt, "out", "t/j/a/adapter", &stored, &error), MF_OK);
+    mf_stored_artifact_free(&stored);
+    put("out/a.txt", "two\n");
+    assert_int_equal(mf_storage_publish(storage, attempt, "out", "t/j/a/adapter", &stored, &error),
+                     MF_ERROR_PROVIDER_PROTOCOL);
+    char path[256], *text;
+    snprintf(path, sizeof path, "%s/t/j/a/adapter/a.txt", url + strlen("file://"));
+    assert_int_equal(mf_file_read(path, 100, &text, NULL, &error), MF_OK);
+    assert_string_equal(text, "one\n");
+    free(text);
+}
+
+static void other_schemes_are_refused_by_name(void **state) {
+    (void)state;
+    struct mf_storage *other;
+    assert_int_equal(mf_storage_open("s3://bucket", &other, &error), MF_ERROR_CONFIGURATION);
+    assert_string_equal(
+        error.message,
+        "storage.url: 's3://bucket' is not file:///folder, the only kind that this version stores to");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_folder_is_stored_whole_with_the_digest_of_its_files, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(a_file_has_the_digest_of_its_bytes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(nothing_from_outside_and_nothing_but_files, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(depth_is_bounded, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_key_is_written_once, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(other_schemes_are_refused_by_name, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
