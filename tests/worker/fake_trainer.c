@@ -267,7 +267,8 @@ int main(int argc, char **argv) {
     if (argc != 3 || strcmp(argv[1], "run") != 0 || !mf_protocol_attached())
         return 2;
     signal(SIGPIPE, SIG_IGN);
-    json_t *request = json_load_file(argv[2], 0, NULL);
+    static json_t *request; /* kept until the process ends: `id` lies in it */
+    request = json_load_file(argv[2], 0, NULL);
     const char *id = json_string_value(json_object_get(request, "request_id"));
     const char *folder = json_string_value(json_object_get(json_object_get(request, "run"), "output_dir"));
     if (!id || !folder)
