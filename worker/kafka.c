@@ -13,9 +13,13 @@ static const struct mf_kafka_property defaults[] = {
     {NULL, NULL},
 };
 static const struct mf_kafka_property consumer_defaults[] = {
-    {"group.id", "modelforge-worker"},     {"partition.assignment.strategy", "range,roundrobin"},
-    {"isolation.level", "read_committed"}, {"queued.max.messages.kbytes", "16384"},
-    {"fetch.wait.max.ms", "100"},          {NULL, NULL},
+    {"group.id", "modelforge-worker"},
+    {"partition.assignment.strategy", "range,roundrobin"},
+    {"isolation.level", "read_committed"},
+    {"queued.max.messages.kbytes", "16384"},
+    {"fetch.wait.max.ms", "100"},
+    {"session.timeout.ms", "10000"},
+    /* a killed worker keeps its partitions for this long */ {NULL, NULL},
 };
 
 /* Of both clients, so that one kafka.* list serves them: what the worker decides itself. */
