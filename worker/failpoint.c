@@ -7,7 +7,7 @@
 
 void mf_failpoint(const char *name) {
     static atomic_int passed;
-    const char *wanted = getenv("MODELFORGE_TEST_FAILPOINT");
+    const char *wanted = getenv("MF_TEST_FAILPOINT");
     size_t length = strlen(name);
     if (!wanted || strncmp(wanted, name, length) != 0 || (wanted[length] && wanted[length] != ':'))
         return;

@@ -2,7 +2,7 @@
  * -DMODELFORGE_FAILPOINTS (the program modelforge-worker-failpoints); in the released program they are
  * nothing.
  *
- * MODELFORGE_TEST_FAILPOINT=name[:n] ends the process with SIGKILL at the n-th time (default 1) that it
+ * MF_TEST_FAILPOINT=name[:n] ends the process with SIGKILL at the n-th time (default 1) that it
  * passes the place of that name. */
 #ifndef MF_WORKER_FAILPOINT_H
 #define MF_WORKER_FAILPOINT_H

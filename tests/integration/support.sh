@@ -109,7 +109,7 @@ write_config() {
     [database.url]=$(worker_database_url) [kafka.bootstrap.servers]=$brokers [kafka.group.id]=$name
     [registry.url]=$registry_url [topics.requests]=$requests [topics.commands]=$commands [topics.events]=$events
     [topics.dlq]=$dlq [work.dir]=$work/worker [storage.url]=file://$work/storage [worker.id]=$name
-    [http.listen]=none [claim.poll_ms]=200 [retry.base_ms]=200 [trainer.path]=$fake_trainer
+    [kafka.session.timeout.ms]=6000 [http.listen]=none [claim.poll_ms]=200 [retry.base_ms]=200 [trainer.path]=$fake_trainer
   )
   shift
   for pair in "$@"; do value[${pair%%=*}]=${pair#*=}; done
