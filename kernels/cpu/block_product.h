@@ -65,20 +65,24 @@ static inline void mf_block_edge(const struct mf_block *block, ptrdiff_t M, ptrd
     }
 }
 
+/* One tile, and on to the rows below it. */
+static inline __attribute__((always_inline)) void mf_block_step(struct mf_block *block, ptrdiff_t K, int rows,
+                                                                int vectors, int accumulate) {
+    mf_block_tile(block, K, rows, vectors, accumulate);
+    block->a += rows * block->a_row;
+    block->c += rows * block->c_row;
+}
+
 static inline __attribute__((always_inline)) void mf_block_rows(struct mf_block block, ptrdiff_t M,
                                                                 ptrdiff_t K, int vectors, int accumulate) {
     ptrdiff_t i = 0;
     const int tall = MF_LANES == 16 ? (vectors > 2 ? 6 : 8) : (vectors > 1 ? 4 : 8);
-    for (; i + tall <= M; i += tall) {
-        mf_block_tile(&block, K, tall, vectors, accumulate);
-        block.a += tall * block.a_row;
-        block.c += tall * block.c_row;
-    }
-    for (; i < M; i++) {
-        mf_block_tile(&block, K, 1, vectors, accumulate);
-        block.a += block.a_row;
-        block.c += block.c_row;
-    }
+    for (; i + tall <= M; i += tall)
+        mf_block_step(&block, K, tall, vectors, accumulate);
+    for (; i + 2 <= M; i += 2)
+        mf_block_step(&block, K, 2, vectors, accumulate);
+    if (i < M)
+        mf_block_step(&block, K, 1, vectors, accumulate);
 }
 
 static __attribute__((noinline, unused)) void mf_block_product(const struct mf_block *whole, ptrdiff_t M,
