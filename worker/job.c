@@ -70,7 +70,8 @@ bool mf_job_table_has(struct mf_job_table *table, const char *job_id, int64_t ep
 size_t mf_job_table_list(struct mf_job_table *table, struct mf_job **jobs, size_t limit) {
     pthread_mutex_lock(&table->lock);
     size_t count = table->count < limit ? table->count : limit;
-    memcpy(jobs, table->job, count * sizeof *jobs);
+    for (size_t i = 0; i < count; i++)
+        jobs[i] = table->job[i];
     pthread_mutex_unlock(&table->lock);
     return count;
 }

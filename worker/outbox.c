@@ -132,7 +132,7 @@ static rd_kafka_vu_t part_topic(const char *name) {
 
 static rd_kafka_vu_t part_bytes(rd_kafka_vtype_t type, const void *bytes, size_t size) {
     rd_kafka_vu_t part = {.vtype = type};
-    part.u.mem.ptr = (void *)(uintptr_t)bytes; /* copied by librdkafka */
+    part.u.mem.ptr = (void *)bytes; /* copied by librdkafka */
     part.u.mem.size = size;
     return part;
 }

@@ -116,7 +116,7 @@ enum mf_status mf_providers_ask(struct mf_worker *worker, struct mf_error *error
 
 void mf_providers_free(struct mf_worker *worker) {
     for (size_t i = 0; i < worker->provider_count; i++)
-        free((void *)(uintptr_t)worker->providers[i]);
+        free((void *)worker->providers[i]);
     free(worker->providers);
     free(worker->details);
 }

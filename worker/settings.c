@@ -282,7 +282,7 @@ static enum mf_status apply_tenants(struct mf_settings *settings, struct mf_erro
             status =
                 mf_error_set(error, MF_ERROR_CONFIGURATION,
                              "tenants: the tenants of topic '%s' are neither * nor names like a,b", topic);
-        if (status) {
+        if (status || !rule) {
             free(tenants);
         } else {
             free(rule->tenants);

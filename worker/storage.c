@@ -186,10 +186,9 @@ static enum mf_status digest_manifest(struct publication *publication, char sha2
         status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a manifest");
     size_t count = 0;
     char *rest = publication->manifest.data;
-    while (!status && rest && *rest) {
+    while (lines && rest && *rest)
         lines[count++] = strsep(&rest, "\n");
-    }
-    if (!status) {
+    if (lines) {
         qsort(lines, count, sizeof *lines, by_path);
         for (size_t i = 0; i < count; i++)
             mf_text_printf(&sorted, "%s\n", lines[i]);
@@ -268,8 +267,8 @@ enum mf_status mf_storage_publish(struct mf_storage *storage, const char *folder
     status = copy_opened(&publication, source, mf_text_string(&temporary), is_folder ? "" : base, 0, error);
     if (!status && is_folder)
         status = digest_manifest(&publication, object->sha256, error);
-    else if (!status)
-        memcpy(object->sha256, publication.manifest.data, MF_SHA256_TEXT_BYTES - 1);
+    else if (!status && !(status = mf_text_status(&publication.manifest, error)))
+        memcpy(object->sha256, mf_text_string(&publication.manifest), MF_SHA256_TEXT_BYTES - 1);
     if (!status)
         status = put_in_place(storage->root, mf_text_string(&temporary), target, parent, &publication, error);
     if (status) {

@@ -101,15 +101,9 @@ done:
 
 /* ---- what the trainer reports ----------------------------------------------------------------------- */
 
-static void broke(struct supervision *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void broke(struct supervision *s, const char *format, ...) {
-    char text[512];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    if (!s->story.broke.status)
-        mf_error_set(&s->story.broke, MF_ERROR_PROVIDER_PROTOCOL, "%s", text);
+/* Where to say how the trainer broke the protocol: the first reason stays, later ones go nowhere. */
+static struct mf_error *fault(struct supervision *s) {
+    return s->story.broke.status ? NULL : &s->story.broke;
 }
 
 static void set_text(char **slot, char *text) {
@@ -121,8 +115,8 @@ static void take_hello(struct supervision *s, const struct mf_event *event) {
     struct mf_job *job = s->job;
     const struct mf_event_device *device = &event->hello.device[0];
     if (event->hello.protocol != MF_PROTOCOL_VERSION) {
-        broke(s, "the trainer speaks protocol %lld, this worker %d", (long long)event->hello.protocol,
-              MF_PROTOCOL_VERSION);
+        mf_error_set(fault(s), MF_ERROR_PROVIDER_PROTOCOL, "the trainer speaks protocol %lld, this worker %d",
+                     (long long)event->hello.protocol, MF_PROTOCOL_VERSION);
         return;
     }
     json_t *uuids = json_array(),
@@ -150,7 +144,8 @@ static void take_plan(struct supervision *s, const struct mf_event *event) {
     struct mf_job *job = s->job;
     const char *sha256 = event->plan.numeric_plan_sha256;
     if (strspn(sha256, "0123456789abcdef") != 64 || sha256[64]) {
-        broke(s, "trainer protocol: plan: member 'numeric_plan_sha256' is not a sha256");
+        mf_error_set(fault(s), MF_ERROR_PROVIDER_PROTOCOL,
+                     "trainer protocol: plan: member 'numeric_plan_sha256' is not a sha256");
         return;
     }
     pthread_mutex_lock(&job->lock);
@@ -180,8 +175,8 @@ static void take_progress(struct supervision *s, enum mf_phase phase, double fra
 
 static void take_step(struct supervision *s, const struct mf_event *event) {
     if (event->step.step <= s->story.step) {
-        broke(s, "trainer protocol: step %lld after step %lld", (long long)event->step.step,
-              (long long)s->story.step);
+        mf_error_set(fault(s), MF_ERROR_PROVIDER_PROTOCOL, "trainer protocol: step %lld after step %lld",
+                     (long long)event->step.step, (long long)s->story.step);
         return;
     }
     s->story.step = event->step.step;
@@ -216,11 +211,13 @@ static void take_artifact(struct supervision *s, const struct mf_event *event) {
         known |= !strcmp(kinds[i], event->artifact.kind);
     for (size_t i = 0; i < s->story.artifact_count; i++)
         if (!strcmp(job->artifact[i].kind, event->artifact.kind)) {
-            broke(s, "the trainer named two artifacts of kind %s", event->artifact.kind);
+            mf_error_set(fault(s), MF_ERROR_PROVIDER_PROTOCOL, "the trainer named two artifacts of kind %s",
+                         event->artifact.kind);
             return;
         }
     if (!known || s->story.artifact_count == MF_JOB_MAX_ARTIFACTS) {
-        broke(s, "the trainer named an artifact of the unknown kind '%.64s'", event->artifact.kind);
+        mf_error_set(fault(s), MF_ERROR_PROVIDER_PROTOCOL,
+                     "the trainer named an artifact of the unknown kind '%.64s'", event->artifact.kind);
         return;
     }
     size_t at = s->story.artifact_count;
@@ -260,12 +257,13 @@ static void take_terminal(struct supervision *s, const struct mf_event *event) {
 
 static void take_event(struct supervision *s, const struct mf_event *event) {
     if (s->story.terminal != MF_EVENT_UNKNOWN) {
-        broke(s, "the trainer said %s after %s", mf_event_type_name(event->type),
-              mf_event_type_name(s->story.terminal));
+        mf_error_set(fault(s), MF_ERROR_PROVIDER_PROTOCOL, "the trainer said %s after %s",
+                     mf_event_type_name(event->type), mf_event_type_name(s->story.terminal));
         return;
     }
     if (!s->hello_seen && event->type != MF_EVENT_HELLO) {
-        broke(s, "the trainer said %s before hello", mf_event_type_name(event->type));
+        mf_error_set(fault(s), MF_ERROR_PROVIDER_PROTOCOL, "the trainer said %s before hello",
+                     mf_event_type_name(event->type));
         return;
     }
     s->hello_seen = true;
@@ -294,7 +292,8 @@ static void take_event(struct supervision *s, const struct mf_event *event) {
         take_log(s, event);
         break;
     case MF_EVENT_CHECKPOINT: /* nothing of this version writes or resumes one: refused by name */
-        broke(s, "the trainer wrote a checkpoint, which this version does not keep");
+        mf_error_set(fault(s), MF_ERROR_PROVIDER_PROTOCOL,
+                     "the trainer wrote a checkpoint, which this version does not keep");
         break;
     default:
         if (mf_event_is_terminal(event->type))
@@ -311,14 +310,14 @@ static bool read_events(struct supervision *s) {
         if (result == MF_READ_AGAIN)
             return true;
         if (result == MF_READ_FAILED)
-            broke(s, "%s", error.message);
+            mf_error_set(fault(s), MF_ERROR_PROVIDER_PROTOCOL, "%s", error.message);
         if (result != MF_READ_DATA)
             return false;
         size_t length;
         for (const char *line; (line = mf_protocol_reader_next(&s->reader, &length)); taken++) {
             struct mf_event event;
             if (mf_event_decode(line, length, &event, &error)) {
-                broke(s, "%s", error.message);
+                mf_error_set(fault(s), MF_ERROR_PROVIDER_PROTOCOL, "%s", error.message);
             } else {
                 take_event(s, &event);
                 mf_event_destroy(&event);
@@ -553,10 +552,10 @@ enum mf_status mf_supervisor_start(struct mf_worker *worker, struct mf_claim *cl
         goto failed;
     spool_path = mf_path_join(job->folder, "metrics.spool");
     struct mf_spool_limits limits = {(size_t)settings->spool_memory_bytes, settings->spool_file_bytes};
-    if (!spool_path || (status = mf_spool_open(spool_path, &limits, &job->spool, error))) {
-        status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a job");
+    status = spool_path ? mf_spool_open(spool_path, &limits, &job->spool, error)
+                        : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a job");
+    if (status)
         goto failed;
-    }
     free(spool_path);
     mf_job_table_add(worker->jobs, job);
     int failure = pthread_create(&job->thread, NULL, supervise, job);

@@ -41,7 +41,7 @@ static int tear_down(void **state) {
     spool = NULL;
     bool left = access(path, F_OK) == 0;
     rmdir(folder);
-    memcpy(strrchr(folder, '-') + 1, "XXXXXX", 6);
+    snprintf(strrchr(folder, '-') + 1, 7, "XXXXXX");
     return left; /* the file must go with the spool */
 }
 

@@ -42,7 +42,7 @@ static int tear_down(void **state) {
     (void)state;
     mf_storage_close(storage);
     enum mf_status status = mf_tree_remove(root, &error);
-    memcpy(strrchr(root, '-') + 1, "XXXXXX", 6);
+    snprintf(strrchr(root, '-') + 1, 7, "XXXXXX");
     return status != MF_OK;
 }
 

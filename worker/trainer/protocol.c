@@ -386,7 +386,7 @@ static const char *field_from_json(const json_t *value, const struct field *fiel
 
 enum mf_status mf_event_decode(const char *line, size_t length, struct mf_event *event,
                                struct mf_error *error) {
-    const char *type;
+    const char *type = "";
     memset(event, 0, sizeof *event);
     enum mf_status status = parse_object(line, length, &event->storage, &type, error);
     if (status)
@@ -414,8 +414,8 @@ void mf_event_destroy(struct mf_event *event) {
 
 enum mf_status mf_trainer_command_decode(const char *line, size_t length, struct mf_trainer_command *command,
                                          struct mf_error *error) {
-    json_t *object;
-    const char *type;
+    json_t *object = NULL;
+    const char *type = "";
     enum mf_status status = parse_object(line, length, &object, &type, error);
     if (status)
         return status;
