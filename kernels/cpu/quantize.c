@@ -123,7 +123,7 @@ static void search(const struct code *code, const float *value, uint8_t *nibble)
  * the others multiply by an inverse, as in bitsandbytes. Returns its scale. */
 static float quantize_block(const struct code *code, enum mf_dtype dtype, const void *data, int64_t first,
                             int64_t count, uint8_t *packed) {
-    float value[BLOCK + 1] = {0};
+    float value[BLOCK] = {0};
     uint8_t nibble[BLOCK];
     for (int64_t i = 0; i < count; i++)
         value[i] = value_at(dtype, data, first + i);
@@ -200,7 +200,7 @@ static void quantize_rows(enum mf_dtype dtype, const void *data, struct mf_quant
             scale = size > scale || size != size ? size : scale;
         }
         const float inverse = 127.0f / scale;
-        const bool usable = scale > 0 && isfinite(inverse);
+        const bool usable = scale > 0 && isfinite(scale) && isfinite(inverse);
         for (int64_t i = 0; i < columns; i++)
             out->code[row * columns + i] =
                 (uint8_t)(int8_t)(usable ? nearbyintf(value_at(dtype, data, row * columns + i) * inverse)
