@@ -184,3 +184,24 @@ enum mf_status mf_admin_brokers(struct mf_admin *admin, int *brokers, struct mf_
     rd_kafka_metadata_destroy(metadata);
     return MF_OK;
 }
+
+enum mf_status mf_admin_watermarks(struct mf_admin *admin, const char *topic, int32_t partition, int64_t *low,
+                                   int64_t *high, struct mf_error *error) {
+    rd_kafka_resp_err_t result =
+        rd_kafka_query_watermark_offsets(admin->kafka, topic, partition, low, high, TIMEOUT_MS);
+    if (result)
+        return mf_error_set(error, MF_ERROR_KAFKA, "partition %d of topic %s: %s", partition, topic,
+                            rd_kafka_err2str(result));
+    return MF_OK;
+}
+
+enum mf_status mf_admin_cluster(struct mf_admin *admin, char *id, size_t bytes, struct mf_error *error) {
+    char *text = rd_kafka_clusterid(admin->kafka, TIMEOUT_MS);
+    if (!text)
+        return mf_error_set(
+            error, MF_ERROR_KAFKA,
+            "the cluster does not tell its id; check kafka.bootstrap.servers and the brokers");
+    snprintf(id, bytes, "%s", text);
+    rd_kafka_mem_free(admin->kafka, text);
+    return MF_OK;
+}

@@ -33,5 +33,10 @@ enum mf_status mf_admin_describe_topic(struct mf_admin *admin, const char *topic
                                        struct mf_topic_state *state, struct mf_error *error);
 /* How many brokers answer now. */
 enum mf_status mf_admin_brokers(struct mf_admin *admin, int *brokers, struct mf_error *error);
+/* The first offset that is there and the one after the last. */
+enum mf_status mf_admin_watermarks(struct mf_admin *admin, const char *topic, int32_t partition, int64_t *low,
+                                   int64_t *high, struct mf_error *error);
+/* The cluster's id, as ingest_offsets holds it. */
+enum mf_status mf_admin_cluster(struct mf_admin *admin, char *id, size_t bytes, struct mf_error *error);
 
 #endif

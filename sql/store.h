@@ -129,6 +129,12 @@ enum mf_status mf_store_halt_partition(struct mf_database *database, const char 
                                        int64_t expected, int64_t found, const char *detail,
                                        struct mf_error *error);
 
+/* Lets a halted partition go on at `next`, whatever was there: closes the gap with who did it and forgets the
+ * anchor. Needs the owner's rights. MF_ERROR_NOT_FOUND when the partition is not halted. */
+enum mf_status mf_store_reset_partition(struct mf_database *database, const char *cluster_id,
+                                        const char *topic, int32_t partition, int64_t next, const char *by,
+                                        struct mf_error *error);
+
 /* ================================================================ (h) workers */
 
 struct mf_worker_row {
@@ -435,6 +441,9 @@ enum mf_status mf_store_events(struct mf_database *database, const char *job_id,
                                struct mf_error *error);
 enum mf_status mf_store_artifacts(struct mf_database *database, const char *job_id,
                                   struct mf_text_table *table, struct mf_error *error);
+/* Where every partition stands, halted ones first. */
+enum mf_status mf_store_ingest_status(struct mf_database *database, struct mf_text_table *table,
+                                      struct mf_error *error);
 enum mf_status mf_store_logs(struct mf_database *database, const char *job_id, size_t limit,
                              struct mf_text_table *table, struct mf_error *error);
 

@@ -526,3 +526,35 @@ enum mf_status mf_store_halt_partition(struct mf_database *database, const char 
                                               mf_parameter_text(detail)};
     return mf_database_query(database, MF_QUERY_INGEST_HALT, parameters, MF_COUNT(parameters), NULL, error);
 }
+
+struct reset {
+    const char *cluster_id, *topic, *by;
+    int32_t partition;
+    int64_t next;
+};
+
+static enum mf_status reset_partition(struct mf_database *database, void *context, struct mf_error *error) {
+    const struct reset *reset = context;
+    struct pg_result *result;
+    const struct mf_parameter gap[] = {mf_parameter_text(reset->cluster_id), mf_parameter_text(reset->topic),
+                                       mf_parameter_integer(reset->partition), mf_parameter_text(reset->by),
+                                       mf_parameter_integer(reset->next)};
+    const struct mf_parameter offset[] = {gap[0], gap[1], gap[2], gap[4]};
+    enum mf_status status =
+        mf_database_query(database, MF_QUERY_INGEST_RESET_GAP, gap, MF_COUNT(gap), &result, error);
+    if (status)
+        return status;
+    int rows = mf_result_rows(result);
+    mf_result_free(result);
+    if (!rows)
+        return mf_error_set(error, MF_ERROR_NOT_FOUND, "partition %d of topic '%s' is not halted",
+                            reset->partition, reset->topic);
+    return mf_database_query(database, MF_QUERY_INGEST_RESET_OFFSET, offset, MF_COUNT(offset), NULL, error);
+}
+
+enum mf_status mf_store_reset_partition(struct mf_database *database, const char *cluster_id,
+                                        const char *topic, int32_t partition, int64_t next, const char *by,
+                                        struct mf_error *error) {
+    struct reset reset = {cluster_id, topic, by, partition, next};
+    return mf_database_transaction(database, reset_partition, &reset, error);
+}

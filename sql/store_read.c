@@ -195,6 +195,11 @@ enum mf_status mf_store_events(struct mf_database *database, const char *job_id,
     return read_table(database, MF_QUERY_READ_EVENTS, &id, 1, table, error);
 }
 
+enum mf_status mf_store_ingest_status(struct mf_database *database, struct mf_text_table *table,
+                                      struct mf_error *error) {
+    return read_table(database, MF_QUERY_READ_INGEST, NULL, 0, table, error);
+}
+
 enum mf_status mf_store_artifacts(struct mf_database *database, const char *job_id,
                                   struct mf_text_table *table, struct mf_error *error) {
     const struct mf_parameter id = mf_parameter_text(job_id);

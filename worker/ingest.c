@@ -12,6 +12,7 @@
 enum {
     POLL_MS = 50,
     POSITION_RETRY_MS = 1000,
+    HALTED_RETRY_MS = 5000, /* an operator may have let a halted partition go on */
     GAUGES_MS = 1000,
     FLUSH_MS = 5000, /* at the end: for the writer to finish */
     LOOK_MS = 100,   /* between two looks for an awaited schema */
@@ -23,8 +24,8 @@ enum state { POSITIONING, VERIFYING, READING, WAITING, HALTED };
 struct partition {
     struct mf_place place;
     enum state state;
-    bool asked;           /* POSITIONING: the writer has the question */
-    int64_t ask_again_ms; /* POSITIONING: not before */
+    bool asked;           /* POSITIONING, HALTED: the writer has the question */
+    int64_t ask_again_ms; /* POSITIONING, HALTED: not before */
     struct mf_position position;
     int64_t fetch;                    /* where a new assignment would go on */
     bool paused;                      /* by us, in the present assignment */
@@ -80,7 +81,7 @@ static void position(struct poller *poller, struct partition *partition, int64_t
 static void ask_positions(struct poller *poller) {
     for (size_t i = 0; i < poller->count; i++) {
         struct partition *partition = &poller->partition[i];
-        if (partition->state != POSITIONING || partition->asked ||
+        if ((partition->state != POSITIONING && partition->state != HALTED) || partition->asked ||
             mf_clock_monotonic_ms() < partition->ask_again_ms)
             continue;
         struct mf_item *item = calloc(1, sizeof *item);
@@ -188,6 +189,8 @@ static void halt(struct poller *poller, struct partition *partition, int64_t fou
         mf_ingest_put(poller->ingest, item);
     }
     partition->state = HALTED;
+    partition->asked = false;
+    partition->ask_again_ms = mf_clock_monotonic_ms() + HALTED_RETRY_MS;
     poller->reassign = true;
 }
 
@@ -315,6 +318,19 @@ static void take_error(struct poller *poller, rd_kafka_message_t *message) {
     rd_kafka_message_destroy(message);
 }
 
+static void take_position(struct poller *poller, struct partition *partition,
+                          const struct mf_position *position) {
+    bool still_halted = partition->state == HALTED && position->kind == MF_POSITION_HALT;
+    partition->position = *position;
+    partition->fetch = position->fetch;
+    partition->state = position->kind == MF_POSITION_HALT     ? HALTED
+                       : position->kind == MF_POSITION_ANCHOR ? VERIFYING
+                                                              : READING;
+    partition->asked = false;
+    partition->ask_again_ms = mf_clock_monotonic_ms() + HALTED_RETRY_MS;
+    poller->reassign |= !still_halted;
+}
+
 static void take_answers(struct poller *poller) {
     struct mf_answer *answer = mf_ingest_answers(poller->ingest), *next;
     for (; answer; answer = next) {
@@ -326,12 +342,7 @@ static void take_answers(struct poller *poller) {
             } else if (answer->kind == MF_ANSWER_FAILED) {
                 position(poller, partition, POSITION_RETRY_MS);
             } else {
-                partition->position = answer->position;
-                partition->fetch = answer->position.fetch;
-                partition->state = answer->position.kind == MF_POSITION_HALT     ? HALTED
-                                   : answer->position.kind == MF_POSITION_ANCHOR ? VERIFYING
-                                                                                 : READING;
-                poller->reassign = true;
+                take_position(poller, partition, &answer->position);
             }
         }
         free(answer);

@@ -1,6 +1,7 @@
 /* status, watch, history, logs, events: what PostgreSQL says. */
 #include "producer/cli/chart.h"
 #include "producer/cli/job.h"
+#include "producer/cli/table.h"
 
 #include "common/clock.h"
 #include "common/json.h"
@@ -11,7 +12,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-enum { LIST_LIMIT = 20, LOG_LIMIT = 200, CELL_BYTES = 60, CHART_COLUMNS = 64, CHART_ROWS = 13 };
+enum { LIST_LIMIT = 20, LOG_LIMIT = 200, CHART_COLUMNS = 64, CHART_ROWS = 13 };
 
 /* What these commands take: one name, --tenant, --limit, --timeout. */
 struct arguments {
@@ -41,95 +42,6 @@ static int read_arguments(struct arguments *arguments, int argc, char **argv, co
     if (arguments->limit < 0 || arguments->timeout_s < 0)
         return mf_usage(argv[0], "--limit and --timeout take whole numbers from 0");
     return -1;
-}
-
-static int print_json(json_t *value) {
-    char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
-    json_decref(value);
-    if (!text)
-        return mf_usage("", "out of memory");
-    puts(text);
-    free(text);
-    return MF_EXIT_OK;
-}
-
-static json_t *table_json(const struct mf_text_table *table) {
-    json_t *rows = json_array();
-    for (size_t r = 0; r < table->rows; r++) {
-        json_t *row = json_object();
-        for (size_t c = 0; c < table->columns; c++) {
-            const char *cell = table->cell[r * table->columns + c];
-            json_object_set_new(row, table->column[c], cell ? json_string(cell) : json_null());
-        }
-        json_array_append_new(rows, row);
-    }
-    return rows;
-}
-
-/* Terminal cells of a UTF-8 text, one a character. */
-static int cells(const char *text) {
-    int n = 0;
-    for (; *text; text++)
-        n += ((unsigned char)*text & 0xC0) != 0x80;
-    return n;
-}
-
-/* Copies with line ends as spaces, cut to CELL_BYTES cells; the last column is left whole. */
-static void cell_text(const char *text, bool whole, char *out, size_t bytes) {
-    int n = 0;
-    size_t used = 0;
-    for (; *text && used + 8 < bytes; text++) {
-        bool starts = ((unsigned char)*text & 0xC0) != 0x80;
-        if (starts && !whole && n == CELL_BYTES - 1) {
-            strcpy(out + used, "…");
-            return;
-        }
-        n += starts;
-        out[used++] = *text == '\n' || *text == '\r' || *text == '\t' ? ' ' : *text;
-    }
-    out[used] = 0;
-}
-
-static void print_table(const struct mf_text_table *table) {
-    char text[4096];
-    int *width = calloc(table->columns + 1, sizeof *width);
-    if (!width)
-        return;
-    for (size_t c = 0; c < table->columns; c++) {
-        width[c] = cells(table->column[c]);
-        for (size_t r = 0; r < table->rows; r++) {
-            const char *cell = table->cell[r * table->columns + c];
-            cell_text(cell ? cell : "", c + 1 == table->columns, text, sizeof text);
-            if (cells(text) > width[c])
-                width[c] = cells(text);
-        }
-    }
-    fputs(mf_colour(stdout, MF_BOLD), stdout);
-    for (size_t c = 0; c < table->columns; c++)
-        printf("%s%*s", table->column[c],
-               c + 1 == table->columns ? 0 : width[c] - cells(table->column[c]) + 2, "");
-    printf("%s\n", mf_colour(stdout, MF_RESET));
-    for (size_t r = 0; r < table->rows; r++) {
-        for (size_t c = 0; c < table->columns; c++) {
-            const char *cell = table->cell[r * table->columns + c];
-            cell_text(cell ? cell : "", c + 1 == table->columns, text, sizeof text);
-            printf("%s%*s", text, c + 1 == table->columns ? 0 : width[c] - cells(text) + 2, "");
-        }
-        putchar('\n');
-    }
-    free(width);
-}
-
-static int give_table(struct mf_settings *settings, struct mf_text_table *table, const char *none) {
-    int result = MF_EXIT_OK;
-    if (settings->json)
-        result = print_json(table_json(table));
-    else if (!table->rows)
-        puts(none);
-    else
-        print_table(table);
-    mf_text_table_free(table);
-    return result;
 }
 
 static void print_time(const char *label, int64_t ms) {
@@ -175,7 +87,7 @@ static int list_jobs(struct mf_settings *settings, const struct arguments *argum
     if (mf_settings_database(settings, false, &database, &error) ||
         mf_store_history(database, arguments->tenant, (size_t)arguments->limit, &table, &error))
         return mf_fail(&error);
-    return give_table(settings, &table, "no jobs yet; 'modelforge submit --help' says how to send one");
+    return mf_table_give(settings, &table, "no jobs yet; 'modelforge submit --help' says how to send one");
 }
 
 int mf_command_status(struct mf_settings *settings, int argc, char **argv) {
@@ -195,7 +107,7 @@ int mf_command_status(struct mf_settings *settings, int argc, char **argv) {
         return mf_fail(&error);
     result = MF_EXIT_OK;
     if (settings->json)
-        result = print_json(mf_job_json(&job));
+        result = mf_json_print(mf_job_json(&job));
     else
         print_job(&job);
     mf_job_status_free(&job);
@@ -267,8 +179,8 @@ static int show_run(struct mf_settings *settings, struct mf_database *database, 
     } else if (settings->json) {
         json_t *object = mf_job_json(job);
         json_object_set_new(object, "loss_curve", curve_json(steps, step_count, evals, eval_count));
-        json_object_set_new(object, "artifacts", table_json(&artifacts));
-        result = print_json(object);
+        json_object_set_new(object, "artifacts", mf_table_json(&artifacts));
+        result = mf_json_print(object);
     } else {
         print_job(job);
         if (step_count) {
@@ -277,7 +189,7 @@ static int show_run(struct mf_settings *settings, struct mf_database *database, 
         }
         if (artifacts.rows) {
             putchar('\n');
-            print_table(&artifacts);
+            mf_table_print(&artifacts);
         }
     }
     free(steps);
@@ -324,7 +236,7 @@ int mf_command_logs(struct mf_settings *settings, int argc, char **argv) {
         return result;
     if (mf_store_logs(database, job_id, (size_t)arguments.limit, &table, &error))
         return mf_fail(&error);
-    return give_table(settings, &table, "nothing was logged");
+    return mf_table_give(settings, &table, "nothing was logged");
 }
 
 int mf_command_events(struct mf_settings *settings, int argc, char **argv) {
@@ -341,5 +253,5 @@ int mf_command_events(struct mf_settings *settings, int argc, char **argv) {
         return result;
     if (mf_store_events(database, job_id, &table, &error))
         return mf_fail(&error);
-    return give_table(settings, &table, "no events");
+    return mf_table_give(settings, &table, "no events");
 }

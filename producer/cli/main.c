@@ -19,6 +19,7 @@ static const struct {
     {"history", mf_command_history, "past runs; with a job: its loss curve and artifacts"},
     {"logs", mf_command_logs, "what a job's trainer logged"},
     {"events", mf_command_events, "a job's audit trail"},
+    {"ingest", mf_command_ingest, "where partitions stand; let a halted one go on"},
     {"setup", mf_command_setup, "make topics, register schemas, migrate the database"},
     {"migrate", mf_command_migrate, "bring the database to this version's schema"},
     {"doctor", mf_command_doctor, "check brokers, topics, registry and database"},

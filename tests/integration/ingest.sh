@@ -94,4 +94,17 @@ submit halted-1
 wait_sql 30 t "SELECT count(*) = 1 FROM commands WHERE request_id = 'none'"
 sql_is "$before" "SELECT count(*) FROM jobs" || fail "a halted partition was read on"
 passed "a cut or exchanged partition halts, the others go on"
+
+# ---- an operator lets them go on; the running worker notices by itself
+client() {
+  "$client_program" --set kafka.bootstrap.servers="$brokers" --set database.url="$database_url" "$@"
+}
+client ingest status | grep -q "$requests *0 .*out_of_range" || fail "ingest status does not show the halt"
+client ingest reset "$requests" 0 --from 999999 2>"$work/reset.log" && fail "an offset beyond the end was taken"
+grep -q "is not beginning, end or an offset" "$work/reset.log" || fail "$(cat "$work/reset.log")"
+for partition in 0 1; do client ingest reset "$requests" "$partition" --from beginning; done
+wait_sql 30 1 "SELECT count(*) FROM jobs WHERE request_id = 'halted-1'"
+client ingest reset "$requests" 0 --from end 2>"$work/reset.log" && fail "a partition that is not halted was reset"
+sql_is "$((before + 1))" "SELECT count(*) FROM jobs" || fail "records taken before were taken as new jobs"
+passed "a reset partition goes on; what was taken before is recognised"
 echo "$checks checks passed"

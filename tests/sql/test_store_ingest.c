@@ -246,6 +246,25 @@ static void test_offsets_anchor_and_halt(void **unused) {
     free(offsets);
     assert_fine(mf_store_read_offsets(database, "another cluster", "requests", &offsets, &count, &error));
     assert_int_equal(count, 0);
+    /* A worker must not be able to end a halt. */
+    assert_int_not_equal(mf_store_reset_partition(database, "cluster", "requests", 3, 44, "w", &error),
+                         MF_OK);
+    mf_database_close(database);
+    database = connect_as("modelforge_owner");
+    assert_fine(mf_store_reset_partition(database, "cluster", "requests", 3, 44, "ann", &error));
+    assert_fine(mf_store_reset_partition(database, "cluster", "requests", 8, 0, "ann", &error));
+    assert_int_equal(mf_store_reset_partition(database, "cluster", "requests", 3, 44, "ann", &error),
+                     MF_ERROR_NOT_FOUND);
+    assert_fine(mf_store_read_offsets(database, "cluster", "requests", &offsets, &count, &error));
+    assert_int_equal(count, 2);
+    assert_false(offsets[0].halted || offsets[1].halted);
+    assert_int_equal(offsets[0].next, 44); /* back, from 50 */
+    assert_int_equal(offsets[0].anchor_offset, MF_OFFSET_NONE);
+    assert_int_equal(offsets[1].next, 0);
+    free(offsets);
+    assert_int_equal(ask_number("SELECT count(*) FROM ingest_gap_log WHERE closed_by = 'ann' AND "
+                                "resumed_offset IN (44, 0)"),
+                     2);
     mf_database_close(database);
 }
 
