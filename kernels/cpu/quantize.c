@@ -57,6 +57,19 @@ static float largest(const float *value, int64_t count) {
     return found;
 }
 
+/* Divides a block by its largest magnitude, which it returns. Only a weight's last block may have fewer
+ * values than `block`; that one divides where the others multiply by an inverse, and its scale is never 0, as
+ * in bitsandbytes. */
+static float normalize(float *value, int64_t count, int64_t block) {
+    const float scale = largest(value, count), divisor = scale < 1e-38f ? 1e-38f : scale;
+    const float inverse = 1.0f / divisor;
+    for (int64_t i = 0; i < count; i++) {
+        const float scaled = count < block ? value[i] / divisor : value[i] * inverse;
+        value[i] = scaled < -1 ? -1 : scaled > 1 ? 1 : scaled;
+    }
+    return count < block ? divisor : scale;
+}
+
 /* ---- the nested map ---- */
 
 /* What create_dynamic_map makes, above zero: for each power of ten from 1e-6 to 1 the middles of 2^i
@@ -119,22 +132,13 @@ static void search(const struct code *code, const float *value, uint8_t *nibble)
         nibble[i] = code->nibble[above[i]];
 }
 
-/* One block of `count` values, of which only the weight's last has fewer than BLOCK; that one divides where
- * the others multiply by an inverse, as in bitsandbytes. Returns its scale. */
 static float quantize_block(const struct code *code, enum mf_dtype dtype, const void *data, int64_t first,
                             int64_t count, uint8_t *packed) {
     float value[BLOCK] = {0};
     uint8_t nibble[BLOCK];
     for (int64_t i = 0; i < count; i++)
         value[i] = value_at(dtype, data, first + i);
-    float scale = largest(value, count);
-    const float divisor = scale < 1e-38f ? 1e-38f : scale, inverse = 1.0f / divisor;
-    if (count < BLOCK)
-        scale = divisor;
-    for (int64_t i = 0; i < count; i++) {
-        const float scaled = count < BLOCK ? value[i] / divisor : value[i] * inverse;
-        value[i] = scaled < -1 ? -1 : scaled > 1 ? 1 : scaled;
-    }
+    const float scale = normalize(value, count, BLOCK);
     search(code, value, nibble);
     for (int64_t i = 0; i < count; i += 2)
         packed[i / 2] = (uint8_t)(nibble[i] << 4 | nibble[i + 1]);
@@ -178,10 +182,9 @@ static void nest(struct mf_quantized *out) {
         float *scale = out->scale + first;
         for (int64_t i = 0; i < count; i++)
             scale[i] -= out->scale_mean;
-        const float size = largest(scale, count);
-        out->scale_scale[first / NESTED_BLOCK] = size;
+        out->scale_scale[first / NESTED_BLOCK] = normalize(scale, count, NESTED_BLOCK);
         for (int64_t i = 0; i < count; i++)
-            out->scale_code[first + i] = search_nested(map, scale[i] / size);
+            out->scale_code[first + i] = search_nested(map, scale[i]);
     }
     free(out->scale);
     out->scale = NULL;
@@ -199,7 +202,7 @@ static void quantize_rows(enum mf_dtype dtype, const void *data, struct mf_quant
             const float size = fabsf(value_at(dtype, data, row * columns + i));
             scale = size > scale || size != size ? size : scale;
         }
-        const float inverse = 127.0f / scale;
+        const float inverse = 1.0f / scale * 127.0f; /* PyTorch divides a number by a tensor so */
         const bool usable = scale > 0 && isfinite(scale) && isfinite(inverse);
         for (int64_t i = 0; i < columns; i++)
             out->code[row * columns + i] =
