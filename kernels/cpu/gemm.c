@@ -1,6 +1,6 @@
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/onednn.h"
 #include "kernels/cpu/threads.h"
-#include <dnnl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -105,61 +105,63 @@ bool mf_gemm_bf16_is_fast(void) {
     return ((unsigned)dnnl_get_effective_cpu_isa() & bf16) == bf16;
 }
 
-static enum mf_status strided(dnnl_memory_desc_t *description, int64_t rows, int64_t columns,
-                              int64_t row_stride, int64_t column_stride, bool bf16, struct mf_error *error) {
+static enum mf_status strided(struct layout *layout, int64_t rows, int64_t columns, int64_t row_stride,
+                              int64_t column_stride, bool bf16, struct mf_error *error) {
     dnnl_dims_t sizes = {rows, columns}, strides = {row_stride, column_stride};
-    return check(dnnl_memory_desc_init_by_strides(description, 2, sizes, data_type(bf16), strides),
-                 "describe a matrix", error);
+    return check(layout_strided(layout, sizes, data_type(bf16), strides), "describe a matrix", error);
 }
 
 /* The layout in which oneDNN wants a constant (K, N). It is asked at one M and used for all: what brgemm
  * prefers depends on K, N and the type (a test looks at other M). */
 static enum mf_status packed_layout(struct mf_gemm *gemm, int64_t K, int64_t N, bool bf16,
-                                    dnnl_memory_desc_t *layout, struct mf_error *error) {
+                                    struct layout *layout, struct mf_error *error) {
     enum { TYPICAL_M = 256 };
-    dnnl_memory_desc_t a, b, c;
+    struct layout a = {0}, b = {0}, c = {0}, none = {0};
     dnnl_dims_t a_sizes = {TYPICAL_M, K}, b_sizes = {K, N}, c_sizes = {TYPICAL_M, N};
-    dnnl_matmul_desc_t product;
     dnnl_primitive_desc_t description = NULL;
-    dnnl_status_t status = dnnl_memory_desc_init_by_tag(&a, 2, a_sizes, data_type(bf16), dnnl_ab);
+    dnnl_status_t status = layout_tagged(&a, a_sizes, data_type(bf16), dnnl_ab);
     if (status == dnnl_success)
-        status = dnnl_memory_desc_init_by_tag(&b, 2, b_sizes, data_type(bf16), dnnl_format_tag_any);
+        status = layout_tagged(&b, b_sizes, data_type(bf16), dnnl_format_tag_any);
     if (status == dnnl_success)
-        status = dnnl_memory_desc_init_by_tag(&c, 2, c_sizes, data_type(bf16), dnnl_ab);
+        status = layout_tagged(&c, c_sizes, data_type(bf16), dnnl_ab);
     if (status == dnnl_success)
-        status = dnnl_matmul_desc_init(&product, &a, &b, NULL, &c);
-    if (status == dnnl_success)
-        status = dnnl_primitive_desc_create(&description, &product, NULL, gemm->engine, NULL);
+        status = product_describe(&description, gemm->engine, &a, &b, &none, &c, NULL);
     if (status == dnnl_success) {
-        *layout = *dnnl_primitive_desc_query_md(description, dnnl_query_weights_md, 0);
+        status = layout_of_weights(layout, description);
         dnnl_primitive_desc_destroy(description);
     }
+    layout_destroy(&a);
+    layout_destroy(&b);
+    layout_destroy(&c);
     return check(status, "choose a layout for a weight", error);
 }
 
 size_t mf_gemm_packed_bytes(struct mf_gemm *gemm, int64_t K, int64_t N, bool bf16) {
-    dnnl_memory_desc_t layout;
-    return packed_layout(gemm, K, N, bf16, &layout, NULL) == MF_OK ? dnnl_memory_desc_get_size(&layout) : 0;
+    struct layout layout = {0};
+    size_t bytes = packed_layout(gemm, K, N, bf16, &layout, NULL) == MF_OK
+                       ? dnnl_memory_desc_get_size(LAYOUT(&layout))
+                       : 0;
+    layout_destroy(&layout);
+    return bytes;
 }
 
 enum mf_status mf_gemm_pack(struct mf_gemm *gemm, const struct mf_operand *from, bool bf16, void *memory,
                             struct mf_operand *to, struct mf_error *error) {
-    dnnl_memory_desc_t plain, layout;
+    struct layout plain = {0}, layout = {0};
     dnnl_primitive_desc_t description = NULL;
     dnnl_primitive_t reorder = NULL;
     dnnl_memory_t source = NULL, destination = NULL;
     enum mf_status status = packed_layout(gemm, from->K, from->N, bf16, &layout, error);
+    if (status == MF_OK)
+        status = strided(&plain, from->K, from->N, from->k_stride, from->n_stride, from->bf16, error);
     if (status != MF_OK)
-        return status;
-    status = strided(&plain, from->K, from->N, from->k_stride, from->n_stride, from->bf16, error);
-    if (status != MF_OK)
-        return status;
-    dnnl_status_t made = dnnl_memory_create(&source, &plain, gemm->engine, writable(from->data));
+        goto done;
+    dnnl_status_t made = dnnl_memory_create(&source, LAYOUT(&plain), gemm->engine, writable(from->data));
     if (made == dnnl_success)
-        made = dnnl_memory_create(&destination, &layout, gemm->engine, memory);
+        made = dnnl_memory_create(&destination, LAYOUT(&layout), gemm->engine, memory);
     if (made == dnnl_success)
-        made = dnnl_reorder_primitive_desc_create(&description, &plain, gemm->engine, &layout, gemm->engine,
-                                                  NULL);
+        made = dnnl_reorder_primitive_desc_create(&description, LAYOUT(&plain), gemm->engine, LAYOUT(&layout),
+                                                  gemm->engine, NULL);
     if (made == dnnl_success)
         made = dnnl_primitive_create(&reorder, description);
     if (made == dnnl_success) {
@@ -168,6 +170,9 @@ enum mf_status mf_gemm_pack(struct mf_gemm *gemm, const struct mf_operand *from,
     }
     if (made == dnnl_success)
         made = dnnl_stream_wait(gemm->stream);
+    *to = (struct mf_operand){.data = memory, .K = from->K, .N = from->N, .bf16 = bf16, .packed = true};
+    status = check(made, "pack a weight", error);
+done:
     if (reorder)
         dnnl_primitive_destroy(reorder);
     if (description)
@@ -176,8 +181,9 @@ enum mf_status mf_gemm_pack(struct mf_gemm *gemm, const struct mf_operand *from,
         dnnl_memory_destroy(destination);
     if (source)
         dnnl_memory_destroy(source);
-    *to = (struct mf_operand){.data = memory, .K = from->K, .N = from->N, .bf16 = bf16, .packed = true};
-    return check(made, "pack a weight", error);
+    layout_destroy(&plain);
+    layout_destroy(&layout);
+    return status;
 }
 
 static float alpha_of(const struct shape *shape) {
@@ -191,24 +197,18 @@ static enum mf_status attributes_create(const struct shape *shape, dnnl_primitiv
                                         struct mf_error *error) {
     dnnl_post_ops_t after = NULL;
     dnnl_status_t status = dnnl_primitive_attr_create(attributes);
-    float alpha = alpha_of(shape);
-    if (status == dnnl_success && alpha != 1.0f)
-        status = dnnl_primitive_attr_set_output_scales(*attributes, 1, 0, &alpha);
-    if (status == dnnl_success && shape->accumulate) {
+    if (status == dnnl_success)
         status = dnnl_post_ops_create(&after);
-        if (status == dnnl_success)
-            status = dnnl_post_ops_append_sum(after, 1.0f);
-        if (status == dnnl_success)
-            status = dnnl_primitive_attr_set_post_ops(*attributes, after);
-        if (after)
-            dnnl_post_ops_destroy(after);
-    }
+    if (status == dnnl_success)
+        status = attributes_set(*attributes, after, alpha_of(shape), shape->accumulate != 0);
+    if (after)
+        dnnl_post_ops_destroy(after);
     return check(status, "set up a product", error);
 }
 
 /* The operands' layouts. */
 struct layouts {
-    dnnl_memory_desc_t a, b, bias, c;
+    struct layout a, b, bias, c;
 };
 
 static enum mf_status layouts_of(struct mf_gemm *gemm, const struct shape *shape, struct layouts *layouts,
@@ -228,9 +228,8 @@ static enum mf_status layouts_of(struct mf_gemm *gemm, const struct shape *shape
 
 static enum mf_status entry_create(struct mf_gemm *gemm, const struct shape *shape, struct entry *entry,
                                    struct mf_error *error) {
-    struct layouts layouts;
+    struct layouts layouts = {0};
     struct entry made = {.shape = *shape};
-    dnnl_matmul_desc_t product;
     dnnl_primitive_attr_t attributes = NULL;
     dnnl_primitive_desc_t description = NULL;
     enum mf_status status = layouts_of(gemm, shape, &layouts, error);
@@ -238,18 +237,16 @@ static enum mf_status entry_create(struct mf_gemm *gemm, const struct shape *sha
         status = attributes_create(shape, &attributes, error);
     if (status != MF_OK)
         goto done;
-    dnnl_status_t result = dnnl_matmul_desc_init(&product, &layouts.a, &layouts.b,
-                                                 shape->bias ? &layouts.bias : NULL, &layouts.c);
+    dnnl_status_t result = product_describe(&description, gemm->engine, &layouts.a, &layouts.b, &layouts.bias,
+                                            &layouts.c, attributes);
     if (result == dnnl_success)
-        result = dnnl_primitive_desc_create(&description, &product, attributes, gemm->engine, NULL);
+        result = dnnl_memory_create(&made.a, LAYOUT(&layouts.a), gemm->engine, DNNL_MEMORY_NONE);
     if (result == dnnl_success)
-        result = dnnl_memory_create(&made.a, &layouts.a, gemm->engine, DNNL_MEMORY_NONE);
-    if (result == dnnl_success)
-        result = dnnl_memory_create(&made.b, &layouts.b, gemm->engine, DNNL_MEMORY_NONE);
+        result = dnnl_memory_create(&made.b, LAYOUT(&layouts.b), gemm->engine, DNNL_MEMORY_NONE);
     if (result == dnnl_success && shape->bias)
-        result = dnnl_memory_create(&made.bias, &layouts.bias, gemm->engine, DNNL_MEMORY_NONE);
+        result = dnnl_memory_create(&made.bias, LAYOUT(&layouts.bias), gemm->engine, DNNL_MEMORY_NONE);
     if (result == dnnl_success)
-        result = dnnl_memory_create(&made.c, &layouts.c, gemm->engine, DNNL_MEMORY_NONE);
+        result = dnnl_memory_create(&made.c, LAYOUT(&layouts.c), gemm->engine, DNNL_MEMORY_NONE);
     if (result == dnnl_success)
         result = dnnl_primitive_create(&made.primitive, description);
     status = check(result, "create a product", error);
@@ -262,6 +259,10 @@ done:
         dnnl_primitive_desc_destroy(description);
     if (attributes)
         dnnl_primitive_attr_destroy(attributes);
+    layout_destroy(&layouts.a);
+    layout_destroy(&layouts.b);
+    layout_destroy(&layouts.bias);
+    layout_destroy(&layouts.c);
     return status;
 }
 
