@@ -6,13 +6,23 @@ static const struct mf_host_api *host;
 static const struct mf_capability cpu_rows[] = {
 #define ROW(level, architecture, task, strategy, reason) \
     { sizeof(struct mf_capability), MF_CAPABILITY_##level, architecture, task, strategy, reason }
+/* The model types of models/architecture.c that golden values of make_models.py hold for. */
+#define TRAINS(architecture)                               \
+    ROW(SUPPORTED, architecture, "text-generation", "sft", \
+        "the reference path, compared with Transformers and PEFT")
     ROW(UNSUPPORTED, "*", "summarization", "*", "this version trains text-generation only"),
     ROW(UNSUPPORTED, "*", "extractive-question-answering", "*", "this version trains text-generation only"),
     ROW(UNSUPPORTED, "*", "*", "qlora", "this version does not quantise base weights"),
     ROW(UNSUPPORTED, "*", "*", "dpo", "this version has the strategy sft only"),
     ROW(UNSUPPORTED, "*", "*", "rlhf", "this version has the strategy sft only"),
-    ROW(SUPPORTED, "llama", "text-generation", "sft",
-        "the reference path, compared with Transformers and PEFT"),
+    TRAINS("llama"),
+    TRAINS("mistral"),
+    TRAINS("qwen2"),
+    TRAINS("qwen3"),
+    TRAINS("gemma"),
+    TRAINS("gemma2"),
+    TRAINS("gemma3_text"),
+#undef TRAINS
 };
 
 static const struct mf_capability other_rows[] = {

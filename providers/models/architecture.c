@@ -2,6 +2,7 @@
 
 #include "common/files.h"
 #include "common/json.h"
+#include "providers/models/config_fields.h"
 
 #include <errno.h>
 #include <math.h>
@@ -10,25 +11,154 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum {
-    MAX_WIDTH = 1 << 20,
-    MAX_LAYERS = 4096,
-    MAX_POSITIONS = 1 << 28,
-    MAX_VOCABULARY = 1 << 24,
-    CONFIG_FILE_BYTES = 4 << 20
+enum { MAX_VOCABULARY = 1 << 24, CONFIG_FILE_BYTES = 4 << 20 };
+
+/* Which layers see a window only. `layer_types` overrides the last two. */
+enum windows {
+    WINDOWS_NONE,
+    WINDOWS_ALL,    /* every layer, when sliding_window is not null */
+    WINDOWS_LATER,  /* layers max_window_layers and after, when use_sliding_window */
+    WINDOWS_PATTERN /* all but every sliding_window_pattern-th layer */
 };
 
-/* What a model type fixes. Another decoder-only model is another row, with new columns where it differs. */
+/* What a model type fixes and what its fields mean when they are absent. Another decoder-only model is
+ * another row, with new columns where it differs. */
 struct row {
     const char *model_type;
     const char *class_name; /* the entry of `architectures` that we build */
     enum mf_model_form form;
-    const char *hidden_act;
+    const char *hidden_act, *old_hidden_act; /* the name of the activation, and one more; NULL: none */
     enum mf_activation activation;
+    const char *const *fields; /* read for this type, beside those that all read */
+    enum mf_norm_variant norm;
+    double norm_epsilon, theta;
+    double local_theta; /* not 0: windowed layers have rotary positions of their own */
+    enum windows windows;
+    int32_t window, pattern, max_positions;
+    int32_t head_dim; /* 0: hidden_size / num_attention_heads */
+    bool tied, scaled_embeddings, query_bias, query_key_norm, output_norms;
+    double query_scalar; /* 0: head_dim */
+    double attention_soft_cap, final_soft_cap;
 };
 
+static const char *const llama_fields[] = {"attention_bias", "mlp_bias", NULL};
+static const char *const mistral_fields[] = {"sliding_window", NULL};
+static const char *const qwen2_fields[] = {"layer_types", "max_window_layers", "sliding_window",
+                                           "use_sliding_window", NULL};
+static const char *const qwen3_fields[] = {"attention_bias", "layer_types",        "max_window_layers",
+                                           "sliding_window", "use_sliding_window", NULL};
+
+static const char *const gemma_fields[] = {"attention_bias", NULL};
+static const char *const gemma2_fields[] = {"attention_bias",
+                                            "attn_logit_softcapping",
+                                            "final_logit_softcapping",
+                                            "layer_types",
+                                            "query_pre_attn_scalar",
+                                            "sliding_window",
+                                            NULL};
+static const char *const gemma3_fields[] = {"_sliding_window_pattern",
+                                            "attention_bias",
+                                            "final_logit_softcapping",
+                                            "layer_types",
+                                            "query_pre_attn_scalar",
+                                            "rope_local_base_freq",
+                                            "sliding_window",
+                                            "sliding_window_pattern",
+                                            NULL};
+
 static const struct row rows[] = {
-    {"llama", "LlamaForCausalLM", MF_FORM_DECODER, "silu", MF_ACTIVATION_SILU},
+    {.model_type = "llama",
+     .class_name = "LlamaForCausalLM",
+     .hidden_act = "silu",
+     .activation = MF_ACTIVATION_SILU,
+     .fields = llama_fields,
+     .norm_epsilon = 1e-6,
+     .theta = 10000,
+     .max_positions = 2048},
+    {.model_type = "mistral",
+     .class_name = "MistralForCausalLM",
+     .hidden_act = "silu",
+     .activation = MF_ACTIVATION_SILU,
+     .fields = mistral_fields,
+     .norm_epsilon = 1e-6,
+     .theta = 10000,
+     .windows = WINDOWS_ALL,
+     .window = 4096,
+     .max_positions = 131072},
+    {.model_type = "qwen2",
+     .class_name = "Qwen2ForCausalLM",
+     .hidden_act = "silu",
+     .activation = MF_ACTIVATION_SILU,
+     .fields = qwen2_fields,
+     .norm_epsilon = 1e-6,
+     .theta = 10000,
+     .windows = WINDOWS_LATER,
+     .window = 4096,
+     .max_positions = 32768,
+     .query_bias = true},
+    {.model_type = "qwen3",
+     .class_name = "Qwen3ForCausalLM",
+     .hidden_act = "silu",
+     .activation = MF_ACTIVATION_SILU,
+     .fields = qwen3_fields,
+     .norm_epsilon = 1e-6,
+     .theta = 10000,
+     .windows = WINDOWS_LATER,
+     .window = 4096,
+     .max_positions = 32768,
+     .head_dim = 128,
+     .query_key_norm = true},
+    {.model_type = "gemma",
+     .class_name = "GemmaForCausalLM",
+     .hidden_act = "gelu_pytorch_tanh",
+     .old_hidden_act = "gelu", /* what the first releases say and do not mean */
+     .activation = MF_ACTIVATION_GELU_TANH,
+     .fields = gemma_fields,
+     .norm = MF_NORM_UNIT_OFFSET,
+     .norm_epsilon = 1e-6,
+     .theta = 10000,
+     .max_positions = 8192,
+     .head_dim = 256,
+     .tied = true,
+     .scaled_embeddings = true},
+    {.model_type = "gemma2",
+     .class_name = "Gemma2ForCausalLM",
+     .hidden_act = "gelu_pytorch_tanh",
+     .activation = MF_ACTIVATION_GELU_TANH,
+     .fields = gemma2_fields,
+     .norm = MF_NORM_UNIT_OFFSET,
+     .norm_epsilon = 1e-6,
+     .theta = 10000,
+     .windows = WINDOWS_PATTERN,
+     .window = 4096,
+     .pattern = 2,
+     .max_positions = 8192,
+     .head_dim = 256,
+     .tied = true,
+     .scaled_embeddings = true,
+     .output_norms = true,
+     .query_scalar = 256,
+     .attention_soft_cap = 50,
+     .final_soft_cap = 30},
+    {.model_type = "gemma3_text",
+     .class_name = "Gemma3ForCausalLM",
+     .hidden_act = "gelu_pytorch_tanh",
+     .activation = MF_ACTIVATION_GELU_TANH,
+     .fields = gemma3_fields,
+     .norm = MF_NORM_UNIT_OFFSET,
+     .norm_epsilon = 1e-6,
+     .theta = 1000000,
+     .local_theta = 10000,
+     .windows = WINDOWS_PATTERN,
+     .window = 4096,
+     .pattern = 6,
+     .max_positions = 131072,
+     .head_dim = 256,
+     .tied = true,
+     .scaled_embeddings = true,
+     .query_key_norm = true,
+     .output_norms = true,
+     .query_scalar = 256},
 };
 
 enum { ROWS = sizeof rows / sizeof *rows };
@@ -41,6 +171,7 @@ static const char *const ignored_fields[] = {
     "_name_or_path",
     "bad_words_ids",
     "begin_suppress_tokens",
+    "cache_implementation",
     "decoder_start_token_id",
     "diversity_penalty",
     "do_sample",
@@ -91,26 +222,27 @@ static const char *const ignored_fields[] = {
     "unsloth_version",
     "use_bfloat16",
     "use_cache",
+    NULL,
 };
 
 /* Fields that the reading below takes care of. */
 static const char *const read_fields[] = {
     "architectures",
-    "attention_bias",
     "bos_token_id",
     "dtype",
     "eos_token_id",
     "head_dim",
     "hidden_act",
+    "hidden_activation",
     "hidden_size",
     "initializer_range",
     "intermediate_size",
     "max_position_embeddings",
-    "mlp_bias",
     "model_type",
     "num_attention_heads",
     "num_hidden_layers",
     "num_key_value_heads",
+    "partial_rotary_factor",
     "rms_norm_eps",
     "rope_parameters",
     "rope_scaling",
@@ -118,45 +250,38 @@ static const char *const read_fields[] = {
     "tie_word_embeddings",
     "torch_dtype",
     "vocab_size",
+    NULL,
 };
 
-/* Fields that are known and must have the value that changes nothing. */
+/* Fields that are known and, where the model type does not read them, must have the value that changes
+ * nothing. */
 static const struct {
     const char *name;
     double value; /* booleans: 0 or 1 */
 } neutral_fields[] = {
-    {"add_cross_attention", 0}, {"attention_dropout", 0},     {"chunk_size_feed_forward", 0},
-    {"is_encoder_decoder", 0},  {"partial_rotary_factor", 1}, {"rope_interleaved", 0},
+    {"add_cross_attention", 0},
+    {"attention_bias", 0},
+    {"attention_dropout", 0},
+    {"chunk_size_feed_forward", 0},
+    {"embd_pdrop", 0},
+    {"is_encoder_decoder", 0},
+    {"lm_head_bias", 0},
+    {"mlp_bias", 0},
+    {"resid_pdrop", 0},
+    {"rope_interleaved", 0},
+    {"use_bidirectional_attention", 0},
+    {"use_mrope", 0},
     {"use_sliding_window", 0},
 };
 
-static bool listed(const char *name, const char *const *list, size_t count) {
-    for (size_t i = 0; i < count; i++)
-        if (!strcmp(list[i], name))
-            return true;
-    return false;
-}
-
-static bool is_neutral(const json_t *value, double neutral) {
-    if (json_is_boolean(value))
-        return (double)json_is_true(value) == neutral;
-    return json_is_number(value) && json_number_value(value) == neutral;
-}
-
-static enum mf_status refuse(const char *where, const char *field, const json_t *value, const char *why,
-                             struct mf_error *error) {
-    char excerpt[64];
-    return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "%s: %s: %s %s", where, field,
-                        mf_json_excerpt(value, excerpt, sizeof excerpt), why);
-}
-
 /* Every field is read, known to change nothing, or refused by name. null counts as absent. */
-static enum mf_status check_fields(const json_t *config, const char *where, struct mf_error *error) {
+static enum mf_status check_fields(const json_t *config, const char *where, const struct row *row,
+                                   struct mf_error *error) {
     const char *name;
     json_t *value;
     json_object_foreach((json_t *)config, name, value) {
-        if (json_is_null(value) || listed(name, ignored_fields, sizeof ignored_fields / sizeof(char *)) ||
-            listed(name, read_fields, sizeof read_fields / sizeof(char *)))
+        if (json_is_null(value) || mf_config_listed(name, ignored_fields) ||
+            mf_config_listed(name, read_fields) || mf_config_listed(name, row->fields))
             continue;
         if (!strcmp(name, "quantization_config"))
             return mf_error_set(error, MF_ERROR_MODEL_CONFIG,
@@ -170,48 +295,22 @@ static enum mf_status check_fields(const json_t *config, const char *where, stru
             if (strcmp(neutral_fields[i].name, name) != 0)
                 continue;
             known = true;
-            if (!is_neutral(value, neutral_fields[i].value))
-                return refuse(where, name, value, "is not supported", error);
+            if (!mf_config_is_neutral(value, neutral_fields[i].value))
+                return mf_config_refuse(where, name, value, "is not supported", error);
         }
         if (!known)
-            return refuse(
+            return mf_config_refuse(
                 where, name, value,
                 "is a field that this version does not know; it might change what the model computes", error);
     }
     return MF_OK;
 }
 
-/* ---- typed reading: whatever is wrong with a field is model_config ---- */
-
-static enum mf_status as_config(enum mf_status status, struct mf_error *error) {
-    if (status && error && status != MF_ERROR_OUT_OF_MEMORY)
-        error->status = MF_ERROR_MODEL_CONFIG;
-    return status && status != MF_ERROR_OUT_OF_MEMORY ? MF_ERROR_MODEL_CONFIG : status;
-}
-
-static enum mf_status read_size(const json_t *config, const char *where, const char *key, int64_t maximum,
-                                int32_t *value, struct mf_error *error) {
-    int64_t found;
-    enum mf_status status = as_config(mf_json_integer(config, where, key, 1, maximum, &found, error), error);
-    if (status == MF_OK)
-        *value = (int32_t)found;
-    return status;
-}
-
-static enum mf_status read_optional_size(const json_t *config, const char *where, const char *key,
-                                         int64_t maximum, int32_t *value, struct mf_error *error) {
-    int64_t found = *value;
-    enum mf_status status =
-        as_config(mf_json_optional_integer(config, where, key, 1, maximum, &found, error), error);
-    if (status == MF_OK)
-        *value = (int32_t)found;
-    return status;
-}
-
 static enum mf_status find_row(const json_t *config, const char *where, const struct row **out,
                                struct mf_error *error) {
     const char *type = NULL;
-    enum mf_status status = as_config(mf_json_string(config, where, "model_type", 64, &type, error), error);
+    enum mf_status status =
+        mf_config_status(mf_json_string(config, where, "model_type", 64, &type, error), error);
     if (status)
         return status;
     for (size_t i = 0; i < ROWS; i++) {
@@ -236,22 +335,27 @@ static enum mf_status find_row(const json_t *config, const char *where, const st
                         where, type, known);
 }
 
-static enum mf_status read_sizes(const json_t *config, const char *where, struct mf_architecture *out,
-                                 struct mf_error *error) {
+static enum mf_status read_sizes(const json_t *config, const char *where, const struct row *row,
+                                 struct mf_architecture *out, struct mf_error *error) {
     enum mf_status status;
-    if ((status = read_size(config, where, "vocab_size", MAX_VOCABULARY, &out->vocabulary, error)) ||
-        (status = read_size(config, where, "hidden_size", MAX_WIDTH, &out->hidden, error)) ||
-        (status = read_size(config, where, "intermediate_size", MAX_WIDTH, &out->intermediate, error)) ||
-        (status = read_size(config, where, "num_hidden_layers", MAX_LAYERS, &out->layers, error)) ||
-        (status = read_size(config, where, "num_attention_heads", MAX_WIDTH, &out->heads, error)))
+    if ((status = mf_config_size(config, where, "vocab_size", MAX_VOCABULARY, &out->vocabulary, error)) ||
+        (status = mf_config_size(config, where, "hidden_size", MF_CONFIG_MAX_WIDTH, &out->hidden, error)) ||
+        (status = mf_config_size(config, where, "intermediate_size", MF_CONFIG_MAX_WIDTH, &out->intermediate,
+                                 error)) ||
+        (status = mf_config_size(config, where, "num_hidden_layers", MF_ARCHITECTURE_MAX_LAYERS, &out->layers,
+                                 error)) ||
+        (status =
+             mf_config_size(config, where, "num_attention_heads", MF_CONFIG_MAX_WIDTH, &out->heads, error)))
         return status;
     out->key_value_heads = out->heads;
-    out->max_positions = 2048; /* LlamaConfig's default */
-    if ((status = read_optional_size(config, where, "num_key_value_heads", MAX_WIDTH, &out->key_value_heads,
-                                     error)) ||
-        (status = read_optional_size(config, where, "max_position_embeddings", MAX_POSITIONS,
-                                     &out->max_positions, error)) ||
-        (status = read_optional_size(config, where, "head_dim", MAX_WIDTH, &out->head_dim, error)))
+    out->max_positions = row->max_positions;
+    out->head_dim = row->head_dim;
+    if ((status = mf_config_optional_size(config, where, "num_key_value_heads", MF_CONFIG_MAX_WIDTH,
+                                          &out->key_value_heads, error)) ||
+        (status = mf_config_optional_size(config, where, "max_position_embeddings", MF_CONFIG_MAX_POSITIONS,
+                                          &out->max_positions, error)) ||
+        (status =
+             mf_config_optional_size(config, where, "head_dim", MF_CONFIG_MAX_WIDTH, &out->head_dim, error)))
         return status;
     if (out->heads % out->key_value_heads)
         return mf_error_set(error, MF_ERROR_MODEL_CONFIG,
@@ -266,109 +370,76 @@ static enum mf_status read_sizes(const json_t *config, const char *where, struct
         out->head_dim = out->hidden / out->heads;
     if (out->head_dim % 2)
         return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "%s: head_dim (%d) is odd", where, out->head_dim);
-    if ((int64_t)out->heads * out->head_dim > MAX_WIDTH)
+    if ((int64_t)out->heads * out->head_dim > MF_CONFIG_MAX_WIDTH)
         return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "%s: num_attention_heads x head_dim is above %d",
-                            where, MAX_WIDTH);
+                            where, MF_CONFIG_MAX_WIDTH);
     return MF_OK;
 }
 
-/* ---- rotary positions: v5 `rope_parameters`, v4 `rope_theta` and `rope_scaling` ---- */
+/* ---- which layers see how far ---- */
 
-static enum mf_status rope_number(const json_t *dictionary, const char *where, const char *key,
-                                  double minimum, double *value, struct mf_error *error) {
-    return as_config(mf_json_number(dictionary, where, key, minimum, 1e12, value, error), error);
-}
-
-static enum mf_status check_rope_fields(const json_t *dictionary, const char *where, const char *kind,
-                                        struct mf_error *error) {
-    static const char *const common[] = {"rope_theta", "rope_type", "type"};
-    static const char *const linear[] = {"factor"};
-    static const char *const llama3[] = {"factor", "high_freq_factor", "low_freq_factor",
-                                         "original_max_position_embeddings"};
-    const char *name;
-    json_t *value;
-    json_object_foreach((json_t *)dictionary, name, value) {
-        if (json_is_null(value) || listed(name, common, sizeof common / sizeof(char *)) ||
-            (!strcmp(kind, "linear") && listed(name, linear, sizeof linear / sizeof(char *))) ||
-            (!strcmp(kind, "llama3") && listed(name, llama3, sizeof llama3 / sizeof(char *))) ||
-            (!strcmp(name, "partial_rotary_factor") && is_neutral(value, 1)))
-            continue;
-        return refuse(where, name, value, "does not belong to this rope_type or is not known", error);
+static enum mf_status read_layer_types(const json_t *types, const char *where, struct mf_architecture *out,
+                                       struct mf_error *error) {
+    if (!json_is_array(types) || json_array_size(types) != (size_t)out->layers)
+        return mf_error_set(error, MF_ERROR_MODEL_CONFIG,
+                            "%s: layer_types: expected an array of %d strings, one a layer", where,
+                            out->layers);
+    for (int32_t layer = 0; layer < out->layers; layer++) {
+        const json_t *item = json_array_get(types, (size_t)layer);
+        const char *type = json_is_string(item) ? json_string_value(item) : "";
+        out->windowed[layer] = !strcmp(type, "sliding_attention");
+        if (!out->windowed[layer] && strcmp(type, "full_attention") != 0)
+            return mf_config_refuse(where, "layer_types", item,
+                                    "is not supported (supported: full_attention, sliding_attention)", error);
     }
     return MF_OK;
 }
 
-static enum mf_status read_rope_kind(const json_t *dictionary, const char *where, struct mf_rope *rope,
-                                     struct mf_error *error) {
-    const char *kind = "default", *old_kind = NULL;
+/* sliding_window; 0 when null or not used. */
+static enum mf_status read_window(const json_t *config, const char *where, const struct row *row,
+                                  struct mf_architecture *out, struct mf_error *error) {
+    bool used = row->windows != WINDOWS_LATER;
+    enum mf_status status =
+        mf_config_status(mf_json_optional_boolean(config, where, "use_sliding_window", &used, error), error);
+    if (status)
+        return status;
+    out->window = json_is_null(json_object_get(config, "sliding_window")) ? 0 : row->window;
+    status = mf_config_optional_size(config, where, "sliding_window", MF_CONFIG_MAX_POSITIONS, &out->window,
+                                     error);
+    if (!used)
+        out->window = 0;
+    return status;
+}
+
+static enum mf_status read_windows(const json_t *config, const char *where, const struct row *row,
+                                   struct mf_architecture *out, struct mf_error *error) {
+    const json_t *types = json_object_get(config, "layer_types");
+    int64_t first = 28; /* Qwen's default of max_window_layers */
+    int32_t pattern = row->pattern;
     enum mf_status status;
-    if ((status = as_config(mf_json_optional_string(dictionary, where, "type", 64, &old_kind, error), error)))
-        return status;
-    if (old_kind)
-        kind = old_kind;
-    if ((status =
-             as_config(mf_json_optional_string(dictionary, where, "rope_type", 64, &kind, error), error)))
-        return status;
-    if (old_kind && strcmp(kind, old_kind) != 0)
-        return mf_error_set(error, MF_ERROR_MODEL_CONFIG,
-                            "%s: rope_type '%s' and type '%s' contradict each other", where, kind, old_kind);
-    if (strcmp(kind, "default") != 0 && strcmp(kind, "linear") != 0 && strcmp(kind, "llama3") != 0)
-        return mf_error_set(error, MF_ERROR_MODEL_CONFIG,
-                            "%s: rope_type: '%s' is not supported (supported: default, linear, llama3)",
-                            where, kind);
-    if ((status = check_rope_fields(dictionary, where, kind, error)))
-        return status;
-    if (!strcmp(kind, "default")) {
-        rope->kind = MF_ROPE_DEFAULT;
+    if (row->windows == WINDOWS_NONE)
         return MF_OK;
-    }
-    if (!strcmp(kind, "linear")) {
-        rope->kind = MF_ROPE_LINEAR;
-        return rope_number(dictionary, where, "factor", 1, &rope->factor, error);
-    }
-    rope->kind = MF_ROPE_LLAMA3;
-    if ((status = rope_number(dictionary, where, "factor", 1, &rope->factor, error)) ||
-        (status = rope_number(dictionary, where, "low_freq_factor", 0, &rope->low_frequency_factor, error)) ||
-        (status =
-             rope_number(dictionary, where, "high_freq_factor", 0, &rope->high_frequency_factor, error)) ||
-        (status = read_size(dictionary, where, "original_max_position_embeddings", MAX_POSITIONS,
-                            &rope->original_positions, error)))
+    if ((status = read_window(config, where, row, out, error)) ||
+        (status = mf_config_status(
+             mf_json_optional_integer(config, where, "max_window_layers", 0, INT32_MAX, &first, error),
+             error)) ||
+        (status = mf_config_optional_size(config, where, "_sliding_window_pattern",
+                                          MF_ARCHITECTURE_MAX_LAYERS, &pattern, error)) ||
+        (status = mf_config_optional_size(config, where, "sliding_window_pattern", MF_ARCHITECTURE_MAX_LAYERS,
+                                          &pattern, error)))
         return status;
-    if (rope->high_frequency_factor <= rope->low_frequency_factor)
-        return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "%s: high_freq_factor is not above low_freq_factor",
-                            where);
-    return MF_OK;
-}
-
-static enum mf_status read_rope(const json_t *config, const char *where, struct mf_rope *rope,
-                                struct mf_error *error) {
-    json_t *parameters = NULL, *scaling = NULL;
-    double outer = 0, inner = 0;
-    enum mf_status status;
-    char place[512];
-    if ((status = as_config(mf_json_optional_object(config, where, "rope_parameters", &parameters, error),
-                            error)) ||
-        (status =
-             as_config(mf_json_optional_object(config, where, "rope_scaling", &scaling, error), error)) ||
-        (status =
-             as_config(mf_json_optional_number(config, where, "rope_theta", 1, 1e12, &outer, error), error)))
+    bool listed = types && !json_is_null(types);
+    for (int32_t layer = 0; layer < out->layers && !listed; layer++)
+        out->windowed[layer] = row->windows == WINDOWS_PATTERN ? (layer + 1) % pattern != 0
+                               : row->windows == WINDOWS_LATER ? out->window && layer >= first
+                                                               : out->window != 0;
+    if (listed && (status = read_layer_types(types, where, out, error)))
         return status;
-    if (parameters && scaling && !json_equal(parameters, scaling))
-        return mf_error_set(error, MF_ERROR_MODEL_CONFIG,
-                            "%s: rope_parameters and rope_scaling contradict each other", where);
-    json_t *dictionary = parameters ? parameters : scaling;
-    snprintf(place, sizeof place, "%s: %s", where, parameters ? "rope_parameters" : "rope_scaling");
-    if (dictionary) {
-        if ((status = as_config(
-                 mf_json_optional_number(dictionary, place, "rope_theta", 1, 1e12, &inner, error), error)) ||
-            (status = read_rope_kind(dictionary, place, rope, error)))
-            return status;
-    }
-    if (outer > 0 && inner > 0 && outer != inner)
-        return mf_error_set(error, MF_ERROR_MODEL_CONFIG,
-                            "%s: rope_theta (%g) contradicts %s.rope_theta (%g)", where, outer,
-                            parameters ? "rope_parameters" : "rope_scaling", inner);
-    rope->theta = inner > 0 ? inner : outer > 0 ? outer : 10000;
+    for (int32_t layer = 0; layer < out->layers; layer++)
+        if (out->windowed[layer] && !out->window)
+            return mf_error_set(error, MF_ERROR_MODEL_CONFIG,
+                                "%s: sliding_window: layer %d has a window, but its size is not given", where,
+                                layer);
     return MF_OK;
 }
 
@@ -378,7 +449,7 @@ static enum mf_status add_eos(const json_t *value, const char *where, struct mf_
                               struct mf_error *error) {
     json_int_t id = json_is_integer(value) ? json_integer_value(value) : -1;
     if (id < 0 || id >= out->vocabulary)
-        return refuse(where, "eos_token_id", value, "is not a token of the vocabulary", error);
+        return mf_config_refuse(where, "eos_token_id", value, "is not a token of the vocabulary", error);
     for (int32_t i = 0; i < out->eos_count; i++)
         if (out->eos[i] == (int32_t)id)
             return MF_OK;
@@ -402,11 +473,48 @@ static enum mf_status read_eos(const json_t *config, const char *where, struct m
     return status;
 }
 
+/* Both names of the field: Gemma 2 and later say hidden_activation. */
+static enum mf_status check_activation(const json_t *config, const char *where, const struct row *row,
+                                       struct mf_error *error) {
+    static const char *const names[] = {"hidden_act", "hidden_activation"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *act = row->hidden_act;
+        enum mf_status status =
+            mf_config_status(mf_json_optional_string(config, where, names[i], 64, &act, error), error);
+        if (status)
+            return status;
+        if (strcmp(act, row->hidden_act) != 0 &&
+            (!row->old_hidden_act || strcmp(act, row->old_hidden_act) != 0))
+            return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "%s: %s: '%s' is not supported (%s is '%s')",
+                                where, names[i], act, row->model_type, row->hidden_act);
+    }
+    return MF_OK;
+}
+
+/* Scale and soft-caps of the scores, and the cap of the logits. */
+static enum mf_status read_scores(const json_t *config, const char *where, const struct row *row,
+                                  struct mf_architecture *out, struct mf_error *error) {
+    double scalar = row->query_scalar > 0 ? row->query_scalar : out->head_dim;
+    double attention = row->attention_soft_cap, final = row->final_soft_cap;
+    enum mf_status status;
+    if ((status = mf_config_status(
+             mf_json_optional_number(config, where, "query_pre_attn_scalar", 1e-6, 1e9, &scalar, error),
+             error)) ||
+        (status =
+             mf_config_switchable(config, where, "attn_logit_softcapping", 1e-3, 1e9, &attention, error)) ||
+        (status = mf_config_switchable(config, where, "final_logit_softcapping", 1e-3, 1e9, &final, error)))
+        return status;
+    out->attention_scale = (float)(1 / sqrt(scalar));
+    out->attention_soft_cap = (float)attention;
+    out->final_soft_cap = (float) final;
+    return MF_OK;
+}
+
 static enum mf_status read_rest(const json_t *config, const char *where, const struct row *row,
                                 struct mf_architecture *out, struct mf_error *error) {
-    double epsilon = 1e-6;
+    double epsilon = row->norm_epsilon;
     int64_t bos = -1;
-    const char *act = row->hidden_act, *dtype = NULL, *old_dtype = NULL;
+    const char *dtype = NULL, *old_dtype = NULL;
     enum mf_status status;
     out->initializer_range = 0.02;
     if ((status = mf_json_optional_number(config, where, "rms_norm_eps", 1e-12, 1, &epsilon, error)) ||
@@ -414,25 +522,34 @@ static enum mf_status read_rest(const json_t *config, const char *where, const s
                                           error)) ||
         (status =
              mf_json_optional_boolean(config, where, "tie_word_embeddings", &out->tied_embeddings, error)) ||
-        (status = mf_json_optional_boolean(config, where, "attention_bias", &out->attention_bias, error)) ||
+        (status = mf_json_optional_boolean(config, where, "attention_bias", &out->output_bias, error)) ||
         (status = mf_json_optional_boolean(config, where, "mlp_bias", &out->mlp_bias, error)) ||
         (status =
              mf_json_optional_integer(config, where, "bos_token_id", 0, out->vocabulary - 1, &bos, error)) ||
-        (status = mf_json_optional_string(config, where, "hidden_act", 64, &act, error)) ||
         (status = mf_json_optional_string(config, where, "dtype", 64, &dtype, error)) ||
         (status = mf_json_optional_string(config, where, "torch_dtype", 64, &old_dtype, error)))
-        return as_config(status, error);
-    if (strcmp(act, row->hidden_act) != 0)
-        return mf_error_set(error, MF_ERROR_MODEL_CONFIG,
-                            "%s: hidden_act: '%s' is not supported (%s is '%s')", where, act, row->model_type,
-                            row->hidden_act);
+        return mf_config_status(status, error);
     if (dtype && old_dtype && strcmp(dtype, old_dtype) != 0)
         return mf_error_set(error, MF_ERROR_MODEL_CONFIG,
                             "%s: dtype '%s' and torch_dtype '%s' contradict each other", where, dtype,
                             old_dtype);
+    out->attention_bias = out->output_bias || row->query_bias;
     out->norm_epsilon = (float)epsilon;
     out->bos = (int32_t)bos;
     return read_eos(config, where, out, error);
+}
+
+/* What no field of config.json can change. */
+static void take_row(const struct row *row, struct mf_architecture *out) {
+    out->model_type = row->model_type;
+    out->form = row->form;
+    out->activation = row->activation;
+    out->norm = row->norm;
+    out->scaled_embeddings = row->scaled_embeddings;
+    out->query_key_norm = row->query_key_norm;
+    out->output_norms = row->output_norms;
+    out->window_has_rope = row->local_theta > 0;
+    out->tied_embeddings = row->tied; /* unless tie_word_embeddings says otherwise */
 }
 
 enum mf_status mf_architecture_from_json(const json_t *config, const char *where, struct mf_architecture *out,
@@ -443,15 +560,20 @@ enum mf_status mf_architecture_from_json(const json_t *config, const char *where
     if (!json_is_object(config))
         return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "%s: not a JSON object", where);
     status = find_row(config, where, &row, error);
-    if (!row || (status = check_fields(config, where, error)))
+    if (!row || (status = check_fields(config, where, row, error)))
         return status;
-    out->model_type = row->model_type;
-    out->form = row->form;
-    out->activation = row->activation;
-    if ((status = read_sizes(config, where, out, error)) ||
-        (status = read_rope(config, where, &out->rope, error)))
+    take_row(row, out);
+    if ((status = read_sizes(config, where, row, out, error)) ||
+        (status = check_activation(config, where, row, error)) ||
+        (status = read_windows(config, where, row, out, error)) ||
+        (status = read_scores(config, where, row, out, error)) ||
+        (status = read_rest(config, where, row, out, error)))
         return status;
-    return read_rest(config, where, row, out, error);
+    const struct mf_rope_defaults defaults = {
+        .theta = row->theta, .head_dim = out->head_dim, .max_positions = out->max_positions};
+    return out->window_has_rope ? mf_rope_read_both(config, where, &defaults, row->local_theta, &out->rope,
+                                                    &out->window_rope, error)
+                                : mf_rope_read(config, where, &defaults, &out->rope, error);
 }
 
 enum mf_status mf_architecture_read(const char *folder, struct mf_architecture *out, struct mf_error *error) {
@@ -485,24 +607,4 @@ enum mf_status mf_architecture_read(const char *folder, struct mf_architecture *
     free(generation);
     free(path);
     return status;
-}
-
-void mf_rope_frequencies(const struct mf_architecture *architecture, float *frequency) {
-    const struct mf_rope *rope = &architecture->rope;
-    float factor = (float)rope->factor, low = (float)rope->low_frequency_factor;
-    float high = (float)rope->high_frequency_factor, original = (float)rope->original_positions;
-    for (int32_t i = 0; i < architecture->head_dim / 2; i++) {
-        float plain = 1.0f / powf((float)rope->theta, (float)(2 * i) / (float)architecture->head_dim);
-        if (rope->kind == MF_ROPE_LINEAR) {
-            plain /= factor;
-        } else if (rope->kind == MF_ROPE_LLAMA3) {
-            float wavelength = 2.0f * (float)M_PI / plain;
-            float smooth = (original / wavelength - low) / (high - low);
-            if (wavelength > original / low)
-                plain /= factor;
-            else if (wavelength >= original / high)
-                plain = (1.0f - smooth) * plain / factor + smooth * plain;
-        }
-        frequency[i] = plain;
-    }
 }

@@ -6,42 +6,42 @@
 
 #include "common/error.h"
 #include "kernels/ops.h"
+#include "providers/models/rope.h"
 
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum { MF_ARCHITECTURE_MAX_EOS = 16 };
+enum { MF_ARCHITECTURE_MAX_EOS = 16, MF_ARCHITECTURE_MAX_LAYERS = 4096 };
 
 enum mf_model_form { MF_FORM_DECODER };
-
-enum mf_rope_kind { MF_ROPE_DEFAULT, MF_ROPE_LINEAR, MF_ROPE_LLAMA3 };
-
-/* Angle of pair i at position p: p * frequency[i], frequency[i] = theta^(-2i / head_dim), scaled by `kind`.
- */
-struct mf_rope {
-    enum mf_rope_kind kind;
-    double theta;
-    double factor;                                      /* linear, llama3 */
-    double low_frequency_factor, high_frequency_factor; /* llama3 */
-    int32_t original_positions;                         /* llama3 */
-};
 
 struct mf_architecture {
     const char *model_type; /* "llama": the key of the capability tables; static */
     enum mf_model_form form;
     enum mf_activation activation;
+    enum mf_norm_variant norm;
     int32_t vocabulary, hidden, intermediate, layers;
     int32_t heads, key_value_heads, head_dim; /* heads is a multiple of key_value_heads */
     int32_t max_positions;
     float norm_epsilon;
-    bool tied_embeddings, attention_bias, mlp_bias;
+    float attention_scale;                    /* of the scores */
+    float attention_soft_cap, final_soft_cap; /* of scores and logits; 0: none */
+    bool tied_embeddings;
+    bool scaled_embeddings;                     /* by the root of hidden, in the dtype of the activations */
+    bool attention_bias, output_bias, mlp_bias; /* of q, k, v; of the projection behind attention */
+    bool query_key_norm;                        /* RMS norm of each head of q and k before they are rotated */
+    bool output_norms;                          /* norms behind attention and feed-forward too */
     struct mf_rope rope;
+    bool window_has_rope; /* windowed layers use window_rope */
+    struct mf_rope window_rope;
+    int32_t window;           /* keys that a token of a windowed layer sees, itself included */
     double initializer_range; /* standard deviation of new weights */
     int32_t bos;              /* -1 when config.json names none */
     int32_t eos[MF_ARCHITECTURE_MAX_EOS];
     int32_t eos_count;
+    bool windowed[MF_ARCHITECTURE_MAX_LAYERS];
 };
 
 /* From the parsed config.json; `where` names the file in messages. MF_ERROR_MODEL_CONFIG names the field:
@@ -52,8 +52,5 @@ enum mf_status mf_architecture_from_json(const json_t *config, const char *where
 /* Reads `folder`/config.json, and the end tokens of `folder`/generation_config.json where there is one.
  * MF_ERROR_MODEL_NOT_FOUND when the folder does not exist, MF_ERROR_MODEL_INCOMPLETE without config.json. */
 enum mf_status mf_architecture_read(const char *folder, struct mf_architecture *out, struct mf_error *error);
-
-/* frequency[i] for i < head_dim / 2, in f32 as Transformers computes inv_freq. */
-void mf_rope_frequencies(const struct mf_architecture *architecture, float *frequency);
 
 #endif

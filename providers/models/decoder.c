@@ -16,6 +16,13 @@ static const char *const role_names[MF_DECODER_ROLES] = {
 static const char embedding_name[] = "model.embed_tokens.weight";
 static const char head_name[] = "lm_head";
 static const char final_norm_name[] = "model.norm.weight";
+/* Norms of a layer. Where there are output_norms, attention_norm stands behind attention. */
+static const char input_norm[] = "input_layernorm";
+static const char attention_norm[] = "post_attention_layernorm";
+static const char feed_forward_norm[] = "pre_feedforward_layernorm";
+static const char output_norm[] = "post_feedforward_layernorm";
+static const char query_norm[] = "self_attn.q_norm";
+static const char key_norm[] = "self_attn.k_norm";
 
 /* (output, input) features of a role. */
 static void role_shape(const struct mf_architecture *a, enum mf_decoder_role role, int64_t *output,
@@ -46,7 +53,9 @@ static void role_shape(const struct mf_architecture *a, enum mf_decoder_role rol
 }
 
 static bool role_has_bias(const struct mf_architecture *a, enum mf_decoder_role role) {
-    return role <= MF_DECODER_OUTPUT ? a->attention_bias : a->mlp_bias;
+    if (role == MF_DECODER_OUTPUT)
+        return a->output_bias;
+    return role < MF_DECODER_OUTPUT ? a->attention_bias : a->mlp_bias;
 }
 
 /* ---- what is on disk ---- */
@@ -59,15 +68,21 @@ static struct mf_decoder_weight *add_weight(struct mf_decoder_weight *at, int32_
     return at + 1;
 }
 
+static struct mf_decoder_weight *add_norm(struct mf_decoder_weight *at, int32_t layer, const char *name,
+                                          int32_t width) {
+    snprintf(at->name, sizeof at->name, "model.layers.%d.%s.weight", layer, name);
+    return add_weight(at, 1, width, 1);
+}
+
 static struct mf_decoder_weight *add_layer(const struct mf_architecture *a, int32_t layer,
                                            struct mf_decoder_weight *at) {
-    snprintf(at->name, sizeof at->name, "model.layers.%d.input_layernorm.weight", layer);
-    at = add_weight(at, 1, a->hidden, 1);
+    at = add_norm(at, layer, input_norm, a->hidden);
     for (enum mf_decoder_role role = 0; role < MF_DECODER_ROLES; role++) {
         int64_t output, input;
         if (role == MF_DECODER_GATE) {
-            snprintf(at->name, sizeof at->name, "model.layers.%d.post_attention_layernorm.weight", layer);
-            at = add_weight(at, 1, a->hidden, 1);
+            at = add_norm(at, layer, attention_norm, a->hidden);
+            if (a->output_norms)
+                at = add_norm(at, layer, feed_forward_norm, a->hidden);
         }
         role_shape(a, role, &output, &input);
         snprintf(at->name, sizeof at->name, "model.layers.%d.%s.weight", layer, role_names[role]);
@@ -76,13 +91,17 @@ static struct mf_decoder_weight *add_layer(const struct mf_architecture *a, int3
             snprintf(at->name, sizeof at->name, "model.layers.%d.%s.bias", layer, role_names[role]);
             at = add_weight(at, 1, output, 1);
         }
+        if (a->query_key_norm && (role == MF_DECODER_QUERY || role == MF_DECODER_KEY))
+            at = add_norm(at, layer, role == MF_DECODER_QUERY ? query_norm : key_norm, a->head_dim);
     }
-    return at;
+    return a->output_norms ? add_norm(at, layer, output_norm, a->hidden) : at;
 }
+
+enum { LAYER_NORMS = 6 };
 
 enum mf_status mf_decoder_weights(const struct mf_architecture *architecture,
                                   struct mf_decoder_weight **weight, size_t *count, struct mf_error *error) {
-    size_t most = 3 + (size_t)architecture->layers * (2 + 2 * MF_DECODER_ROLES);
+    size_t most = 3 + (size_t)architecture->layers * (LAYER_NORMS + 2 * MF_DECODER_ROLES);
     *weight = calloc(most, sizeof **weight);
     if (!*weight)
         return mf_error_errno(error, ENOMEM, "the list of weights");
@@ -180,7 +199,7 @@ struct pass {
     const struct mf_architecture *a;
     struct mf_builder builder;
     bool cached; /* keys and values go through the cache */
-    int32_t rope_table;
+    int32_t rope_table, window_rope_table;
 };
 
 static int32_t weight(struct pass *pass, const char *name, int rank, int64_t rows, int64_t columns) {
@@ -191,15 +210,19 @@ static int32_t weight(struct pass *pass, const char *name, int rank, int64_t row
     return id;
 }
 
-static int32_t norm(struct pass *pass, int32_t x, const char *name) {
-    return mf_build_rms_norm(&pass->builder, x, weight(pass, name, 1, pass->a->hidden, 1),
-                             pass->a->norm_epsilon, MF_NORM_CAST_THEN_SCALE);
+static int32_t norm(struct pass *pass, int32_t x, const char *name, int32_t width) {
+    return mf_build_rms_norm(&pass->builder, x, weight(pass, name, 1, width, 1), pass->a->norm_epsilon,
+                             pass->a->norm);
+}
+
+static int32_t named_norm(struct pass *pass, int32_t x, const char *name, int32_t width) {
+    char full[MF_DECODER_NAME_BYTES];
+    snprintf(full, sizeof full, "model.layers.%d.%s.weight", pass->builder.layer, name);
+    return norm(pass, x, full, width);
 }
 
 static int32_t layer_norm(struct pass *pass, int32_t x, const char *name) {
-    char full[MF_DECODER_NAME_BYTES];
-    snprintf(full, sizeof full, "model.layers.%d.%s.weight", pass->builder.layer, name);
-    return norm(pass, x, full);
+    return named_norm(pass, x, name, pass->a->hidden);
 }
 
 static int32_t linear(struct pass *pass, int32_t x, enum mf_decoder_role role) {
@@ -226,18 +249,34 @@ static int32_t through_cache(struct pass *pass, const char *kind, int32_t rows) 
     return mf_build_cache_write(&pass->builder, cache, rows, graph->input[MF_INPUT_CACHE_SLOTS]);
 }
 
+/* x (T, D) -> q or k (T, heads, d): projected, normed head by head, rotated. */
+static int32_t rotated(struct pass *pass, int32_t x, enum mf_decoder_role role, int32_t heads) {
+    struct mf_builder *builder = &pass->builder;
+    const struct mf_architecture *a = pass->a;
+    int32_t y = linear(pass, x, role);
+    if (a->query_key_norm) {
+        y = named_norm(pass, mf_build_head_rows(builder, y, heads),
+                       role == MF_DECODER_QUERY ? query_norm : key_norm, a->head_dim);
+        y = mf_build_merge_heads(builder, y, heads);
+    }
+    bool own = a->window_has_rope && a->windowed[builder->layer];
+    return mf_build_rope(builder, mf_build_heads(builder, y, heads),
+                         own ? pass->window_rope_table : pass->rope_table);
+}
+
 /* x (T, D) -> (T, D): q, k, v, rotary positions, attention, output projection. */
 static int32_t attention(struct pass *pass, int32_t x) {
     struct mf_builder *builder = &pass->builder;
+    const struct mf_architecture *a = pass->a;
     const int32_t *input = builder->graph->input;
-    struct mf_attention_attributes attributes = {.scale = 1.0f / sqrtf((float)pass->a->head_dim),
+    struct mf_attention_attributes attributes = {.scale = a->attention_scale,
+                                                 .soft_cap = a->attention_soft_cap,
+                                                 .window = a->windowed[builder->layer] ? a->window : 0,
                                                  .causal = 1};
-    int32_t q = mf_build_heads(builder, linear(pass, x, MF_DECODER_QUERY), pass->a->heads);
-    int32_t k = mf_build_heads(builder, linear(pass, x, MF_DECODER_KEY), pass->a->key_value_heads);
-    int32_t v = mf_build_heads(builder, linear(pass, x, MF_DECODER_VALUE), pass->a->key_value_heads);
+    int32_t q = rotated(pass, x, MF_DECODER_QUERY, a->heads);
+    int32_t k = rotated(pass, x, MF_DECODER_KEY, a->key_value_heads);
+    int32_t v = mf_build_heads(builder, linear(pass, x, MF_DECODER_VALUE), a->key_value_heads);
     int32_t y;
-    q = mf_build_rope(builder, q, pass->rope_table);
-    k = mf_build_rope(builder, k, pass->rope_table);
     if (pass->cached) {
         k = through_cache(pass, "key", k);
         v = through_cache(pass, "value", v);
@@ -247,7 +286,7 @@ static int32_t attention(struct pass *pass, int32_t x) {
         y = mf_build_attention(builder, q, k, v, input[MF_INPUT_OFFSETS], input[MF_INPUT_OFFSETS], -1,
                                attributes);
     }
-    return linear(pass, mf_build_merge_heads(builder, y, pass->a->heads), MF_DECODER_OUTPUT);
+    return linear(pass, mf_build_merge_heads(builder, y, a->heads), MF_DECODER_OUTPUT);
 }
 
 /* x (T, D) -> (T, D) through (T, F). */
@@ -261,7 +300,7 @@ static int32_t feed_forward(struct pass *pass, int32_t x) {
 static void head(struct pass *pass, int32_t hidden, int32_t embedding, enum mf_purpose purpose,
                  struct mf_model_program *out) {
     struct mf_builder *builder = &pass->builder;
-    struct mf_head_attributes attributes = {.logit_scale = 1};
+    struct mf_head_attributes attributes = {.logit_scale = 1, .soft_cap = pass->a->final_soft_cap};
     int32_t table = embedding;
     if (!pass->a->tied_embeddings) {
         char name[MF_DECODER_NAME_BYTES];
@@ -281,29 +320,58 @@ static void head(struct pass *pass, int32_t hidden, int32_t embedding, enum mf_p
         out->loss = mf_build_loss(builder, out->log_probability);
 }
 
+/* Cosines and sines of the positions for the frequencies in the weight `name`. */
+static int32_t rope_table(struct pass *pass, const char *name, const struct mf_rope *rope) {
+    struct mf_builder *builder = &pass->builder;
+    const int64_t pairs = rope->columns / 2;
+    struct mf_error cause;
+    int32_t frequency = -1;
+    if (mf_graph_weight(builder->graph, name, MF_F32, 1, &pairs, &frequency, &cause))
+        mf_builder_fail(builder, cause.status, "%s", cause.message);
+    return mf_build_rope_table(builder, frequency, builder->graph->input[MF_INPUT_POSITIONS],
+                               (float)rope->attention_factor);
+}
+
+/* Transformers holds the factor in the dtype of the weights. */
+static float embedding_scale(const struct mf_architecture *a, enum mf_dtype dtype) {
+    float scale = a->scaled_embeddings ? (float)sqrt((double)a->hidden) : 1.0f;
+    return dtype == MF_BF16 ? mf_bf16_to_f32(mf_f32_to_bf16(scale)) : scale;
+}
+
+/* x (T, D) -> (T, D): one layer. */
+static int32_t layer(struct pass *pass, int32_t x) {
+    const bool output_norms = pass->a->output_norms;
+    int32_t y = attention(pass, layer_norm(pass, x, input_norm));
+    if (output_norms)
+        y = layer_norm(pass, y, attention_norm);
+    x = mf_build_add(&pass->builder, x, y);
+    y = feed_forward(pass, layer_norm(pass, x, output_norms ? feed_forward_norm : attention_norm));
+    if (output_norms)
+        y = layer_norm(pass, y, output_norm);
+    return mf_build_add(&pass->builder, x, y);
+}
+
 enum mf_status mf_decoder_build(const struct mf_decoder *decoder, struct mf_graph *graph,
                                 struct mf_model_program *out, struct mf_error *error) {
     const struct mf_architecture *a = decoder->architecture;
-    enum mf_purpose purpose = (enum mf_purpose)graph->program[out->program]->purpose;
+    const struct mf_program *program = graph->program[out->program];
+    enum mf_purpose purpose = (enum mf_purpose)program->purpose;
+    float scale = embedding_scale(a, (enum mf_dtype)program->dtype);
     struct pass pass = {.decoder = decoder,
                         .a = a,
                         .builder = mf_builder_begin(graph, out->program),
                         .cached = purpose == MF_PREFILL || purpose == MF_DECODE};
     struct mf_builder *builder = &pass.builder;
     int32_t embedding = weight(&pass, embedding_name, 2, a->vocabulary, a->hidden);
-    int32_t frequency = -1;
-    struct mf_error cause;
-    const int64_t half = a->head_dim / 2;
-    if (mf_graph_weight(graph, MF_DECODER_ROPE_NAME, MF_F32, 1, &half, &frequency, &cause))
-        mf_builder_fail(builder, cause.status, "%s", cause.message);
-    pass.rope_table = mf_build_rope_table(builder, frequency, graph->input[MF_INPUT_POSITIONS], 1);
-    int32_t x = mf_build_embedding(builder, embedding, graph->input[MF_INPUT_TOKENS], 1);
-    for (int32_t layer = 0; layer < a->layers; layer++) {
-        builder->layer = (int16_t)layer;
-        x = mf_build_add(builder, x, attention(&pass, layer_norm(&pass, x, "input_layernorm")));
-        x = mf_build_add(builder, x, feed_forward(&pass, layer_norm(&pass, x, "post_attention_layernorm")));
+    pass.rope_table = rope_table(&pass, MF_DECODER_ROPE_NAME, &a->rope);
+    if (a->window_has_rope)
+        pass.window_rope_table = rope_table(&pass, MF_DECODER_WINDOW_ROPE_NAME, &a->window_rope);
+    int32_t x = mf_build_embedding(builder, embedding, graph->input[MF_INPUT_TOKENS], scale);
+    for (int32_t i = 0; i < a->layers; i++) {
+        builder->layer = (int16_t)i;
+        x = layer(&pass, x);
     }
     builder->layer = -1;
-    head(&pass, norm(&pass, x, final_norm_name), embedding, purpose, out);
+    head(&pass, norm(&pass, x, final_norm_name, a->hidden), embedding, purpose, out);
     return mf_builder_finish(builder, error);
 }

@@ -45,8 +45,9 @@ struct mf_decoder {
     const void *owner;
 };
 
-/* The name of the (head_dim / 2) f32 weight that holds mf_rope_frequencies. */
-#define MF_DECODER_ROPE_NAME "rope.inverse_frequency"
+/* The names of the f32 weights that hold mf_rope_frequencies of `rope` and of `window_rope`. */
+#define MF_DECODER_ROPE_NAME        "rope.inverse_frequency"
+#define MF_DECODER_WINDOW_ROPE_NAME "rope.window.inverse_frequency"
 
 /* The graph's module for module `index`, with its weights. */
 enum mf_status mf_decoder_graph_module(const struct mf_decoder *decoder, struct mf_graph *graph, size_t index,

@@ -24,7 +24,7 @@ struct mf_model {
     struct mf_model_module *module;
     size_t module_count;
     int64_t parameters;
-    float *rope_frequency; /* (head_dim / 2) */
+    float *rope_frequency, *window_rope_frequency; /* (columns / 2 of each) */
 };
 
 /* ---- opening: configuration and files must agree ---- */
@@ -122,6 +122,15 @@ static enum mf_status check_options(const struct mf_load_options *options, struc
     return MF_OK;
 }
 
+static enum mf_status make_frequencies(const struct mf_rope *rope, float **frequency,
+                                       struct mf_error *error) {
+    *frequency = calloc((size_t)rope->columns / 2 + 1, sizeof **frequency);
+    if (!*frequency)
+        return mf_error_errno(error, ENOMEM, "rotary frequencies");
+    mf_rope_frequencies(rope, *frequency);
+    return MF_OK;
+}
+
 static enum mf_status open_parts(const struct mf_load_options *options, struct mf_model *model,
                                  struct mf_error *error) {
     enum mf_status status;
@@ -135,11 +144,11 @@ static enum mf_status open_parts(const struct mf_load_options *options, struct m
         (status = mf_decoder_modules(&model->architecture, &model->module, &model->module_count, error)))
         return status;
     model->converted = calloc(mf_safetensors_count(model->weights), sizeof *model->converted);
-    model->rope_frequency = calloc((size_t)model->architecture.head_dim / 2, sizeof(float));
-    if (!model->converted || !model->rope_frequency)
+    if (!model->converted)
         return mf_error_errno(error, ENOMEM, "%s", model->folder);
-    mf_rope_frequencies(&model->architecture, model->rope_frequency);
-    return MF_OK;
+    if ((status = make_frequencies(&model->architecture.rope, &model->rope_frequency, error)))
+        return status;
+    return make_frequencies(&model->architecture.window_rope, &model->window_rope_frequency, error);
 }
 
 enum mf_status mf_model_open(const struct mf_load_options *options, struct mf_model **out,
@@ -168,6 +177,7 @@ void mf_model_close(struct mf_model *model) {
     mf_decoder_modules_free(model->module, model->module_count);
     mf_safetensors_close(model->weights);
     free(model->rope_frequency);
+    free(model->window_rope_frequency);
     free(model->folder);
     free(model);
 }
@@ -352,7 +362,10 @@ enum mf_status mf_model_bind(struct mf_model *model, struct mf_provider_context 
         size_t bytes = 0;
         if (!strcmp(tensor->name, MF_DECODER_ROPE_NAME)) {
             data = model->rope_frequency;
-            bytes = (size_t)model->architecture.head_dim / 2 * sizeof(float);
+            bytes = (size_t)model->architecture.rope.columns / 2 * sizeof(float);
+        } else if (!strcmp(tensor->name, MF_DECODER_WINDOW_ROPE_NAME)) {
+            data = model->window_rope_frequency;
+            bytes = (size_t)model->architecture.window_rope.columns / 2 * sizeof(float);
         } else if (stored) {
             status = weight_data(model, stored, (enum mf_dtype)tensor->dtype, &data, &bytes, error);
         } else {

@@ -91,7 +91,7 @@ static void refuses_by_name(void **state) {
     static const struct {
         const char *more, *part;
     } cases[] = {
-        {"{\"model_type\":\"xyz\"}", "model_type: 'xyz' is not supported (supported: llama)"},
+        {"{\"model_type\":\"xyz\"}", "model_type: 'xyz' is not supported (supported: llama, mistral, "},
         {"{\"model_type\":null}", "model_type"},
         {"{\"architectures\":[\"LlamaForSequenceClassification\"]}", "architectures: expected"},
         {"{\"vocab_size\":0}", "vocab_size"},
@@ -118,8 +118,28 @@ static void refuses_by_name(void **state) {
         {"{\"rope_theta\":0.5}", "rope_theta"},
         {"{\"rope_theta\":10000,\"rope_parameters\":{\"rope_theta\":20000}}",
          "rope_theta (10000) contradicts"},
-        {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2}}", "yarn"},
-        {"{\"rope_scaling\":{\"rope_type\":\"dynamic\"}}", "rope_type: 'dynamic' is not supported"},
+        {"{\"rope_scaling\":{\"type\":\"longrope\",\"factor\":2}}", "rope_type: 'longrope' is not supported"},
+        {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2,\"low_freq_factor\":1}}", "low_freq_factor"},
+        {"{\"rope_scaling\":{\"rope_type\":\"dynamic\"}}", "factor"},
+        {"{\"layer_types\":[\"full_attention\",\"full_attention\"]}", "layer_types"},
+        {"{\"model_type\":\"mistral\",\"attention_bias\":true}", "attention_bias: true is not supported"},
+        {"{\"model_type\":\"qwen2\",\"head_dim\":16,\"mlp_bias\":true}", "mlp_bias: true is not supported"},
+        {"{\"model_type\":\"qwen2\",\"layer_types\":[\"full_attention\"]}", "expected an array of 2 strings"},
+        {"{\"model_type\":\"qwen2\",\"layer_types\":[\"full_attention\",\"chunked_attention\"]}",
+         "\"chunked_attention\" is not supported"},
+        {"{\"model_type\":\"qwen2\",\"layer_types\":[\"full_attention\",\"sliding_attention\"]}",
+         "sliding_window: layer 1 has a window"},
+        {"{\"model_type\":\"gemma2\",\"sliding_window\":null}", "sliding_window: layer 0 has a window"},
+        {"{\"model_type\":\"gemma2\",\"hidden_activation\":\"gelu\"}",
+         "hidden_activation: 'gelu' is not supported"},
+        {"{\"model_type\":\"gemma3_text\",\"attn_logit_softcapping\":50}", "attn_logit_softcapping"},
+        {"{\"model_type\":\"gemma3_text\",\"use_bidirectional_attention\":true}",
+         "use_bidirectional_attention"},
+        {"{\"model_type\":\"gemma3_text\",\"rope_parameters\":{\"rope_theta\":10000}}",
+         "rope_theta: 10000 is not expected"},
+        {"{\"model_type\":\"gemma3_text\",\"rope_theta\":10000,\"rope_parameters\":{\"full_attention\":{}}}",
+         "rope_parameters and rope_theta contradict"},
+        {"{\"model_type\":\"gemma3\"}", "model_type: 'gemma3' is not supported"},
         {"{\"rope_scaling\":{\"rope_type\":\"llama3\",\"type\":\"linear\",\"factor\":2}}",
          "contradict each other"},
         {"{\"rope_scaling\":{\"rope_type\":\"linear\"}}", "factor"},
@@ -146,6 +166,67 @@ static void refuses_by_name(void **state) {
             fail_msg("'%s' is not in: %s", cases[i].part, error.message);
         json_decref(config);
     }
+}
+
+/* What the makers' own config.json say, and what Transformers makes of it. */
+static void families_are_read_as_released(void **state) {
+    struct mf_architecture a;
+    (void)state;
+    read_config(
+        "{\"model_type\":\"mistral\",\"architectures\":[\"MistralForCausalLM\"],\"sliding_window\":32}", &a);
+    assert_true(a.window == 32 && a.windowed[0] && a.windowed[1] && !a.attention_bias);
+    read_config("{\"model_type\":\"mistral\"}", &a);
+    assert_true(a.window == 4096 && a.windowed[1]);
+    read_config("{\"model_type\":\"mistral\",\"sliding_window\":null}", &a);
+    assert_true(a.window == 0 && !a.windowed[0] && !a.windowed[1]);
+    read_config("{\"model_type\":\"qwen2\",\"max_window_layers\":1,\"sliding_window\":32768,"
+                "\"use_sliding_window\":false,\"rope_theta\":1000000.0,\"use_mrope\":false}",
+                &a);
+    assert_true(a.attention_bias && !a.output_bias && !a.windowed[1] && a.rope.theta == 1e6);
+    read_config("{\"model_type\":\"qwen2\",\"max_window_layers\":1,\"sliding_window\":32,"
+                "\"use_sliding_window\":true}",
+                &a);
+    assert_true(a.window == 32 && !a.windowed[0] && a.windowed[1]);
+    read_config("{\"model_type\":\"qwen3\",\"attention_bias\":false,\"max_window_layers\":36,"
+                "\"sliding_window\":null}",
+                &a);
+    assert_true(a.head_dim == 128 && a.query_key_norm && !a.attention_bias && !a.tied_embeddings);
+    read_config("{\"model_type\":\"gemma\",\"hidden_act\":\"gelu\",\"hidden_activation\":null}", &a);
+    assert_true(a.head_dim == 256 && a.tied_embeddings && a.scaled_embeddings && a.final_soft_cap == 0);
+    assert_true(a.activation == MF_ACTIVATION_GELU_TANH && a.norm == MF_NORM_UNIT_OFFSET);
+    read_config("{\"model_type\":\"gemma2\",\"hidden_act\":\"gelu_pytorch_tanh\",\"hidden_activation\":"
+                "\"gelu_pytorch_tanh\",\"query_pre_attn_scalar\":64,\"cache_implementation\":\"hybrid\"}",
+                &a);
+    assert_true(a.output_norms && a.attention_scale == 0.125f);
+    assert_true(a.attention_soft_cap == 50 && a.final_soft_cap == 30);
+    assert_true(a.window == 4096 && a.windowed[0] && !a.windowed[1]);
+    read_config("{\"model_type\":\"gemma2\",\"attn_logit_softcapping\":null,\"final_logit_softcapping\":20}",
+                &a);
+    assert_true(a.attention_soft_cap == 0 && a.final_soft_cap == 20 && a.attention_scale == 0.0625f);
+}
+
+/* Gemma 3: five layers with a window, then one without; each kind with its own rotary positions. */
+static void gemma3_has_two_ropes(void **state) {
+    static const char *const same[] = {
+        "{\"model_type\":\"gemma3_text\",\"num_hidden_layers\":7,\"sliding_window\":512,"
+        "\"sliding_window_pattern\":6,\"rope_theta\":1000000.0,\"rope_local_base_freq\":10000.0,"
+        "\"rope_scaling\":{\"factor\":8.0,\"rope_type\":\"linear\"},\"attn_logit_softcapping\":null}",
+        "{\"model_type\":\"gemma3_text\",\"num_hidden_layers\":7,\"sliding_window\":512,\"rope_parameters\":{"
+        "\"full_attention\":{\"factor\":8,\"rope_type\":\"linear\"},\"sliding_attention\":{\"rope_type\":"
+        "\"default\",\"rope_theta\":10000}},\"layer_types\":[\"sliding_attention\",\"sliding_attention\","
+        "\"sliding_attention\",\"sliding_attention\",\"sliding_attention\",\"full_attention\","
+        "\"sliding_attention\"]}",
+    };
+    struct mf_architecture a[2];
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        read_config(same[i], &a[i]);
+    assert_memory_equal(&a[0], &a[1], sizeof a[0]);
+    for (int layer = 0; layer < 7; layer++)
+        assert_int_equal(a[0].windowed[layer], layer != 5);
+    assert_true(a[0].rope.kind == MF_ROPE_LINEAR && a[0].rope.theta == 1e6 && a[0].rope.factor == 8);
+    assert_true(a[0].window_has_rope && a[0].window_rope.kind == MF_ROPE_DEFAULT);
+    assert_true(a[0].window_rope.theta == 10000 && a[0].window == 512 && a[0].query_key_norm);
 }
 
 static void expect_read(enum mf_status wanted, const char *part) {
@@ -191,14 +272,48 @@ static void frequencies_are_those_of_transformers(void **state) {
     read_config("{\"rope_parameters\":{\"factor\":4.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,"
                 "\"original_max_position_embeddings\":256,\"rope_type\":\"llama3\",\"rope_theta\":500000.0}}",
                 &a);
-    mf_rope_frequencies(&a, frequency);
+    mf_rope_frequencies(&a.rope, frequency);
     for (int i = 0; i < 8; i++)
         if (fabsf(frequency[i] / llama3[i] - 1) > 3e-7f)
             fail_msg("llama3 frequency %d: %.9g, Transformers has %.9g", i, (double)frequency[i],
                      (double)llama3[i]);
+    /* rows end at max_position_embeddings: up to there dynamic changes nothing */
+    read_config("{\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2}}", &a);
+    mf_rope_frequencies(&a.rope, frequency);
+    assert_true(a.rope.attention_factor == 1 && fabsf(frequency[4] / 0.01f - 1) < 3e-7f);
     read_config("{\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}}", &a);
-    mf_rope_frequencies(&a, frequency);
+    mf_rope_frequencies(&a.rope, frequency);
     assert_true(frequency[0] == 0.5f && fabsf(frequency[4] / 0.005f - 1) < 3e-7f);
+}
+
+/* Values of Transformers 5.24: ROPE_INIT_FUNCTIONS["yarn"] for head_dim 16. */
+static void yarn_is_that_of_transformers(void **state) {
+    static const float wanted[2][8] = {{1.0f, 0.25693506f, 0.0625f, 0.0138349654f, 0.00249999994f,
+                                        0.000790569466f, 0.000250000012f, 7.90569466e-05f},
+                                       {1.0f, 0.301406473f, 0.0703986362f, 0.0143833589f, 0.00249999994f,
+                                        0.000790569466f, 0.000250000012f, 7.90569466e-05f}};
+    static const char *const configs[2] = {
+        "{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":512}}",
+        "{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":512,"
+        "\"truncate\":false}}"};
+    struct mf_architecture a;
+    float frequency[8];
+    (void)state;
+    for (int c = 0; c < 2; c++) {
+        read_config(configs[c], &a);
+        mf_rope_frequencies(&a.rope, frequency);
+        assert_true(fabs(a.rope.attention_factor - 1.138629436111989) < 1e-12);
+        for (int i = 0; i < 8; i++)
+            if (fabsf(frequency[i] / wanted[c][i] - 1) > 1e-6f)
+                fail_msg("%s: frequency %d is %.9g, Transformers has %.9g", configs[c], i,
+                         (double)frequency[i], (double)wanted[c][i]);
+    }
+    read_config("{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":40,\"mscale\":1.0,\"mscale_all_dim\":0.5}}",
+                &a);
+    assert_true(fabs(a.rope.attention_factor - 1.1557219901962608) < 1e-12);
+    assert_int_equal(a.rope.original_positions, 2048);
+    read_config("{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":40,\"attention_factor\":1.5}}", &a);
+    assert_true(a.rope.attention_factor == 1.5);
 }
 
 int main(void) {
@@ -208,7 +323,10 @@ int main(void) {
         cmocka_unit_test(fields_are_read),
         cmocka_unit_test(refuses_by_name),
         cmocka_unit_test_setup_teardown(reads_a_folder, scratch_make, scratch_remove),
+        cmocka_unit_test(families_are_read_as_released),
+        cmocka_unit_test(gemma3_has_two_ropes),
         cmocka_unit_test(frequencies_are_those_of_transformers),
+        cmocka_unit_test(yarn_is_that_of_transformers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -326,39 +326,42 @@ static void check_model(const char *name, bool reference) {
     close_golden(&golden);
 }
 
-static void test_tied_reference(void **state) {
-    (void)state;
-    check_model("tied-gqa", true);
-}
-static void test_tied_cpu(void **state) {
-    (void)state;
-    check_model("tied-gqa", false);
-}
-static void test_llama3_rope_reference(void **state) {
-    (void)state;
-    check_model("untied-llama3-rope", true);
-}
-static void test_llama3_rope_cpu(void **state) {
-    (void)state;
-    check_model("untied-llama3-rope", false);
-}
-static void test_bias_linear_rope_reference(void **state) {
-    (void)state;
-    check_model("bias-linear-rope", true);
-}
-static void test_bias_linear_rope_cpu(void **state) {
-    (void)state;
-    check_model("bias-linear-rope", false);
+/* Every model of make_models.py, on both backends. */
+static struct model {
+    const char *name;
+    bool reference;
+} models[] = {
+#define BOTH(name)  \
+    {name, true}, { \
+        name, false \
+    }
+    BOTH("tied-gqa"),
+    BOTH("untied-llama3-rope"),
+    BOTH("bias-linear-rope"),
+    BOTH("mistral"),
+    BOTH("qwen2"),
+    BOTH("qwen3"),
+    BOTH("gemma"),
+    BOTH("gemma2"),
+    BOTH("gemma3"),
+#undef BOTH
+};
+
+enum { MODELS = sizeof models / sizeof *models };
+
+static void test_model(void **state) {
+    const struct model *model = *state;
+    check_model(model->name, model->reference);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tied_reference),
-        cmocka_unit_test(test_tied_cpu),
-        cmocka_unit_test(test_llama3_rope_reference),
-        cmocka_unit_test(test_llama3_rope_cpu),
-        cmocka_unit_test(test_bias_linear_rope_reference),
-        cmocka_unit_test(test_bias_linear_rope_cpu),
-    };
+    struct CMUnitTest tests[MODELS] = {0};
+    char names[MODELS][64];
+    for (size_t i = 0; i < MODELS; i++) {
+        snprintf(names[i], sizeof names[i], "%s on the %s", models[i].name,
+                 models[i].reference ? "oracle" : "fast backend");
+        tests[i] =
+            (struct CMUnitTest){.name = names[i], .test_func = test_model, .initial_state = &models[i]};
+    }
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
