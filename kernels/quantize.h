@@ -5,8 +5,11 @@
  * byte, the first in the high nibble. Nested ("double") quantisation also keeps the blocks' scales in 8 bits:
  * scale less the mean of all scales, by a map of 256 values with a dynamic exponent
  * (https://arxiv.org/abs/1511.04561), in blocks of 256.
- * The nearest value is meant, as on bitsandbytes' GPUs; its CPU library takes a neighbour once in 600 scales.
- * INT8: each row is divided by its largest magnitude / 127 and rounded to nearest even. */
+ *
+ * INT8: each row is divided by its largest magnitude / 127 and rounded to nearest even.
+ *
+ * The values are those of bitsandbytes' GPU kernels and portable operators. (Its CPU library differs: it
+ * takes a neighbour of the nearest nested code once in 600 scales, and wrong scales for some widths.) */
 #ifndef MF_KERNELS_QUANTIZE_H
 #define MF_KERNELS_QUANTIZE_H
 

@@ -161,9 +161,17 @@ static void check_four_bits(const char *which, enum mf_quantization quantization
     free(source.data);
 }
 
-static const char *const cases[] = {
-    "blocks",         "rows_across_blocks", "odd", "one", "holes", "nothing", "tiny", "nf4_thresholds",
-    "fp4_thresholds", "two_nested_blocks"};
+static const char *const cases[] = {"blocks",
+                                    "rows_across_blocks",
+                                    "wide_rows_across_blocks",
+                                    "odd",
+                                    "one",
+                                    "holes",
+                                    "nothing",
+                                    "tiny",
+                                    "nf4_thresholds",
+                                    "fp4_thresholds",
+                                    "two_nested_blocks"};
 enum { CASES = sizeof cases / sizeof *cases };
 
 static void test_nf4(void **state) {
