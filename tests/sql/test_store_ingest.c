@@ -176,6 +176,29 @@ static void test_crash_within_a_bisected_batch(void **unused) {
     mf_database_close(database);
 }
 
+/* After months without a worker no partition of the audit holds today. That is no fault of the message. */
+static void test_a_missing_partition_rejects_nothing(void **unused) {
+    struct mf_error error;
+    struct test_record texts;
+    struct mf_database *database = connect_worker();
+    bool applied = true;
+    (void)unused;
+    struct mf_ingest_record record = request_record(&texts, "team", "late", 4);
+    struct mf_ingest_batch batch = batch_of(&record, 1, MF_OFFSET_NONE);
+    run_sql(
+        "DO $$ DECLARE name text; BEGIN FOR name IN SELECT inhrelid::regclass::text FROM pg_inherits "
+        "WHERE inhparent = 'modelforge.job_events'::regclass LOOP EXECUTE 'DROP TABLE ' || name; END LOOP; "
+        "END $$");
+    assert_status(mf_store_ingest_batch(database, &batch, &applied, &error), MF_ERROR_DATABASE);
+    assert_false(applied);
+    assert_int_equal(ask_number("SELECT count(*) FROM ingest_rejects"), 0);
+    assert_int_equal(ask_number("SELECT count(*) FROM ingest_offsets"), 0);
+    assert_fine(mf_store_maintain_partitions(database, &error));
+    ingest(database, batch, true);
+    assert_int_equal(record.fate, MF_FATE_ACCEPTED);
+    mf_database_close(database);
+}
+
 static void test_large_reject_keeps_its_id_only(void **unused) {
     struct mf_error error;
     size_t size = MF_REJECT_INLINE_BYTES + 1;
@@ -382,6 +405,7 @@ int main(void) {
         ON_NEW_DATABASE(test_conflict_and_duplicate_in_one_batch),
         ON_NEW_DATABASE(test_bisect_rejects_only_what_cannot_be_stored),
         ON_NEW_DATABASE(test_crash_within_a_bisected_batch),
+        ON_NEW_DATABASE(test_a_missing_partition_rejects_nothing),
         ON_NEW_DATABASE(test_large_reject_keeps_its_id_only),
         ON_NEW_DATABASE(test_offsets_anchor_and_halt),
         ON_NEW_DATABASE(test_cancel_of_a_queued_job),
