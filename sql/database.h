@@ -70,6 +70,7 @@ struct mf_parameter mf_parameter_boolean(bool value);
 struct mf_parameter mf_parameter_bytes(const void *bytes, size_t size); /* bytea; NULL: SQL NULL */
 /* Milliseconds since 1970 as a timestamptz; MF_TIME_NONE and times outside the years 1 to 9999: SQL NULL. */
 struct mf_parameter mf_parameter_time(int64_t milliseconds);
+bool mf_time_storable(int64_t milliseconds); /* within those years */
 struct mf_parameter mf_parameter_null(void);
 #define MF_TIME_NONE INT64_MIN
 

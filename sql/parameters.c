@@ -60,9 +60,13 @@ struct mf_parameter mf_parameter_bytes(const void *bytes, size_t size) {
                                  .kind = bytes ? MF_PARAMETER_DATA : MF_PARAMETER_NULL};
 }
 
+bool mf_time_storable(int64_t milliseconds) {
+    return milliseconds >= FIRST_TIME && milliseconds <= LAST_TIME;
+}
+
 struct mf_parameter mf_parameter_time(int64_t milliseconds) {
     struct mf_parameter parameter = {.kind = MF_PARAMETER_NULL};
-    if (milliseconds >= FIRST_TIME && milliseconds <= LAST_TIME) {
+    if (mf_time_storable(milliseconds)) {
         mf_time_format(milliseconds, parameter.number);
         parameter.kind = MF_PARAMETER_NUMBER;
     }

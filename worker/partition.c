@@ -31,6 +31,8 @@ enum mf_status mf_position_verify(const struct mf_ingest_offset *known, int64_t 
                                   const void *key, size_t key_size, bool *same, struct mf_error *error) {
     unsigned char hash[MF_SHA256_BYTES];
     enum mf_status status = mf_store_key_hash(key, key_size, hash, error);
+    if (!mf_time_storable(timestamp)) /* any number can stand in a record; such an anchor has no time */
+        timestamp = MF_TIME_NONE;
     *same = !status && offset == known->anchor_offset && timestamp == known->anchor_timestamp &&
             !memcmp(hash, known->anchor_key_hash, sizeof hash);
     return status;

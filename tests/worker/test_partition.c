@@ -76,6 +76,17 @@ static void the_anchor_is_offset_time_and_key(void **state) {
     assert_false(same(&offset, 49, 1000, ""));
 }
 
+/* A producer that gives microseconds: PostgreSQL holds no such time, so the anchor has none. */
+static void an_anchor_with_an_impossible_time_is_recognised(void **state) {
+    (void)state;
+    struct mf_ingest_offset offset = known(50, 49);
+    offset.anchor_timestamp = MF_TIME_NONE; /* what the table gives back */
+    assert_true(same(&offset, 49, INT64_C(1700000000000000), "key"));
+    assert_true(same(&offset, 49, INT64_MAX, "key"));
+    assert_true(same(&offset, 49, MF_TIME_NONE, "key"));
+    assert_false(same(&offset, 49, 1000, "key"));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_new_partition_starts_at_its_beginning),
@@ -83,6 +94,7 @@ int main(void) {
         cmocka_unit_test(retention_up_to_the_next_record_loses_nothing),
         cmocka_unit_test(lost_records_halt),
         cmocka_unit_test(the_anchor_is_offset_time_and_key),
+        cmocka_unit_test(an_anchor_with_an_impossible_time_is_recognised),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
