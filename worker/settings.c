@@ -219,6 +219,12 @@ static char *trim(char *text) {
 
 /* ---- topics and tenants ----------------------------------------------------------------------------- */
 
+/* What Kafka allows. librdkafka would take a name that begins with "^" for a pattern of topics. */
+static bool topic_name_valid(const char *name) {
+    size_t length = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-");
+    return length <= 249 && !name[length] && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
+}
+
 static enum mf_status add_topics(struct mf_settings *settings, const char *option, bool commands,
                                  struct mf_error *error) {
     char *list = strdup(mf_config_string(settings->config, option)), *rest = list, *name;
@@ -231,6 +237,9 @@ static enum mf_status add_topics(struct mf_settings *settings, const char *optio
                                       name);
         if (!*name)
             status = mf_error_set(error, MF_ERROR_CONFIGURATION, "%s: a topic has no name", option);
+        else if (!topic_name_valid(name))
+            status = mf_error_set(error, MF_ERROR_CONFIGURATION,
+                                  "%s: '%.64s' is no topic's name: [A-Za-z0-9._-]{1,249}", option, name);
         else if (settings->topic_count == MF_MAX_TOPICS)
             status =
                 mf_error_set(error, MF_ERROR_CONFIGURATION, "%s: more than %d topics", option, MF_MAX_TOPICS);

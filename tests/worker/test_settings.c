@@ -77,6 +77,10 @@ static void mistakes_are_named(void **state) {
     refuse("tenants", "modelforge.requests",
            "tenants: the tenants of topic 'modelforge.requests' are neither * nor names like a,b");
     refuse("topics.requests", "a,,b", "topics.requests: a topic has no name");
+    /* "^" would subscribe to a pattern */
+    refuse("topics.requests", "^model.*",
+           "topics.requests: '^model.*' is no topic's name: [A-Za-z0-9._-]{1,249}");
+    refuse("topics.commands", "..", "topics.commands: '..' is no topic's name: [A-Za-z0-9._-]{1,249}");
     refuse("topics.requests", "a,modelforge.commands",
            "topics.commands: topic 'modelforge.commands' is given twice");
     refuse("worker.id", "a b", "worker.id: 'a b' is not of the form [A-Za-z0-9._-]{1,64}");
