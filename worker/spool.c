@@ -123,11 +123,13 @@ static bool append_to_memory(struct mf_spool *spool, const void *record, uint32_
 void mf_spool_append(struct mf_spool *spool, enum mf_spool_class class_, const void *record, size_t bytes) {
     pthread_mutex_lock(&spool->lock);
     int64_t waiting = spool->file_tail - spool->file_head;
-    bool kept = bytes <= MF_SPOOL_RECORD_BYTES && waiting + (int64_t)bytes <= spool->limits.file_bytes;
-    if (kept && class_ == MF_SPOOL_THIN && waiting > spool->limits.file_bytes / 2)
-        kept = spool->thin_seen++ % THIN_KEEP_EVERY == 0;
-    if (kept && (spool->file_records || !append_to_memory(spool, record, (uint32_t)bytes)))
-        kept = append_to_file(spool, record, (uint32_t)bytes);
+    bool kept = bytes <= MF_SPOOL_RECORD_BYTES, thin = class_ == MF_SPOOL_THIN;
+    if (kept && (spool->file_records || !append_to_memory(spool, record, (uint32_t)bytes))) {
+        kept = waiting + (int64_t)bytes <= spool->limits.file_bytes;
+        if (kept && thin && waiting > spool->limits.file_bytes / 2)
+            kept = spool->thin_seen++ % THIN_KEEP_EVERY == 0;
+        kept = kept && append_to_file(spool, record, (uint32_t)bytes);
+    }
     if (!kept)
         spool->dropped++;
     pthread_mutex_unlock(&spool->lock);

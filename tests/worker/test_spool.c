@@ -126,11 +126,25 @@ static void an_unwritable_file_drops_and_counts(void **state) {
     assert_int_equal(mf_spool_peek(spool, 1000, expect_next, &seen), kept);
 }
 
+static void without_a_file_memory_still_holds_records(void **state) {
+    (void)state;
+    open_spool(0);
+    for (uint32_t i = 0; i < 100; i++)
+        append(i, 1000, MF_SPOOL_THIN);
+    size_t kept = mf_spool_depth(spool);
+    assert_true(kept >= 30 && kept < 100);
+    assert_int_equal(mf_spool_take_dropped(spool), (int64_t)(100 - kept));
+    assert_int_equal(access(path, F_OK), -1);
+    struct seen seen = {0, 0};
+    assert_int_equal(mf_spool_peek(spool, 1000, expect_next, &seen), kept);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(order_is_kept_through_memory_and_disk, set_up, tear_down),
         cmocka_unit_test_setup_teardown(disk_use_is_bounded_and_the_rest_counted, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_unwritable_file_drops_and_counts, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(without_a_file_memory_still_holds_records, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
