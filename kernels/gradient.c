@@ -32,8 +32,38 @@ static int32_t in_shape(struct mf_gradient_context *context, int32_t gradient, i
     return mf_build_reshape(&context->builder, gradient, shape.rank, shape.dim);
 }
 
+/* Is `id` a view of some of the columns of its owner? Elements a token, of both. */
+static bool is_columns(const struct mf_gradient_context *context, int32_t id) {
+    const struct mf_tensor *view = mf_graph_tensor(context->graph, id);
+    const struct mf_tensor *owner = mf_graph_tensor(context->graph, mf_graph_owner(context->graph, id));
+    int64_t seen = 1, there = 1;
+    for (int i = 0; i < view->rank; i++)
+        seen *= view->dim[i].multiplier;
+    for (int i = 0; i < owner->rank; i++)
+        there *= owner->dim[i].multiplier;
+    return seen != there;
+}
+
+/* Adds `part`, in the shape of `id`, to the columns of the owner's gradient that `id` views. */
+static void add_columns(struct mf_gradient_context *context, int32_t id, int32_t part) {
+    const struct mf_tensor view = *mf_graph_tensor(context->graph, id);
+    int32_t owner = mf_graph_owner(context->graph, id);
+    const int64_t width = mf_graph_tensor(context->graph, owner)->dim[1].multiplier;
+    const union mf_attributes attributes = {
+        .columns = {.first = (int32_t)view.view_offset, .width = (int32_t)width}};
+    int64_t columns = 1;
+    for (int i = 1; i < view.rank; i++)
+        columns *= view.dim[i].multiplier;
+    const struct mf_dim dim[2] = {view.dim[0], mf_dim_const(columns)};
+    const int32_t in[] = {mf_build_reshape(&context->builder, part, 2, dim), context->gradient[owner]};
+    context->gradient[owner] = mf_emit(&context->builder, MF_OP_ADD_COLUMNS, in, 2, &attributes);
+}
+
 int32_t mf_gradient_get(struct mf_gradient_context *context, int32_t id) {
-    int32_t owner = mf_gradient_is_parameter(context, id) ? id : mf_graph_owner(context->graph, id);
+    bool parameter = mf_gradient_is_parameter(context, id);
+    int32_t owner = parameter ? id : mf_graph_owner(context->graph, id);
+    if (!parameter && is_columns(context, id))
+        return -1;
     return in_shape(context, context->gradient[owner], id);
 }
 
@@ -43,6 +73,10 @@ void mf_gradient_replace(struct mf_gradient_context *context, int32_t id, int32_
     if (context->builder.status != MF_OK || gradient < 0 || !mf_gradient_needed(context, id))
         return;
     context->parameters += parameter;
+    if (!parameter && is_columns(context, id)) {
+        add_columns(context, id, gradient);
+        return;
+    }
     context->gradient[owner] = parameter ? gradient : in_shape(context, gradient, owner);
 }
 

@@ -21,7 +21,8 @@ struct mf_gradient_context {
 
 /* Does anything that is asked for lie at or below `tensor`? False for -1. */
 bool mf_gradient_needed(const struct mf_gradient_context *context, int32_t tensor);
-/* The gradient of `tensor` so far, in its shape; -1: none; MF_GRADIENT_ONE. */
+/* The gradient of `tensor` so far, in its shape; -1: none; MF_GRADIENT_ONE. -1 too for some of the columns of
+ * a wider tensor: mf_gradient_replace then adds to those columns of the whole gradient. */
 int32_t mf_gradient_get(struct mf_gradient_context *context, int32_t tensor);
 /* Gives `tensor` a contribution: added to what is there. Nothing when it is not needed. */
 void mf_gradient_add(struct mf_gradient_context *context, int32_t tensor, int32_t contribution);

@@ -178,6 +178,18 @@ RULE(add) {
     return MF_OK;
 }
 
+RULE(add_columns) {
+    tensor_pointer part = IN(0), addend = IN(1);
+    const struct mf_columns_attributes *a = &node->a.columns;
+    DEMAND(is_activation(part, 2, dtype) && a->first >= 0 && a->first <= a->width - part->dim[1].multiplier,
+           0, "an activation (T, W) that fits into the columns");
+    set(&output[0], (uint8_t)dtype, 2, part->dim[0], mf_dim_const(a->width));
+    DEMAND(!addend || (is_activation(addend, 2, dtype) && mf_dim_equal(addend->dim[0], part->dim[0]) &&
+                       mf_dim_equal(addend->dim[1], output[0].dim[1])),
+           1, "an addend (T, M)");
+    return MF_OK;
+}
+
 RULE(rope_table) {
     tensor_pointer frequency = IN(0), positions = IN(1);
     DEMAND(frequency->rank == 1 && frequency->dtype == MF_F32 && frequency->dim[0].symbol == MF_CONST, 0,

@@ -44,6 +44,9 @@ struct mf_dropout_attributes {
     float rate;      /* 0 < rate < 1 */
     uint32_t stream; /* of the module */
 };
+struct mf_columns_attributes {
+    int32_t first, width; /* column of y where the part starts; columns of y */
+};
 struct mf_rope_table_attributes {
     float factor; /* of cos and sin; 1: none */
 };
@@ -76,6 +79,7 @@ union mf_attributes {
     struct mf_linear_attributes linear;
     struct mf_adapted_linear_attributes adapted_linear;
     struct mf_dropout_attributes dropout;
+    struct mf_columns_attributes columns;
     struct mf_rope_table_attributes rope_table;
     struct mf_rope_attributes rope;
     struct mf_attention_attributes attention;

@@ -43,6 +43,46 @@ static enum mf_status add(const struct mf_kernel_call *call, struct mf_error *er
 }
 const struct mf_kernel mf_fast_add[1] = {{.function = add}};
 
+/* y[to ..) (n) = addend[at ..), 0 without an addend. In place there is nothing to do. */
+static void copy_columns(const struct mf_array *addend, int64_t at, const struct mf_array *y, int64_t to,
+                         int64_t n) {
+    float value[MF_STRETCH] = {0};
+    if (addend->data == y->data)
+        return;
+    for (int64_t start = 0; start < n; start += MF_STRETCH) {
+        int64_t length = mf_stretch_length(start, n);
+        if (addend->data)
+            mf_load(addend, at + start, value, length);
+        mf_store(y, to + start, value, length);
+    }
+}
+
+static enum mf_status add_columns(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const struct mf_array *part = &call->in[0];   // (T, W)
+    const struct mf_array *addend = &call->in[1]; // (T, M) or none
+    const struct mf_array *y = &call->out[0];     // (T, M), may be addend
+    const int64_t first = call->node->a.columns.first, W = part->dim[1], end = first + W;
+#pragma omp parallel for schedule(static)
+    for (int64_t t = 0; t < y->dim[0]; t++) {
+        int64_t at = t * addend->stride[0], to = t * y->stride[0];
+        float sum[MF_STRETCH] = {0}, more[MF_STRETCH];
+        copy_columns(addend, at, y, to, first);
+        for (int64_t start = 0; start < W; start += MF_STRETCH) {
+            int64_t n = mf_stretch_length(start, W);
+            mf_load(part, t * part->stride[0] + start, more, n);
+            if (addend->data)
+                mf_load(addend, at + first + start, sum, n);
+            for (int64_t i = 0; i < n; i++)
+                more[i] += sum[i];
+            mf_store(y, to + first + start, more, n);
+        }
+        copy_columns(addend, at + end, y, to + end, y->dim[1] - end);
+    }
+    return MF_OK;
+}
+const struct mf_kernel mf_fast_add_columns[1] = {{.function = add_columns}};
+
 /* Value of the activation at g and its slope. */
 static inline float silu(float g, float *slope) {
     float sigmoid = 1.0f / (1.0f + mf_exp(-g));

@@ -18,6 +18,7 @@
 #define mf_fast_linear_weight_gradient    MF_ISA(mf_fast_linear_weight_gradient)
 #define mf_fast_dropout                   MF_ISA(mf_fast_dropout)
 #define mf_fast_add                       MF_ISA(mf_fast_add)
+#define mf_fast_add_columns               MF_ISA(mf_fast_add_columns)
 #define mf_fast_rope                      MF_ISA(mf_fast_rope)
 #define mf_fast_attention                 MF_ISA(mf_fast_attention)
 #define mf_fast_attention_gradient        MF_ISA(mf_fast_attention_gradient)
@@ -31,7 +32,7 @@
 extern const struct mf_kernel mf_fast_rms_norm[1], mf_fast_rms_norm_gradient[1];
 extern const struct mf_kernel mf_fast_linear[1], mf_fast_linear_input_gradient[1],
     mf_fast_linear_weight_gradient[1];
-extern const struct mf_kernel mf_fast_dropout[1], mf_fast_add[1], mf_fast_rope[1];
+extern const struct mf_kernel mf_fast_dropout[1], mf_fast_add[1], mf_fast_add_columns[1], mf_fast_rope[1];
 extern const struct mf_kernel mf_fast_attention[1], mf_fast_attention_gradient[1];
 extern const struct mf_kernel mf_fast_gated_activation[1], mf_fast_gated_activation_gradient[1];
 extern const struct mf_kernel mf_fast_head[1], mf_fast_head_gradient[1], mf_fast_logits[1];

@@ -104,6 +104,22 @@ static struct subject case_add(struct fixture *fixture) {
     return subject;
 }
 
+/* Columns of one input, some of them used twice, one not at all: each use adds to its part of the gradient.
+ */
+static struct subject case_columns(struct fixture *fixture) {
+    struct subject subject = {.parameter = -1};
+    struct mf_builder *builder = &fixture->builder;
+    int32_t x = fixture_input(fixture, "x", 2, symbol_dim(MF_TOKENS, 1), mf_dim_const(13), mf_dim_const(1));
+    int32_t table = mf_build_rope_table(builder, fixture_weight(fixture, "inverse_frequency", 1, 0),
+                                        fixture->graph->input[MF_INPUT_POSITIONS], 1);
+    want(&subject, x);
+    int32_t left = mf_build_columns(builder, x, 0, 6), right = mf_build_columns(builder, x, 7, 6);
+    int32_t turned = mf_build_rope(builder, mf_build_heads(builder, right, 3), table);
+    int32_t product = mf_build_gated_activation(builder, left, right, MF_ACTIVATION_SILU);
+    subject.output = mf_build_add(builder, product, mf_build_merge_heads(builder, turned, 3));
+    return subject;
+}
+
 static int32_t heads_input(struct fixture *fixture, const char *name, enum mf_symbol symbol, int heads) {
     return fixture_input(fixture, name, 3, symbol_dim(symbol, 1), mf_dim_const(heads), mf_dim_const(6));
 }
@@ -199,6 +215,7 @@ static const struct {
     {MF_OP_DROPOUT, "dropout", case_dropout},
     {MF_OP_ADD, "add", case_add},
     {MF_OP_ROPE, "rope", case_rope},
+    {MF_OP_GATED_ACTIVATION, "gated silu of columns", case_columns},
     {MF_OP_ATTENTION, "attention", case_attention},
     {MF_OP_ATTENTION, "attention, window, soft-cap", case_attention_window_soft_cap},
     {MF_OP_ATTENTION, "attention, cross", case_attention_cross},

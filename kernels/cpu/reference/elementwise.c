@@ -44,6 +44,23 @@ static enum mf_status add(const struct mf_kernel_call *call, struct mf_error *er
 }
 const struct mf_kernel mf_reference_add[1] = {{.function = add}};
 
+static enum mf_status add_columns(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const struct mf_array *part = &call->in[0];   // (T, W)
+    const struct mf_array *addend = &call->in[1]; // (T, M) or none
+    const struct mf_array *y = &call->out[0];     // (T, M), may be addend
+    int64_t first = call->node->a.columns.first;
+    for (int64_t t = 0; t < y->dim[0]; t++)
+        for (int64_t m = 0; m < y->dim[1]; m++) {
+            float value = addend->data ? mf_array_get(addend, t * addend->stride[0] + m) : 0.0f;
+            if (m >= first && m < first + part->dim[1])
+                value += mf_array_get(part, t * part->stride[0] + m - first);
+            mf_array_set(y, t * y->stride[0] + m, value);
+        }
+    return MF_OK;
+}
+const struct mf_kernel mf_reference_add_columns[1] = {{.function = add_columns}};
+
 static enum mf_status zero(const struct mf_kernel_call *call, struct mf_error *error) {
     (void)error;
     const struct mf_array *state = &call->out[0];

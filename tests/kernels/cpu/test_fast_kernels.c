@@ -244,6 +244,27 @@ static void test_add(void **state) {
         }
 }
 
+/* Without an addend, with one, and in place of it; the part at the start, inside and at the end. */
+static void test_add_columns(void **state) {
+    (void)state;
+    const int32_t first[] = {0, 5, 600};
+    for (enum mf_dtype dtype = MF_F32; dtype <= MF_BF16; dtype++)
+        for (int variant = 0; variant < 9; variant++) {
+            struct bench bench;
+            bench_begin(&bench, MF_OP_ADD_COLUMNS);
+            bench.node.a.columns = (struct mf_columns_attributes){first[variant % 3], 1300};
+            bench_input(&bench, 0, dtype, 2, DIM(7, 700), 9);
+            if (variant >= 3)
+                bench_input(&bench, 1, dtype, 2, DIM(7, 1300), 3);
+            if (variant >= 6)
+                bench_in_place(&bench, 0, 1);
+            else
+                bench_output(&bench, 0, dtype, 2, DIM(7, 1300), 2);
+            compare(&bench, dtype, 0);
+            bench_end(&bench);
+        }
+}
+
 static void test_rope(void **state) {
     (void)state;
     const int64_t turned[] = {64, 2, 24}, size[] = {64, 2, 40};
@@ -531,6 +552,7 @@ int main(void) {
         cmocka_unit_test(test_linear_weight_gradient),
         cmocka_unit_test(test_dropout),
         cmocka_unit_test(test_add),
+        cmocka_unit_test(test_add_columns),
         cmocka_unit_test(test_rope),
         cmocka_unit_test(test_gated_activation),
         cmocka_unit_test(test_attention),
