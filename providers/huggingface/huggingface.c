@@ -22,6 +22,7 @@ static const struct mf_capability cpu_rows[] = {
     TRAINS("gemma"),
     TRAINS("gemma2"),
     TRAINS("gemma3_text"),
+    TRAINS("phi3"),
 #undef TRAINS
 };
 

@@ -37,6 +37,7 @@ struct row {
     int32_t window, pattern, max_positions;
     int32_t head_dim; /* 0: hidden_size / num_attention_heads */
     bool tied, scaled_embeddings, query_bias, query_key_norm, output_norms;
+    bool fused_projections, partial_rotary;
     double query_scalar; /* 0: head_dim */
     double attention_soft_cap, final_soft_cap;
 };
@@ -65,6 +66,11 @@ static const char *const gemma3_fields[] = {"_sliding_window_pattern",
                                             "sliding_window",
                                             "sliding_window_pattern",
                                             NULL};
+
+/* original_max_position_embeddings belongs to longrope alone; auto_map names Python files that nothing here
+ * runs. */
+static const char *const phi3_fields[] = {"auto_map", "original_max_position_embeddings", "sliding_window",
+                                          NULL};
 
 static const struct row rows[] = {
     {.model_type = "llama",
@@ -159,6 +165,17 @@ static const struct row rows[] = {
      .query_key_norm = true,
      .output_norms = true,
      .query_scalar = 256},
+    {.model_type = "phi3", /* Phi-3 and Phi-4; longrope is refused */
+     .class_name = "Phi3ForCausalLM",
+     .hidden_act = "silu",
+     .activation = MF_ACTIVATION_SILU,
+     .fields = phi3_fields,
+     .norm_epsilon = 1e-5,
+     .theta = 10000,
+     .windows = WINDOWS_ALL,
+     .max_positions = 4096,
+     .fused_projections = true,
+     .partial_rotary = true},
 };
 
 enum { ROWS = sizeof rows / sizeof *rows };
@@ -548,6 +565,7 @@ static void take_row(const struct row *row, struct mf_architecture *out) {
     out->scaled_embeddings = row->scaled_embeddings;
     out->query_key_norm = row->query_key_norm;
     out->output_norms = row->output_norms;
+    out->fused_projections = row->fused_projections;
     out->window_has_rope = row->local_theta > 0;
     out->tied_embeddings = row->tied; /* unless tie_word_embeddings says otherwise */
 }
@@ -569,8 +587,10 @@ enum mf_status mf_architecture_from_json(const json_t *config, const char *where
         (status = read_scores(config, where, row, out, error)) ||
         (status = read_rest(config, where, row, out, error)))
         return status;
-    const struct mf_rope_defaults defaults = {
-        .theta = row->theta, .head_dim = out->head_dim, .max_positions = out->max_positions};
+    const struct mf_rope_defaults defaults = {.theta = row->theta,
+                                              .head_dim = out->head_dim,
+                                              .max_positions = out->max_positions,
+                                              .partial = row->partial_rotary};
     return out->window_has_rope ? mf_rope_read_both(config, where, &defaults, row->local_theta, &out->rope,
                                                     &out->window_rope, error)
                                 : mf_rope_read(config, where, &defaults, &out->rope, error);

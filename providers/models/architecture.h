@@ -32,6 +32,7 @@ struct mf_architecture {
     bool scaled_embeddings;                     /* by the root of hidden, in the dtype of the activations */
     bool attention_bias, output_bias, mlp_bias; /* of q, k, v; of the projection behind attention */
     bool query_key_norm;                        /* RMS norm of each head of q and k before they are rotated */
+    bool fused_projections;                     /* q, k, v stored as one weight; gate and up as another */
     bool output_norms;                          /* norms behind attention and feed-forward too */
     struct mf_rope rope;
     bool window_has_rope; /* windowed layers use window_rope */

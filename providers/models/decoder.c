@@ -7,11 +7,28 @@
 #include <string.h>
 
 static const char *const role_names[MF_DECODER_ROLES] = {
-    [MF_DECODER_QUERY] = "self_attn.q_proj", [MF_DECODER_KEY] = "self_attn.k_proj",
-    [MF_DECODER_VALUE] = "self_attn.v_proj", [MF_DECODER_OUTPUT] = "self_attn.o_proj",
-    [MF_DECODER_GATE] = "mlp.gate_proj",     [MF_DECODER_UP] = "mlp.up_proj",
-    [MF_DECODER_DOWN] = "mlp.down_proj",
+    [MF_DECODER_QUERY] = "self_attn.q_proj",   [MF_DECODER_KEY] = "self_attn.k_proj",
+    [MF_DECODER_VALUE] = "self_attn.v_proj",   [MF_DECODER_OUTPUT] = "self_attn.o_proj",
+    [MF_DECODER_GATE] = "mlp.gate_proj",       [MF_DECODER_UP] = "mlp.up_proj",
+    [MF_DECODER_DOWN] = "mlp.down_proj",       [MF_DECODER_QUERY_KEY_VALUE] = "self_attn.qkv_proj",
+    [MF_DECODER_GATE_UP] = "mlp.gate_up_proj",
 };
+
+/* The modules of a layer. */
+struct role_list {
+    const enum mf_decoder_role *role;
+    size_t count;
+};
+
+static struct role_list roles_of(const struct mf_architecture *a) {
+    static const enum mf_decoder_role single[] = {MF_DECODER_QUERY,  MF_DECODER_KEY,  MF_DECODER_VALUE,
+                                                  MF_DECODER_OUTPUT, MF_DECODER_GATE, MF_DECODER_UP,
+                                                  MF_DECODER_DOWN};
+    static const enum mf_decoder_role fused[] = {MF_DECODER_QUERY_KEY_VALUE, MF_DECODER_OUTPUT,
+                                                 MF_DECODER_GATE_UP, MF_DECODER_DOWN};
+    return a->fused_projections ? (struct role_list){fused, sizeof fused / sizeof *fused}
+                                : (struct role_list){single, sizeof single / sizeof *single};
+}
 
 static const char embedding_name[] = "model.embed_tokens.weight";
 static const char head_name[] = "lm_head";
@@ -36,6 +53,14 @@ static void role_shape(const struct mf_architecture *a, enum mf_decoder_role rol
     case MF_DECODER_KEY:
     case MF_DECODER_VALUE:
         *output = keys;
+        *input = a->hidden;
+        break;
+    case MF_DECODER_QUERY_KEY_VALUE:
+        *output = queries + 2 * keys;
+        *input = a->hidden;
+        break;
+    case MF_DECODER_GATE_UP:
+        *output = 2 * (int64_t)a->intermediate;
         *input = a->hidden;
         break;
     case MF_DECODER_OUTPUT:
@@ -76,10 +101,12 @@ static struct mf_decoder_weight *add_norm(struct mf_decoder_weight *at, int32_t 
 
 static struct mf_decoder_weight *add_layer(const struct mf_architecture *a, int32_t layer,
                                            struct mf_decoder_weight *at) {
+    const struct role_list roles = roles_of(a);
     at = add_norm(at, layer, input_norm, a->hidden);
-    for (enum mf_decoder_role role = 0; role < MF_DECODER_ROLES; role++) {
+    for (size_t i = 0; i < roles.count; i++) {
+        enum mf_decoder_role role = roles.role[i];
         int64_t output, input;
-        if (role == MF_DECODER_GATE) {
+        if (role == MF_DECODER_GATE || role == MF_DECODER_GATE_UP) {
             at = add_norm(at, layer, attention_norm, a->hidden);
             if (a->output_norms)
                 at = add_norm(at, layer, feed_forward_norm, a->hidden);
@@ -139,14 +166,15 @@ static bool set_module(struct mf_model_module *module, int32_t layer, const char
 
 enum mf_status mf_decoder_modules(const struct mf_architecture *architecture, struct mf_model_module **module,
                                   size_t *count, struct mf_error *error) {
-    size_t total = (size_t)architecture->layers * MF_DECODER_ROLES + !architecture->tied_embeddings;
+    const struct role_list roles = roles_of(architecture);
+    size_t total = (size_t)architecture->layers * roles.count + !architecture->tied_embeddings;
     struct mf_model_module *rows = calloc(total, sizeof *rows);
     bool whole = rows != NULL;
     size_t at = 0;
     for (int32_t layer = 0; layer < architecture->layers && whole; layer++)
-        for (enum mf_decoder_role role = 0; role < MF_DECODER_ROLES && whole; role++, at++) {
-            role_shape(architecture, role, &rows[at].output_features, &rows[at].input_features);
-            whole = set_module(&rows[at], layer, role_names[role]);
+        for (size_t i = 0; i < roles.count && whole; i++, at++) {
+            role_shape(architecture, roles.role[i], &rows[at].output_features, &rows[at].input_features);
+            whole = set_module(&rows[at], layer, role_names[roles.role[i]]);
         }
     if (whole && !architecture->tied_embeddings) {
         rows[at].output_features = architecture->vocabulary;
@@ -185,7 +213,8 @@ enum mf_status mf_decoder_graph_module(const struct mf_decoder *decoder, struct 
     snprintf(name, sizeof name, "%s.weight", module->name);
     enum mf_status status = graph_weight(decoder, graph, name, 2, module->output_features,
                                          module->input_features, &weight, error);
-    enum mf_decoder_role role = (enum mf_decoder_role)(index % MF_DECODER_ROLES);
+    const struct role_list roles = roles_of(decoder->architecture);
+    enum mf_decoder_role role = roles.role[index % roles.count];
     if (status == MF_OK && !module->head && role_has_bias(decoder->architecture, role)) {
         snprintf(name, sizeof name, "%s.bias", module->name);
         status = graph_weight(decoder, graph, name, 1, module->output_features, 1, &bias, error);
@@ -228,7 +257,10 @@ static int32_t layer_norm(struct pass *pass, int32_t x, const char *name) {
 static int32_t linear(struct pass *pass, int32_t x, enum mf_decoder_role role) {
     struct mf_error error;
     int32_t id = -1;
-    size_t index = (size_t)pass->builder.layer * MF_DECODER_ROLES + role;
+    const struct role_list roles = roles_of(pass->a);
+    size_t index = (size_t)pass->builder.layer * roles.count;
+    for (size_t i = 0; i < roles.count && roles.role[i] != role; i++)
+        index++;
     if (mf_decoder_graph_module(pass->decoder, pass->builder.graph, index, &id, &error))
         mf_builder_fail(&pass->builder, error.status, "%s", error.message);
     return mf_build_linear(&pass->builder, x, &id, 1);
@@ -249,14 +281,28 @@ static int32_t through_cache(struct pass *pass, const char *kind, int32_t rows) 
     return mf_build_cache_write(&pass->builder, cache, rows, graph->input[MF_INPUT_CACHE_SLOTS]);
 }
 
-/* x (T, D) -> q or k (T, heads, d): projected, normed head by head, rotated. */
-static int32_t rotated(struct pass *pass, int32_t x, enum mf_decoder_role role, int32_t heads) {
+/* x (T, D) -> q (T, H * d), k and v (T, G * d). */
+static void project(struct pass *pass, int32_t x, int32_t *q, int32_t *k, int32_t *v) {
+    const int32_t queries = pass->a->heads * pass->a->head_dim;
+    const int32_t keys = pass->a->key_value_heads * pass->a->head_dim;
+    if (!pass->a->fused_projections) {
+        *q = linear(pass, x, MF_DECODER_QUERY);
+        *k = linear(pass, x, MF_DECODER_KEY);
+        *v = linear(pass, x, MF_DECODER_VALUE);
+        return;
+    }
+    int32_t all = linear(pass, x, MF_DECODER_QUERY_KEY_VALUE);
+    *q = mf_build_columns(&pass->builder, all, 0, queries);
+    *k = mf_build_columns(&pass->builder, all, queries, keys);
+    *v = mf_build_columns(&pass->builder, all, queries + keys, keys);
+}
+
+/* q or k, y (T, heads * d) -> (T, heads, d): normed head by head, rotated. */
+static int32_t rotated(struct pass *pass, int32_t y, const char *norm_name, int32_t heads) {
     struct mf_builder *builder = &pass->builder;
     const struct mf_architecture *a = pass->a;
-    int32_t y = linear(pass, x, role);
     if (a->query_key_norm) {
-        y = named_norm(pass, mf_build_head_rows(builder, y, heads),
-                       role == MF_DECODER_QUERY ? query_norm : key_norm, a->head_dim);
+        y = named_norm(pass, mf_build_head_rows(builder, y, heads), norm_name, a->head_dim);
         y = mf_build_merge_heads(builder, y, heads);
     }
     bool own = a->window_has_rope && a->windowed[builder->layer];
@@ -273,10 +319,11 @@ static int32_t attention(struct pass *pass, int32_t x) {
                                                  .soft_cap = a->attention_soft_cap,
                                                  .window = a->windowed[builder->layer] ? a->window : 0,
                                                  .causal = 1};
-    int32_t q = rotated(pass, x, MF_DECODER_QUERY, a->heads);
-    int32_t k = rotated(pass, x, MF_DECODER_KEY, a->key_value_heads);
-    int32_t v = mf_build_heads(builder, linear(pass, x, MF_DECODER_VALUE), a->key_value_heads);
-    int32_t y;
+    int32_t q, k, v, y;
+    project(pass, x, &q, &k, &v);
+    q = rotated(pass, q, query_norm, a->heads);
+    k = rotated(pass, k, key_norm, a->key_value_heads);
+    v = mf_build_heads(builder, v, a->key_value_heads);
     if (pass->cached) {
         k = through_cache(pass, "key", k);
         v = through_cache(pass, "value", v);
@@ -291,7 +338,15 @@ static int32_t attention(struct pass *pass, int32_t x) {
 
 /* x (T, D) -> (T, D) through (T, F). */
 static int32_t feed_forward(struct pass *pass, int32_t x) {
-    int32_t gate = linear(pass, x, MF_DECODER_GATE), up = linear(pass, x, MF_DECODER_UP);
+    int32_t gate, up;
+    if (pass->a->fused_projections) {
+        int32_t both = linear(pass, x, MF_DECODER_GATE_UP);
+        gate = mf_build_columns(&pass->builder, both, 0, pass->a->intermediate);
+        up = mf_build_columns(&pass->builder, both, pass->a->intermediate, pass->a->intermediate);
+    } else {
+        gate = linear(pass, x, MF_DECODER_GATE);
+        up = linear(pass, x, MF_DECODER_UP);
+    }
     int32_t h = mf_build_gated_activation(&pass->builder, gate, up, pass->a->activation);
     return linear(pass, h, MF_DECODER_DOWN);
 }

@@ -5,14 +5,17 @@
 
 #include "providers/models/model.h"
 
-/* What a module is used for; a layer has all but the head, in this order. */
+/* What a module is used for. A layer has, in this order, either the fused or the single ones; the parts of a
+ * fused one are columns of its output: queries, keys, values; gate, up. */
 enum mf_decoder_role {
     MF_DECODER_QUERY,
     MF_DECODER_KEY,
     MF_DECODER_VALUE,
+    MF_DECODER_QUERY_KEY_VALUE,
     MF_DECODER_OUTPUT,
     MF_DECODER_GATE,
     MF_DECODER_UP,
+    MF_DECODER_GATE_UP,
     MF_DECODER_DOWN,
     MF_DECODER_ROLES
 };
@@ -30,7 +33,7 @@ struct mf_decoder_weight {
 enum mf_status mf_decoder_weights(const struct mf_architecture *architecture,
                                   struct mf_decoder_weight **weight, size_t *count, struct mf_error *error);
 
-/* All linear modules in the order of the forward pass: MF_DECODER_ROLES a layer, then the head when it is not
+/* All linear modules in the order of the forward pass: those of each layer, then the head when it is not
  * tied. Names are owned by the rows; freed with mf_decoder_modules_free. */
 enum mf_status mf_decoder_modules(const struct mf_architecture *architecture, struct mf_model_module **module,
                                   size_t *count, struct mf_error *error);

@@ -88,6 +88,13 @@ MODELS = {
                     rope_parameters=dict(full_attention=dict(rope_type="linear", factor=8.0, rope_theta=1000000.0),
                                          sliding_attention=dict(rope_type="default", rope_theta=10000.0))),
         lora=dict(r=2, lora_alpha=4), schedule="cosine", warmup=2, max_grad_norm=1.5),
+    "phi3": dict(
+        family="Phi3",
+        config=dict(SMALL, num_attention_heads=4, num_key_value_heads=2, sliding_window=7, tie_word_embeddings=False,
+                    rope_parameters=dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.5),
+                    original_max_position_embeddings=128),
+        lora=dict(r=2, lora_alpha=4, target_modules=["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]),
+        schedule="linear", warmup=2, max_grad_norm=1.5),
 }
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 RECIPE = dict(steps=20, accumulation=2, learning_rate=2e-3, weight_decay=0.01,

@@ -139,6 +139,11 @@ static void refuses_by_name(void **state) {
          "rope_theta: 10000 is not expected"},
         {"{\"model_type\":\"gemma3_text\",\"rope_theta\":10000,\"rope_parameters\":{\"full_attention\":{}}}",
          "rope_parameters and rope_theta contradict"},
+        {"{\"model_type\":\"phi3\",\"rope_scaling\":{\"type\":\"longrope\",\"long_factor\":[1],\"short_"
+         "factor\":[1]}}",
+         "rope_type: 'longrope' is not supported"},
+        {"{\"model_type\":\"phi3\",\"partial_rotary_factor\":0.2}", "0.2 of head_dim 16 is no even number"},
+        {"{\"model_type\":\"phi3\",\"resid_pdrop\":0.1}", "resid_pdrop: 0.1 is not supported"},
         {"{\"model_type\":\"gemma3\"}", "model_type: 'gemma3' is not supported"},
         {"{\"rope_scaling\":{\"rope_type\":\"llama3\",\"type\":\"linear\",\"factor\":2}}",
          "contradict each other"},
@@ -203,6 +208,22 @@ static void families_are_read_as_released(void **state) {
     read_config("{\"model_type\":\"gemma2\",\"attn_logit_softcapping\":null,\"final_logit_softcapping\":20}",
                 &a);
     assert_true(a.attention_soft_cap == 0 && a.final_soft_cap == 20 && a.attention_scale == 0.0625f);
+}
+
+static void phi3_rotates_a_part(void **state) {
+    struct mf_architecture a;
+    float frequency[8] = {0};
+    (void)state;
+    read_config("{\"model_type\":\"phi3\",\"auto_map\":{\"AutoConfig\":\"configuration_phi3.Phi3Config\"},"
+                "\"embd_pdrop\":0.0,\"resid_pdrop\":0.0,\"original_max_position_embeddings\":4096,"
+                "\"rope_scaling\":null,\"sliding_window\":2047,\"attention_bias\":false}",
+                &a);
+    assert_true(a.fused_projections && a.norm_epsilon == 1e-5f && a.rope.columns == 16);
+    assert_true(a.window == 2047 && a.windowed[0] && a.windowed[1]);
+    read_config("{\"model_type\":\"phi3\",\"partial_rotary_factor\":0.75,\"sliding_window\":null}", &a);
+    assert_true(a.rope.columns == 12 && !a.windowed[0]);
+    mf_rope_frequencies(&a.rope, frequency);
+    assert_true(fabsf(frequency[3] / 0.01f - 1) < 3e-7f && frequency[6] == 0);
 }
 
 /* Gemma 3: five layers with a window, then one without; each kind with its own rotary positions. */
@@ -325,6 +346,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(reads_a_folder, scratch_make, scratch_remove),
         cmocka_unit_test(families_are_read_as_released),
         cmocka_unit_test(gemma3_has_two_ropes),
+        cmocka_unit_test(phi3_rotates_a_part),
         cmocka_unit_test(frequencies_are_those_of_transformers),
         cmocka_unit_test(yarn_is_that_of_transformers),
     };

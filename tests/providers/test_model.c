@@ -22,9 +22,16 @@
 
 enum { MAX_TOKENS = 128, MAX_ROWS = 8, CACHE_ROWS = 32 };
 
-static const char *const models[] = {
-    "tied-gqa", "untied-llama3-rope", "bias-linear-rope", "mistral", "qwen2", "qwen3", "gemma", "gemma2",
-    "gemma3"};
+static const char *const models[] = {"tied-gqa",
+                                     "untied-llama3-rope",
+                                     "bias-linear-rope",
+                                     "mistral",
+                                     "qwen2",
+                                     "qwen3",
+                                     "gemma",
+                                     "gemma2",
+                                     "gemma3",
+                                     "phi3"};
 
 /* A model with its programs, planned and bound on the reference backend. */
 struct rig {

@@ -344,6 +344,7 @@ static struct model {
     BOTH("gemma"),
     BOTH("gemma2"),
     BOTH("gemma3"),
+    BOTH("phi3"),
 #undef BOTH
 };
 
