@@ -2,6 +2,7 @@
 
 #include "common/files.h"
 #include "providers/convert_tokenizer.h"
+#include "providers/gguf_names.h"
 #include "providers/weights/gguf.h"
 #include "providers/weights/safetensors.h"
 
@@ -11,61 +12,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NAME_BYTES = 300, BATCH_ELEMENTS = 1 << 18, MAX_WIDTH = 1 << 20 };
+enum { BATCH_ELEMENTS = 1 << 18, MAX_WIDTH = 1 << 20 };
 
 /* The sizes of a `llama` GGUF. */
 struct description {
     int64_t hidden, intermediate, layers, heads, key_value_heads, head_dim, positions;
     double epsilon, theta;
 };
-
-/* ---- names ---- */
-
-static const struct {
-    const char *gguf, *huggingface;
-} layer_names[] = {
-    {"attn_norm", "input_layernorm"},    {"attn_q", "self_attn.q_proj"},
-    {"attn_k", "self_attn.k_proj"},      {"attn_v", "self_attn.v_proj"},
-    {"attn_output", "self_attn.o_proj"}, {"ffn_norm", "post_attention_layernorm"},
-    {"ffn_gate", "mlp.gate_proj"},       {"ffn_up", "mlp.up_proj"},
-    {"ffn_down", "mlp.down_proj"},
-};
-
-static const struct {
-    const char *gguf, *huggingface;
-} outer_names[] = {
-    {"token_embd.weight", "model.embed_tokens.weight"},
-    {"output_norm.weight", "model.norm.weight"},
-    {"output.weight", "lm_head.weight"},
-};
-
-/* "blk.3.attn_q.weight" -> "model.layers.3.self_attn.q_proj.weight"; false for a name that does not belong to
- * a llama model. `part` gets the middle ("attn_q"), "" outside the layers. */
-static bool huggingface_name(const char *gguf, char name[NAME_BYTES], char part[NAME_BYTES]) {
-    part[0] = 0;
-    for (size_t i = 0; i < sizeof outer_names / sizeof *outer_names; i++)
-        if (!strcmp(outer_names[i].gguf, gguf)) {
-            snprintf(name, NAME_BYTES, "%s", outer_names[i].huggingface);
-            return true;
-        }
-    if (strncmp(gguf, "blk.", 4) != 0)
-        return false;
-    char *middle;
-    long layer = strtol(gguf + 4, &middle, 10);
-    if (middle == gguf + 4 || *middle != '.' || layer < 0 || layer > INT32_MAX)
-        return false;
-    middle++;
-    const char *dot = strrchr(gguf, '.');
-    if (dot < middle || (strcmp(dot, ".weight") != 0 && strcmp(dot, ".bias") != 0))
-        return false;
-    snprintf(part, NAME_BYTES, "%.*s", (int)(dot - middle), middle);
-    for (size_t i = 0; i < sizeof layer_names / sizeof *layer_names; i++)
-        if (!strcmp(layer_names[i].gguf, part)) {
-            snprintf(name, NAME_BYTES, "model.layers.%ld.%s%s", layer, layer_names[i].huggingface, dot);
-            return true;
-        }
-    return false;
-}
 
 /* ---- description ---- */
 
@@ -173,23 +126,19 @@ static enum mf_status write_config(const struct mf_gguf *file, const struct desc
 /* One tensor on its way: rows of `columns` elements, in the order of Hugging Face. */
 struct job {
     const struct mf_gguf_tensor *tensor;
-    char name[NAME_BYTES];
+    char name[MF_GGUF_NAME_BYTES];
     int64_t rows, columns;
-    int64_t heads; /* 0: rows stay; else each head's rows are interleaved pairs (2i, 2i + 1) in the file and
-                      halves (i, d / 2 + i) here */
+    int64_t heads; /* 0: rows stay; else those of each head change places (gguf_names.h) */
 };
 
 static int64_t source_row(const struct job *job, int64_t row) {
-    if (!job->heads)
-        return row;
-    int64_t size = job->rows / job->heads, head = row / size, j = row % size;
-    return head * size + j % (size / 2) * 2 + j / (size / 2);
+    return job->heads ? mf_huggingface_row_to_gguf(job->rows, job->heads, row) : row;
 }
 
 static enum mf_status plan_tensor(const struct mf_gguf_tensor *tensor, const struct description *d,
                                   struct job *job, struct mf_error *error) {
-    char part[NAME_BYTES];
-    if (!huggingface_name(tensor->name, job->name, part))
+    char part[MF_GGUF_NAME_BYTES];
+    if (!mf_huggingface_name_of(tensor->name, job->name, part))
         return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "tensor %s does not belong to a llama model",
                             tensor->name);
     job->tensor = tensor;

@@ -36,14 +36,31 @@ static enum mf_status read_vocabulary(const struct mf_gguf *file, struct vocabul
     return MF_OK;
 }
 
-static enum mf_status require_text(const struct mf_gguf *file, const char *key, const char *wanted,
-                                   struct mf_error *error) {
+static bool text_is(struct mf_gguf_text value, const char *wanted) {
+    return value.length == strlen(wanted) && !memcmp(value.data, wanted, value.length);
+}
+
+static enum mf_status not_supported(const char *key, struct mf_gguf_text value, const char *supported,
+                                    struct mf_error *error) {
+    return mf_error_set(error, MF_ERROR_BAD_TOKENIZER, "%s: '%.*s' is not supported (supported: %s)", key,
+                        (int)(value.length < 64 ? value.length : 64), value.data, supported);
+}
+
+static enum mf_status require_bpe(const struct mf_gguf *file, struct mf_error *error) {
+    static const char key[] = "tokenizer.ggml.model";
     struct mf_gguf_text value = {"", 0};
     mf_gguf_string(file, key, &value);
-    if (value.length == strlen(wanted) && !memcmp(value.data, wanted, value.length))
-        return MF_OK;
-    return mf_error_set(error, MF_ERROR_BAD_TOKENIZER, "%s: '%.*s' is not supported (supported: %s)", key,
-                        (int)(value.length < 64 ? value.length : 64), value.data, wanted);
+    return text_is(value, "gpt2") ? MF_OK : not_supported(key, value, "gpt2", error);
+}
+
+static enum mf_status read_pre_tokenizer(const struct mf_gguf *file, bool *digits_apart,
+                                         struct mf_error *error) {
+    static const char key[] = "tokenizer.ggml.pre";
+    struct mf_gguf_text value = {"", 0};
+    mf_gguf_string(file, key, &value);
+    *digits_apart = text_is(value, "smollm");
+    return *digits_apart || text_is(value, "gpt-2") ? MF_OK
+                                                    : not_supported(key, value, "smollm, gpt-2", error);
 }
 
 /* The post-processor is written as none. */
@@ -123,11 +140,12 @@ static json_t *byte_level(bool add_prefix_space) {
                      "trim_offsets", 1, "use_regex", 1);
 }
 
-/* The pre-tokenizer `smollm`: digits one by one, then GPT-2's byte-level words. Takes the references. */
-static json_t *tokenizer_json(json_t *vocabulary, json_t *merges, json_t *added) {
-    json_t *digits = json_pack("{s:s, s:b}", "type", "Digits", "individual_digits", 1);
-    json_t *words =
-        json_pack("{s:s, s:[o, o]}", "type", "Sequence", "pretokenizers", digits, byte_level(false));
+/* GPT-2's byte-level words; for the pre-tokenizer `smollm` after digits one by one. Takes the references. */
+static json_t *tokenizer_json(bool digits_apart, json_t *vocabulary, json_t *merges, json_t *added) {
+    json_t *words = byte_level(false);
+    if (digits_apart)
+        words = json_pack("{s:s, s:[{s:s, s:b}, o]}", "type", "Sequence", "pretokenizers", "type", "Digits",
+                          "individual_digits", 1, words);
     json_t *model = json_pack("{s:s, s:n, s:n, s:s, s:s, s:b, s:b, s:o, s:o}", "type", "BPE", "dropout",
                               "unk_token", "continuing_subword_prefix", "", "end_of_word_suffix", "",
                               "fuse_unk", 0, "byte_fallback", 0, "vocab", vocabulary, "merges", merges);
@@ -188,9 +206,9 @@ enum mf_status mf_convert_tokenizer(const struct mf_gguf *file, const char *fold
                                     struct mf_error *error) {
     struct vocabulary vocabulary = {0};
     json_t *tokens = NULL, *merges = NULL, *added = NULL, *whole = NULL;
+    bool digits_apart = false;
     enum mf_status status;
-    if ((status = require_text(file, "tokenizer.ggml.model", "gpt2", error)) ||
-        (status = require_text(file, "tokenizer.ggml.pre", "smollm", error)) ||
+    if ((status = require_bpe(file, error)) || (status = read_pre_tokenizer(file, &digits_apart, error)) ||
         (status = require_unset(file, "tokenizer.ggml.add_bos_token", error)) ||
         (status = require_unset(file, "tokenizer.ggml.add_eos_token", error)) ||
         (status = read_vocabulary(file, &vocabulary, error)) ||
@@ -198,7 +216,7 @@ enum mf_status mf_convert_tokenizer(const struct mf_gguf *file, const char *fold
         (status = merges_json(file, &merges, error)) ||
         (status = added_tokens_json(&vocabulary, &added, error)))
         goto done;
-    whole = tokenizer_json(tokens, merges, added);
+    whole = tokenizer_json(digits_apart, tokens, merges, added);
     tokens = merges = added = NULL;
     status = write_json(folder, "tokenizer.json", whole, error);
     if (status == MF_OK)

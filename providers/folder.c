@@ -4,12 +4,13 @@
 #include "common/json.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { INDEX_FILE_BYTES = 64 << 20 };
+enum { INDEX_FILE_BYTES = 64 << 20, COPIED_BYTES = 1 << 30 };
 
 /* "organisation/name": no folder, but the form of an id on a model hub. */
 static bool looks_like_hub_id(const char *name) {
@@ -129,4 +130,47 @@ enum mf_status mf_folder_check(const struct mf_model_reference *reference, struc
              check_file(folder, "tokenizer.json", "save the fast tokenizer with save_pretrained", error)))
         return status;
     return check_weight_files(folder, error);
+}
+
+enum mf_status mf_folder_copy(const char *from, const char *name, const char *to, struct mf_error *error) {
+    char *source = mf_path_join(from, name), *target = mf_path_join(to, name), *data = NULL;
+    size_t bytes = 0;
+    enum mf_status status = MF_OK;
+    if (!source || !target)
+        status = mf_error_errno(error, ENOMEM, "%s", name);
+    else if (mf_path_exists(source)) {
+        status = mf_file_read(source, COPIED_BYTES, &data, &bytes, error);
+        if (status == MF_OK)
+            status = mf_file_write_atomic(target, data, bytes, 0644, error);
+    }
+    free(data);
+    free(source);
+    free(target);
+    return status;
+}
+
+enum mf_status mf_folder_copy_tokenizer(const char *from, const char *to, struct mf_error *error) {
+    static const char *const names[] = {"tokenizer.json",      "tokenizer_config.json",
+                                        "chat_template.jinja", "special_tokens_map.json",
+                                        "tokenizer.model",     "vocab.json",
+                                        "merges.txt",          "added_tokens.json"};
+    enum mf_status status = MF_OK;
+    for (size_t i = 0; status == MF_OK && i < sizeof names / sizeof *names; i++)
+        status = mf_folder_copy(from, names[i], to, error);
+    return status;
+}
+
+enum mf_status mf_folder_replace(const char *made, const char *folder, struct mf_error *error) {
+    char old[4096];
+    enum mf_status status = MF_OK;
+    if ((size_t)snprintf(old, sizeof old, "%s.old", folder) >= sizeof old)
+        return mf_error_set(error, MF_ERROR_IO, "%s: the path is too long", folder);
+    if (mf_path_exists(folder)) {
+        status = mf_tree_remove(old, error);
+        if (status == MF_OK && rename(folder, old) != 0)
+            status = mf_error_errno(error, errno, "%s: cannot be replaced", folder);
+    }
+    if (status == MF_OK && rename(made, folder) != 0)
+        status = mf_error_errno(error, errno, "%s: cannot be named so", folder);
+    return status == MF_OK ? mf_tree_remove(old, error) : status;
 }

@@ -3,10 +3,10 @@
 #include "common/files.h"
 #include "common/json.h"
 #include "kernels/random.h"
+#include "providers/folder.h"
 #include "providers/weights/safetensors.h"
 #include "worker/trainer/batcher.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +14,8 @@
 
 static const char prefix[] = "base_model.model.";
 static const char suffix_a[] = ".lora_A.weight", suffix_b[] = ".lora_B.weight";
+
+enum { MAX_MODULE_NAME_BYTES = 900 };
 
 struct mf_adapter_file {
     char *folder;
@@ -177,45 +179,6 @@ static enum mf_status write_weights(const char *folder, const struct mf_graph *g
     return status;
 }
 
-static enum mf_status copy_tokenizer(const char *from, const char *to, struct mf_error *error) {
-    static const char *const names[] = {"tokenizer.json",      "tokenizer_config.json",
-                                        "chat_template.jinja", "special_tokens_map.json",
-                                        "tokenizer.model",     "vocab.json",
-                                        "merges.txt",          "added_tokens.json"};
-    enum mf_status status = MF_OK;
-    for (size_t i = 0; status == MF_OK && i < sizeof names / sizeof *names; i++) {
-        char *source = mf_path_join(from, names[i]), *target = mf_path_join(to, names[i]), *data = NULL;
-        size_t bytes = 0;
-        if (!source || !target)
-            status = out_of_memory(error);
-        else if (mf_path_exists(source)) {
-            status = mf_file_read(source, (size_t)1 << 30, &data, &bytes, error);
-            if (status == MF_OK)
-                status = mf_file_write_atomic(target, data, bytes, 0644, error);
-        }
-        free(data);
-        free(source);
-        free(target);
-    }
-    return status;
-}
-
-/* Puts `made` in the place of `folder`. */
-static enum mf_status swap_in(const char *made, const char *folder, struct mf_error *error) {
-    char old[4096];
-    enum mf_status status = MF_OK;
-    if ((size_t)snprintf(old, sizeof old, "%s.old", folder) >= sizeof old)
-        return mf_error_set(error, MF_ERROR_IO, "%s: the path is too long", folder);
-    if (mf_path_exists(folder)) {
-        status = mf_tree_remove(old, error);
-        if (status == MF_OK && rename(folder, old) != 0)
-            status = mf_error_errno(error, errno, "%s: cannot be replaced", folder);
-    }
-    if (status == MF_OK && rename(made, folder) != 0)
-        status = mf_error_errno(error, errno, "%s: cannot be named so", folder);
-    return status == MF_OK ? mf_tree_remove(old, error) : status;
-}
-
 enum mf_status mf_adapter_save(const char *folder, const struct mf_graph *graph, int16_t slot,
                                struct mf_executor *executor, const struct mf_adapter_settings *settings,
                                const char *base_model, const char *tokenizer_folder, struct mf_error *error) {
@@ -228,13 +191,13 @@ enum mf_status mf_adapter_save(const char *folder, const struct mf_graph *graph,
     if (status == MF_OK)
         status = write_weights(made, graph, slot, executor, error);
     if (status == MF_OK && tokenizer_folder)
-        status = copy_tokenizer(tokenizer_folder, made, error);
+        status = mf_folder_copy_tokenizer(tokenizer_folder, made, error);
     if (status == MF_OK)
         status = write_config(made, graph, slot, settings, base_model, error);
     if (status == MF_OK)
         status = mf_directory_sync(made, error);
     if (status == MF_OK)
-        return swap_in(made, folder, error);
+        return mf_folder_replace(made, folder, error);
     mf_tree_remove(made, NULL);
     return status;
 }
@@ -405,4 +368,104 @@ enum mf_status mf_adapter_load(const struct mf_adapter_file *file, const struct 
         copy_as_f32(mf_executor_data(executor, id), tensor);
     }
     return MF_OK;
+}
+
+/* ---- merging
+ * ----------------------------------------------------------------------------------------------- */
+
+enum mf_status mf_adapter_deltas(const struct mf_graph *graph, int16_t slot, struct mf_executor *executor,
+                                 struct mf_adapter_deltas *deltas, struct mf_error *error) {
+    *deltas = (struct mf_adapter_deltas){.delta = calloc((size_t)graph->adapters + 1, sizeof *deltas->delta)};
+    if (!deltas->delta)
+        return out_of_memory(error);
+    for (int32_t i = 0; i < graph->adapters; i++) {
+        const struct mf_adapter *adapter = &graph->adapter[i];
+        if (adapter->slot != slot)
+            continue;
+        const struct mf_tensor *a = mf_graph_tensor(graph, adapter->a),
+                               *b = mf_graph_tensor(graph, adapter->b);
+        deltas->delta[deltas->count++] =
+            (struct mf_weight_delta){.module = graph->module[adapter->module].name,
+                                     .output_features = b->dim[0].multiplier,
+                                     .input_features = a->dim[1].multiplier,
+                                     .rank = a->dim[0].multiplier,
+                                     .scale = adapter->scale,
+                                     .a = mf_executor_data(executor, adapter->a),
+                                     .b = mf_executor_data(executor, adapter->b)};
+    }
+    return MF_OK;
+}
+
+/* "base_model.model.<module>.lora_A.weight" -> <module>; false for another name. */
+static bool module_of(const char *tensor, char *module, size_t bytes) {
+    const size_t length = strlen(tensor), around = sizeof prefix - 1 + sizeof suffix_a - 1;
+    if (length <= around || length - around >= bytes || strncmp(tensor, prefix, sizeof prefix - 1) != 0 ||
+        strcmp(tensor + length - (sizeof suffix_a - 1), suffix_a) != 0)
+        return false;
+    memcpy(module, tensor + sizeof prefix - 1, length - around);
+    module[length - around] = 0;
+    return true;
+}
+
+static enum mf_status collect_deltas(const struct mf_adapter_file *file, struct mf_adapter_deltas *deltas,
+                                     struct mf_error *error) {
+    float *value = deltas->values;
+    char *name = deltas->names;
+    for (size_t i = 0; i < mf_safetensors_count(file->weights); i++) {
+        const struct mf_stored_tensor *a = mf_safetensors_at(file->weights, i);
+        if (!module_of(a->name, name, MAX_MODULE_NAME_BYTES))
+            continue;
+        const struct mf_stored_tensor *b = find_part(file, name, suffix_b);
+        if (!b || a->rank != 2 || b->rank != 2 || !a->floating || !b->floating || a->dim[0] != b->dim[1] ||
+            a->dim[0] < 1)
+            return mf_error_set(error, MF_ERROR_ADAPTER_MISMATCH,
+                                "%s: lora_A and lora_B of '%s' do not fit each other", file->folder, name);
+        struct mf_adapter_settings own = file->settings;
+        own.rank = (int32_t)a->dim[0];
+        struct mf_weight_delta *delta = &deltas->delta[deltas->count++];
+        *delta = (struct mf_weight_delta){.module = name,
+                                          .output_features = b->dim[0],
+                                          .input_features = a->dim[1],
+                                          .rank = a->dim[0],
+                                          .scale = (float)mf_adapter_scale(&own),
+                                          .a = value,
+                                          .b = value + a->dim[0] * a->dim[1]};
+        copy_as_f32(value, a);
+        copy_as_f32(value + a->dim[0] * a->dim[1], b);
+        value += a->dim[0] * a->dim[1] + b->dim[0] * b->dim[1];
+        name += strlen(name) + 1;
+    }
+    if (!deltas->count || 2 * deltas->count != mf_safetensors_count(file->weights))
+        return mf_error_set(error, MF_ERROR_ADAPTER_MISMATCH,
+                            "%s: only pairs of lora_A.weight and lora_B.weight can be merged; it holds %zu "
+                            "pairs and %zu tensors in all",
+                            file->folder, deltas->count, mf_safetensors_count(file->weights));
+    return MF_OK;
+}
+
+enum mf_status mf_adapter_file_deltas(const struct mf_adapter_file *file, struct mf_adapter_deltas *deltas,
+                                      struct mf_error *error) {
+    size_t values = 0, names = MAX_MODULE_NAME_BYTES;
+    const size_t count = mf_safetensors_count(file->weights);
+    for (size_t i = 0; i < count; i++) {
+        const struct mf_stored_tensor *tensor = mf_safetensors_at(file->weights, i);
+        names += strlen(tensor->name) + 1;
+        values += tensor->floating ? tensor->bytes / mf_dtype_bytes(tensor->dtype) : 0;
+    }
+    *deltas = (struct mf_adapter_deltas){.delta = calloc(count + 1, sizeof *deltas->delta),
+                                         .values = calloc(values + 1, sizeof *deltas->values),
+                                         .names = calloc(names, 1)};
+    enum mf_status status = deltas->delta && deltas->values && deltas->names
+                                ? collect_deltas(file, deltas, error)
+                                : out_of_memory(error);
+    if (status != MF_OK)
+        mf_adapter_deltas_destroy(deltas);
+    return status;
+}
+
+void mf_adapter_deltas_destroy(struct mf_adapter_deltas *deltas) {
+    free(deltas->delta);
+    free(deltas->values);
+    free(deltas->names);
+    *deltas = (struct mf_adapter_deltas){0};
 }

@@ -6,6 +6,7 @@
 #include "common/error.h"
 #include "kernels/executor.h"
 #include "kernels/graph.h"
+#include "providers/export.h"
 #include "providers/models/model.h"
 
 #include <stdbool.h>
@@ -56,5 +57,21 @@ enum mf_status mf_adapter_attach(const struct mf_adapter_file *file, const struc
                                  struct mf_graph *graph, int16_t slot, struct mf_error *error);
 enum mf_status mf_adapter_load(const struct mf_adapter_file *file, const struct mf_graph *graph,
                                struct mf_executor *executor, struct mf_error *error);
+
+/* Adapters as what they add to the model's weights, for merging. */
+struct mf_adapter_deltas {
+    struct mf_weight_delta *delta;
+    size_t count;
+    float *values; /* of a file's tensors; NULL: borrowed */
+    char *names;
+};
+
+/* Those of a slot: values and names are borrowed from executor and graph. Destroyed also on failure. */
+enum mf_status mf_adapter_deltas(const struct mf_graph *graph, int16_t slot, struct mf_executor *executor,
+                                 struct mf_adapter_deltas *deltas, struct mf_error *error);
+/* Those of a file, as f32; MF_ERROR_ADAPTER_MISMATCH names a tensor without its other half. */
+enum mf_status mf_adapter_file_deltas(const struct mf_adapter_file *file, struct mf_adapter_deltas *deltas,
+                                      struct mf_error *error);
+void mf_adapter_deltas_destroy(struct mf_adapter_deltas *deltas); /* a zeroed one too */
 
 #endif

@@ -1,0 +1,57 @@
+/* A model folder with its adapter merged in, written as a Hugging Face folder or as one GGUF file.
+ *
+ * Values are the folder's own weights W (of any floating dtype, read as f32) plus scale * (B A) in f32,
+ * rounded once to what is written. Weights stream through a few megabytes, whatever the size of the model. */
+#ifndef MF_PROVIDERS_EXPORT_H
+#define MF_PROVIDERS_EXPORT_H
+
+#include "common/error.h"
+#include "providers/weights/gguf.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* What a LoRA adapter adds to the weight (N, K) of one linear module. Everything is borrowed. */
+struct mf_weight_delta {
+    const char *module; /* "model.layers.0.self_attn.q_proj" */
+    int64_t output_features, input_features, rank;
+    float scale;
+    const float *a; /* (rank, K) */
+    const float *b; /* (N, rank) */
+};
+
+struct mf_export_options {
+    const char *folder; /* the base model in Hugging Face layout */
+    const struct mf_weight_delta *delta;
+    size_t deltas; /* 0: the base model as it is */
+    /* Called now and then from the calling thread with the share that is done; false ends with
+     * MF_ERROR_CANCELLED. NULL: never. */
+    bool (*proceed)(void *argument, double fraction);
+    void *argument;
+};
+
+/* 16-bit: a weight stored in bf16 or f16 keeps its dtype; one stored in f32 gets f16 when the folder has f16
+ * weights and no bf16 ones, else bf16. */
+enum mf_export_precision { MF_EXPORT_16BIT, MF_EXPORT_F32 };
+
+/* Writes config.json (with the new dtype), model.safetensors, and generation_config.json and the tokenizer's
+ * files where the base has them. Either all of it stands at `output` or nothing new does; what stood there is
+ * replaced. MF_ERROR_BAD_WEIGHTS names a weight that is not finite in the new dtype,
+ * MF_ERROR_ADAPTER_MISMATCH a delta without its weight. */
+enum mf_status mf_export_huggingface(const struct mf_export_options *options,
+                                     enum mf_export_precision precision, const char *output,
+                                     struct mf_error *error);
+
+/* Can the model in `folder` be written as GGUF? MF_ERROR_UNSUPPORTED_FIELD names what of its architecture
+ * or tokenizer stands against it: a model type other than llama, a scaled RoPE, biases; a tokenizer other
+ * than byte-level BPE in the manner of GPT-2 or SmolLM. */
+enum mf_status mf_export_gguf_check(const char *folder, struct mf_error *error);
+
+/* Writes `path`: matrices in `type` (MF_GGUF_F16 or MF_GGUF_Q8_0; f16 where rows are no multiple of 32),
+ * norms in f32, query and key rows in ggml's order, the vocabulary, its merges and the chat template. Fails
+ * as mf_export_gguf_check does, before anything is written. */
+enum mf_status mf_export_gguf(const struct mf_export_options *options, enum mf_gguf_type type,
+                              const char *path, struct mf_error *error);
+
+#endif

@@ -1,0 +1,159 @@
+#include "providers/export.h"
+
+#include "common/files.h"
+#include "providers/export_tokenizer.h"
+#include "providers/gguf_names.h"
+#include "providers/merge.h"
+#include "providers/weights/gguf_writer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ggml's numbers of "mostly" this type. */
+enum { FILE_TYPE_F16 = 1, FILE_TYPE_Q8_0 = 7, QUANTIZATION_VERSION = 2, QK = 32 };
+
+static enum mf_status out_of_memory(const char *what, struct mf_error *error) {
+    mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "%s: out of memory", what);
+    return MF_ERROR_OUT_OF_MEMORY;
+}
+
+static enum mf_status refuse(const char *what, struct mf_error *error) {
+    return mf_error_set(
+        error, MF_ERROR_UNSUPPORTED_FIELD,
+        "output: gguf: %s cannot be written as GGUF by this version; leave gguf out and write "
+        "merged_16bit instead",
+        what);
+}
+
+static enum mf_status check_architecture(const struct mf_architecture *architecture, struct mf_error *error) {
+    char what[80];
+    snprintf(what, sizeof what, "the architecture %s", architecture->model_type);
+    if (strcmp(architecture->model_type, "llama") != 0)
+        return refuse(what, error);
+    if (architecture->rope.kind != MF_ROPE_DEFAULT)
+        return refuse("a scaled RoPE (rope_scaling, rope_parameters)", error);
+    if (architecture->attention_bias || architecture->mlp_bias)
+        return refuse("a model with attention_bias or mlp_bias", error);
+    return MF_OK;
+}
+
+enum mf_status mf_export_gguf_check(const char *folder, struct mf_error *error) {
+    struct mf_architecture architecture;
+    enum mf_status status;
+    if ((status = mf_architecture_read(folder, &architecture, error)) ||
+        (status = check_architecture(&architecture, error)))
+        return status;
+    return mf_export_tokenizer(folder, &architecture, NULL, error);
+}
+
+/* The last part of the folder's path: what tools show as the model's name. */
+static void put_name(const char *folder, struct mf_gguf_writer *writer) {
+    char *real = realpath(folder, NULL);
+    const char *slash = real ? strrchr(real, '/') : NULL;
+    if (slash && slash[1])
+        mf_gguf_put_string(writer, "general.name", slash + 1);
+    free(real);
+}
+
+static void put_description(const struct mf_architecture *a, enum mf_gguf_type type,
+                            struct mf_gguf_writer *writer) {
+    mf_gguf_put_integer(writer, "llama.block_count", (uint32_t)a->layers);
+    mf_gguf_put_integer(writer, "llama.context_length", (uint32_t)a->max_positions);
+    mf_gguf_put_integer(writer, "llama.embedding_length", (uint32_t)a->hidden);
+    mf_gguf_put_integer(writer, "llama.feed_forward_length", (uint32_t)a->intermediate);
+    mf_gguf_put_integer(writer, "llama.attention.head_count", (uint32_t)a->heads);
+    mf_gguf_put_integer(writer, "llama.attention.head_count_kv", (uint32_t)a->key_value_heads);
+    mf_gguf_put_integer(writer, "llama.attention.key_length", (uint32_t)a->head_dim);
+    mf_gguf_put_integer(writer, "llama.attention.value_length", (uint32_t)a->head_dim);
+    mf_gguf_put_number(writer, "llama.attention.layer_norm_rms_epsilon", a->norm_epsilon);
+    mf_gguf_put_number(writer, "llama.rope.freq_base", (float)a->rope.theta);
+    mf_gguf_put_integer(writer, "llama.rope.dimension_count", (uint32_t)a->head_dim);
+    mf_gguf_put_integer(writer, "llama.vocab_size", (uint32_t)a->vocabulary);
+    mf_gguf_put_integer(writer, "general.file_type", type == MF_GGUF_Q8_0 ? FILE_TYPE_Q8_0 : FILE_TYPE_F16);
+    if (type == MF_GGUF_Q8_0)
+        mf_gguf_put_integer(writer, "general.quantization_version", QUANTIZATION_VERSION);
+}
+
+/* ---- weights ---- */
+
+static enum mf_gguf_type written_type(const struct mf_merge_weight *weight, enum mf_gguf_type type) {
+    if (weight->stored->rank == 1)
+        return MF_GGUF_F32;
+    return type == MF_GGUF_Q8_0 && weight->columns % QK ? MF_GGUF_F16 : type;
+}
+
+static enum mf_status declare_weight(const struct mf_merge_weight *weight, enum mf_gguf_type type,
+                                     struct mf_gguf_writer *writer, struct mf_error *error) {
+    char name[MF_GGUF_NAME_BYTES];
+    if (!mf_gguf_name_of(weight->stored->name, name))
+        return mf_error_set(error, MF_ERROR_WEIGHT_MISMATCH, "%s: %s has no name in GGUF",
+                            weight->stored->file, weight->stored->name);
+    return mf_gguf_declare(writer, name, written_type(weight, type), weight->stored->rank,
+                           weight->stored->dim, error);
+}
+
+/* Heads whose rows change places; 0: rows stay. */
+static int64_t permuted_heads(const struct mf_architecture *architecture, const char *name) {
+    return strstr(name, ".q_proj.")   ? architecture->heads
+           : strstr(name, ".k_proj.") ? architecture->key_value_heads
+                                      : 0;
+}
+
+static enum mf_status write_weight(struct mf_merge *merge, size_t index, struct mf_gguf_writer *writer,
+                                   struct mf_error *error) {
+    const struct mf_merge_weight *weight = &merge->weight[index];
+    const int64_t heads = permuted_heads(&merge->architecture, weight->stored->name);
+    const int64_t batch = mf_merge_batch_rows(weight->rows, weight->columns);
+    float *value = malloc((size_t)(batch * weight->columns) * sizeof *value);
+    enum mf_status status = value ? MF_OK : out_of_memory(weight->stored->name, error);
+    for (int64_t row = 0; row < weight->rows && status == MF_OK; row += batch) {
+        const int64_t rows = weight->rows - row < batch ? weight->rows - row : batch;
+        if (!heads)
+            mf_merge_rows(merge, index, row, rows, value);
+        for (int64_t i = 0; heads && i < rows; i++)
+            mf_merge_rows(merge, index, mf_gguf_row_to_huggingface(weight->rows, heads, row + i), 1,
+                          value + i * weight->columns);
+        status = mf_gguf_write(writer, value, (size_t)(rows * weight->columns), error);
+        if (status == MF_OK)
+            status = mf_merge_proceed(merge, rows * weight->columns, error);
+    }
+    free(value);
+    return status;
+}
+
+static enum mf_status fill(struct mf_merge *merge, enum mf_gguf_type type, struct mf_gguf_writer *writer,
+                           struct mf_error *error) {
+    mf_gguf_put_string(writer, "general.architecture", "llama");
+    mf_gguf_put_string(writer, "general.type", "model");
+    put_name(merge->options->folder, writer);
+    put_description(&merge->architecture, type, writer);
+    enum mf_status status = mf_export_tokenizer(merge->options->folder, &merge->architecture, writer, error);
+    for (size_t i = 0; i < merge->count && status == MF_OK; i++)
+        status = declare_weight(&merge->weight[i], type, writer, error);
+    if (status == MF_OK)
+        status = mf_gguf_begin(writer, error);
+    for (size_t i = 0; i < merge->count && status == MF_OK; i++)
+        status = write_weight(merge, i, writer, error);
+    return status;
+}
+
+enum mf_status mf_export_gguf(const struct mf_export_options *options, enum mf_gguf_type type,
+                              const char *path, struct mf_error *error) {
+    struct mf_merge merge;
+    struct mf_gguf_writer *writer = NULL;
+    enum mf_status status = mf_export_gguf_check(options->folder, error);
+    if (status != MF_OK)
+        return status;
+    status = mf_merge_open(options, &merge, error);
+    if (status == MF_OK)
+        status = mf_gguf_create(path, &writer, error);
+    if (status == MF_OK)
+        status = fill(&merge, type, writer, error);
+    if (status == MF_OK)
+        status = mf_gguf_finish(writer, error);
+    else
+        mf_gguf_abandon(writer);
+    mf_merge_close(&merge);
+    return status;
+}

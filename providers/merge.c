@@ -1,0 +1,144 @@
+#include "providers/merge.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static enum mf_status out_of_memory(const char *what, struct mf_error *error) {
+    mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "%s: out of memory", what);
+    return MF_ERROR_OUT_OF_MEMORY;
+}
+
+/* What a folder may hold although the model does not compute with it (models/model.c knows the same). */
+static bool unused(const struct mf_architecture *architecture, const char *name) {
+    static const char suffix[] = ".rotary_emb.inv_freq";
+    const size_t length = strlen(name);
+    return (length >= sizeof suffix && !strcmp(name + length - (sizeof suffix - 1), suffix)) ||
+           (architecture->tied_embeddings && !strcmp(name, "lm_head.weight"));
+}
+
+/* "x.weight" belongs to module "x". */
+static const struct mf_weight_delta *find_delta(const struct mf_export_options *options, const char *name) {
+    static const char suffix[] = ".weight";
+    for (size_t i = 0; i < options->deltas; i++) {
+        const size_t length = strlen(options->delta[i].module);
+        if (!strncmp(name, options->delta[i].module, length) && !strcmp(name + length, suffix))
+            return &options->delta[i];
+    }
+    return NULL;
+}
+
+static enum mf_status add_weight(struct mf_merge *merge, const struct mf_stored_tensor *stored,
+                                 struct mf_error *error) {
+    int64_t elements = 1;
+    for (int32_t i = 0; i < stored->rank; i++)
+        elements *= stored->dim[i];
+    if (!stored->floating || stored->rank < 1 || stored->rank > 2 || elements < 1)
+        return mf_error_set(error, MF_ERROR_WEIGHT_MISMATCH,
+                            "%s: %s is no vector or matrix of F32, F16 or BF16", stored->file, stored->name);
+    const int64_t columns = stored->dim[stored->rank - 1];
+    const struct mf_weight_delta *delta = find_delta(merge->options, stored->name);
+    if (delta && (stored->rank != 2 || delta->output_features != stored->dim[0] ||
+                  delta->input_features != stored->dim[1]))
+        return mf_error_set(error, MF_ERROR_ADAPTER_MISMATCH,
+                            "the adapter of '%s' is for a weight (%lld, %lld), which %s does not hold",
+                            delta->module, (long long)delta->output_features,
+                            (long long)delta->input_features, stored->file);
+    merge->weight[merge->count++] = (struct mf_merge_weight){stored, delta, elements / columns, columns};
+    merge->elements += elements;
+    return MF_OK;
+}
+
+static enum mf_status check_deltas(const struct mf_merge *merge, struct mf_error *error) {
+    const struct mf_export_options *options = merge->options;
+    for (size_t i = 0; i < options->deltas; i++) {
+        bool found = false;
+        for (size_t j = 0; j < merge->count && !found; j++)
+            found = merge->weight[j].delta == &options->delta[i];
+        if (!found)
+            return mf_error_set(error, MF_ERROR_ADAPTER_MISMATCH,
+                                "%s: there is no weight of the module '%s' to merge its adapter into",
+                                options->folder, options->delta[i].module);
+    }
+    return MF_OK;
+}
+
+enum mf_status mf_merge_open(const struct mf_export_options *options, struct mf_merge *merge,
+                             struct mf_error *error) {
+    *merge = (struct mf_merge){.options = options};
+    enum mf_status status = mf_architecture_read(options->folder, &merge->architecture, error);
+    if (status == MF_OK)
+        status = mf_safetensors_open_folder(options->folder, &merge->file, error);
+    if (status != MF_OK)
+        return status;
+    const size_t count = mf_safetensors_count(merge->file);
+    merge->weight = calloc(count + 1, sizeof *merge->weight);
+    if (!merge->weight)
+        return out_of_memory(options->folder, error);
+    int64_t widest = 1;
+    for (size_t i = 0; i < count && status == MF_OK; i++) {
+        const struct mf_stored_tensor *stored = mf_safetensors_at(merge->file, i);
+        if (unused(&merge->architecture, stored->name))
+            continue;
+        status = add_weight(merge, stored, error);
+        if (status == MF_OK && merge->weight[merge->count - 1].columns > widest)
+            widest = merge->weight[merge->count - 1].columns;
+    }
+    if (status == MF_OK)
+        status = check_deltas(merge, error);
+    if (status == MF_OK && !(merge->row = malloc((size_t)widest * sizeof *merge->row)))
+        status = out_of_memory(options->folder, error);
+    return status;
+}
+
+void mf_merge_close(struct mf_merge *merge) {
+    mf_safetensors_close(merge->file);
+    free(merge->weight);
+    free(merge->row);
+    *merge = (struct mf_merge){0};
+}
+
+int64_t mf_merge_batch_rows(int64_t rows, int64_t columns) {
+    const int64_t batch = MF_MERGE_BATCH_ELEMENTS / columns;
+    return batch < 1 ? 1 : batch > rows ? rows : batch;
+}
+
+/* `count` stored values from element `first` on; the file is aligned to nothing. */
+static void read_values(const struct mf_stored_tensor *stored, int64_t first, int64_t count, float *value) {
+    const char *data = stored->data;
+    if (stored->dtype == MF_F32) {
+        memcpy(value, data + first * 4, (size_t)count * 4);
+        return;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        uint16_t bits;
+        memcpy(&bits, data + (first + i) * 2, sizeof bits);
+        value[i] = stored->dtype == MF_BF16 ? mf_bf16_to_f32(bits) : mf_f16_to_f32(bits);
+    }
+}
+
+void mf_merge_rows(struct mf_merge *merge, size_t index, int64_t first, int64_t rows, float *value) {
+    const struct mf_merge_weight *weight = &merge->weight[index];
+    const struct mf_weight_delta *delta = weight->delta;
+    const int64_t columns = weight->columns;
+    read_values(weight->stored, first * columns, rows * columns, value);
+    for (int64_t row = 0; delta && row < rows; row++, value += columns) {
+        const float *b = delta->b + (first + row) * delta->rank;
+        memset(merge->row, 0, (size_t)columns * sizeof *merge->row);
+        for (int64_t r = 0; r < delta->rank; r++) {
+            const float *a = delta->a + r * columns;
+            for (int64_t k = 0; k < columns; k++)
+                merge->row[k] += b[r] * a[k];
+        }
+        for (int64_t k = 0; k < columns; k++)
+            value[k] += delta->scale * merge->row[k];
+    }
+}
+
+enum mf_status mf_merge_proceed(struct mf_merge *merge, int64_t elements, struct mf_error *error) {
+    const struct mf_export_options *options = merge->options;
+    merge->done += elements;
+    if (options->proceed &&
+        !options->proceed(options->argument, (double)merge->done / (double)merge->elements))
+        return mf_error_set(error, MF_ERROR_CANCELLED, "cancelled while writing the merged model");
+    return MF_OK;
+}

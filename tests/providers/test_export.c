@@ -1,0 +1,367 @@
+/* Merged models as Hugging Face folders and GGUF files: exact values, names and row order back, refusals by
+ * name. */
+#include "common/files.h"
+#include "common/json.h"
+#include "providers/convert.h"
+#include "providers/export.h"
+#include "providers/weights/safetensors.h"
+#include "tests/providers/scratch.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+/* clang-format off */
+#include <cmocka.h>
+/* clang-format on */
+
+#define TINY "tests/golden/models/tied-gqa"
+
+enum { RANK = 3, WIDE = 64, NARROW = 32 };
+
+static void must(enum mf_status status, const struct mf_error *error) {
+    if (status != MF_OK)
+        fail_msg("%s", error->message);
+}
+
+static const char *at(const char *name, char text[256]) {
+    snprintf(text, 256, "%s/%s", scratch_folder(), name);
+    return text;
+}
+
+static struct mf_safetensors *open_folder(const char *folder) {
+    struct mf_safetensors *file;
+    struct mf_error error;
+    must(mf_safetensors_open_folder(folder, &file, &error), &error);
+    return file;
+}
+
+static float value_of(const struct mf_stored_tensor *tensor, size_t index) {
+    uint16_t bits;
+    float value;
+    if (tensor->dtype == MF_F32) {
+        memcpy(&value, (const char *)tensor->data + 4 * index, 4);
+        return value;
+    }
+    memcpy(&bits, (const char *)tensor->data + 2 * index, 2);
+    return tensor->dtype == MF_BF16 ? mf_bf16_to_f32(bits) : mf_f16_to_f32(bits);
+}
+
+/* An adapter on the key projection (32, 64) of layer 1, with small whole numbers, so that every order of
+ * adding gives the same sum. */
+static float a[RANK * WIDE], b[NARROW * RANK];
+static struct mf_weight_delta key_delta(void) {
+    for (int i = 0; i < RANK * WIDE; i++)
+        a[i] = (float)(i * 7 % 11 - 5) / 8;
+    for (int i = 0; i < NARROW * RANK; i++)
+        b[i] = (float)(i * 5 % 13 - 6) / 16;
+    return (struct mf_weight_delta){"model.layers.1.self_attn.k_proj", NARROW, WIDE, RANK, 0.5f, a, b};
+}
+
+static float merged_key(const struct mf_stored_tensor *base, size_t index) {
+    const size_t row = index / WIDE, column = index % WIDE;
+    float sum = 0;
+    for (size_t r = 0; r < RANK; r++)
+        sum += b[row * RANK + r] * a[r * WIDE + column];
+    return value_of(base, index) + 0.5f * sum;
+}
+
+static void check_folder(const char *folder, enum mf_dtype dtype) {
+    struct mf_safetensors *base = open_folder(TINY), *ours = open_folder(folder);
+    assert_int_equal(mf_safetensors_count(ours), mf_safetensors_count(base));
+    for (size_t i = 0; i < mf_safetensors_count(base); i++) {
+        const struct mf_stored_tensor *from = mf_safetensors_at(base, i), *to = mf_safetensors_at(ours, i);
+        const bool merged = !strcmp(from->name, "model.layers.1.self_attn.k_proj.weight");
+        assert_string_equal(to->name, from->name);
+        assert_int_equal(to->dtype, dtype);
+        assert_memory_equal(to->dim, from->dim, sizeof to->dim);
+        for (size_t e = 0; e < from->bytes / 2; e++) {
+            const float value = merged ? merged_key(from, e) : value_of(from, e);
+            const float wanted = dtype == MF_BF16 ? mf_bf16_to_f32(mf_f32_to_bf16(value)) : value;
+            if (value_of(to, e) != wanted)
+                fail_msg("%s element %zu: %.9g, not %.9g", to->name, e, (double)value_of(to, e),
+                         (double)wanted);
+        }
+    }
+    mf_safetensors_close(ours);
+    mf_safetensors_close(base);
+}
+
+static void check_config(const char *folder, const char *dtype) {
+    char path[256];
+    json_t *ours, *base;
+    struct mf_error error;
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    must(mf_json_read_file(path, 0, &ours, &error), &error);
+    must(mf_json_read_file(TINY "/config.json", 0, &base, &error), &error);
+    assert_string_equal(json_string_value(json_object_get(ours, "dtype")), dtype);
+    json_object_set_new(base, "dtype", json_string(dtype));
+    assert_true(json_equal(ours, base)); /* everything else as it was */
+    json_decref(ours);
+    json_decref(base);
+}
+
+static void merges_in_f32_and_rounds_once(void **state) {
+    const struct mf_weight_delta delta = key_delta();
+    const struct mf_export_options options = {.folder = TINY, .delta = &delta, .deltas = 1};
+    char output[256], path[300];
+    struct mf_error error;
+    (void)state;
+    at("merged", output);
+    must(mf_export_huggingface(&options, MF_EXPORT_F32, output, &error), &error);
+    check_folder(output, MF_F32);
+    check_config(output, "float32");
+    must(mf_export_huggingface(&options, MF_EXPORT_16BIT, output, &error), &error); /* replaces the first */
+    check_folder(output, MF_BF16);
+    check_config(output, "bfloat16");
+    snprintf(path, sizeof path, "%s/tokenizer.json", output);
+    assert_true(mf_path_exists(path));
+    snprintf(path, sizeof path, "%s/generation_config.json", output);
+    assert_false(mf_path_exists(path)); /* the base has none */
+    assert_false(mf_path_exists(scratch_path("merged.partial")));
+    assert_false(mf_path_exists(scratch_path("merged.old")));
+}
+
+static void copy_model(const char *from, const char *folder) {
+    static const char *const files[] = {"config.json", "model.safetensors", "tokenizer.json",
+                                        "tokenizer_config.json"};
+    struct mf_error error;
+    char path[300], to[300];
+    must(mf_directory_create(scratch_path(folder), 0755, &error), &error);
+    for (size_t i = 0; i < 4; i++) {
+        snprintf(path, sizeof path, "%s/%s", from, files[i]);
+        snprintf(to, sizeof to, "%s/%s", folder, files[i]);
+        scratch_copy(path, to);
+    }
+}
+
+/* f32 weights become bf16, f16 weights stay f16, and generation_config.json comes along. */
+static void keeps_a_16_bit_dtype(void **state) {
+    const struct mf_export_options wide = {.folder = TINY};
+    struct mf_error error;
+    char folder[256], output[256], path[300];
+    (void)state;
+    at("wide", folder);
+    must(mf_export_huggingface(&wide, MF_EXPORT_F32, folder, &error), &error);
+    scratch_puts("wide/generation_config.json", "{\"eos_token_id\": [2]}");
+    const struct mf_export_options narrow = {.folder = folder};
+    must(mf_export_huggingface(&narrow, MF_EXPORT_16BIT, at("narrow", output), &error), &error);
+    struct mf_safetensors *base = open_folder(TINY), *ours = open_folder(output);
+    for (size_t i = 0; i < mf_safetensors_count(base); i++)
+        assert_memory_equal(mf_safetensors_at(ours, i)->data, mf_safetensors_at(base, i)->data,
+                            mf_safetensors_at(base, i)->bytes);
+    mf_safetensors_close(ours);
+    mf_safetensors_close(base);
+    snprintf(path, sizeof path, "%s/generation_config.json", output);
+    assert_true(mf_path_exists(path));
+    /* one f16 weight and an f32 one: the f32 one gets f16 */
+    static const uint16_t half = 0x3555;
+    static const float third = 1.0f / 3;
+    const struct mf_safetensors_entry entry[] = {{"model.norm.weight", MF_F16, 1, {1}},
+                                                 {"other.weight", MF_F32, 1, {1}}};
+    struct mf_safetensors_writer *writer;
+    must(mf_safetensors_create(scratch_path("wide/model.safetensors"), entry, 2, NULL, &writer, &error),
+         &error);
+    must(mf_safetensors_write(writer, &half, sizeof half, &error), &error);
+    must(mf_safetensors_write(writer, &third, sizeof third, &error), &error);
+    must(mf_safetensors_finish(writer, &error), &error);
+    must(mf_export_huggingface(&narrow, MF_EXPORT_16BIT, output, &error), &error);
+    ours = open_folder(output);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(mf_safetensors_at(ours, i)->dtype, MF_F16);
+        assert_memory_equal(mf_safetensors_at(ours, i)->data, &half, sizeof half);
+    }
+    mf_safetensors_close(ours);
+}
+
+static bool stop(void *argument, double fraction) {
+    int *calls = argument;
+    assert_true(fraction > 0 && fraction <= 1);
+    return ++*calls < 3;
+}
+
+static void leaves_nothing_half_written(void **state) {
+    struct mf_weight_delta delta = key_delta();
+    int calls = 0;
+    struct mf_export_options options = {
+        .folder = TINY, .delta = &delta, .deltas = 1, .proceed = stop, .argument = &calls};
+    char output[256], path[256];
+    struct mf_error error;
+    (void)state;
+    at("out", output);
+    at("out.gguf", path);
+    assert_int_equal(mf_export_huggingface(&options, MF_EXPORT_16BIT, output, &error), MF_ERROR_CANCELLED);
+    calls = 0;
+    assert_int_equal(mf_export_gguf(&options, MF_GGUF_Q8_0, path, &error), MF_ERROR_CANCELLED);
+    options.proceed = NULL;
+    delta.module = "model.layers.9.self_attn.k_proj";
+    assert_int_equal(mf_export_huggingface(&options, MF_EXPORT_16BIT, output, &error),
+                     MF_ERROR_ADAPTER_MISMATCH);
+    assert_non_null(strstr(error.message, delta.module));
+    delta.module = "model.layers.1.self_attn.q_proj"; /* (64, 64) */
+    assert_int_equal(mf_export_gguf(&options, MF_GGUF_F16, path, &error), MF_ERROR_ADAPTER_MISMATCH);
+    assert_non_null(strstr(error.message, "(32, 64)"));
+    delta = key_delta();
+    delta.scale = 1e6f;
+    assert_int_equal(mf_export_gguf(&options, MF_GGUF_F16, path, &error), MF_ERROR_BAD_WEIGHTS);
+    assert_non_null(strstr(error.message, "blk.1.attn_k.weight"));
+    delta.scale = 1e38f;
+    a[0] = 1e3f;
+    assert_int_equal(mf_export_huggingface(&options, MF_EXPORT_16BIT, output, &error), MF_ERROR_BAD_WEIGHTS);
+    assert_non_null(strstr(error.message, "model.layers.1.self_attn.k_proj.weight"));
+    assert_false(mf_path_exists(output));
+    assert_false(mf_path_exists(path));
+    assert_false(mf_path_exists(scratch_path("out.partial")));
+}
+
+/* Through our own reader: the same names, the same rows, f16 of every matrix, norms as they are. */
+static void check_back(const char *model, const char *gguf, const char *back) {
+    const struct mf_convert_options convert = {gguf, back, MF_F32};
+    struct mf_convert_result result;
+    struct mf_error error;
+    must(mf_convert_gguf(&convert, &result, &error), &error);
+    struct mf_safetensors *base = open_folder(model), *ours = open_folder(back);
+    assert_int_equal(mf_safetensors_count(ours), mf_safetensors_count(base));
+    for (size_t i = 0; i < mf_safetensors_count(base); i++) {
+        const struct mf_stored_tensor *from = mf_safetensors_at(base, i), *to = mf_safetensors_at(ours, i);
+        const bool merged = !strcmp(from->name, "model.layers.1.self_attn.k_proj.weight") &&
+                            from->dim[0] == NARROW && !strcmp(model, TINY);
+        assert_string_equal(to->name, from->name);
+        for (size_t e = 0; e < from->bytes / 2; e++) {
+            const float value = merged ? merged_key(from, e) : value_of(from, e);
+            assert_true(value_of(to, e) == (from->rank == 1 ? value : mf_f16_to_f32(mf_f32_to_f16(value))));
+        }
+    }
+    mf_safetensors_close(ours);
+    mf_safetensors_close(base);
+}
+
+/* The parts of tokenizer.json that decide about ids. */
+static void check_tokenizer_back(const char *model, const char *back) {
+    static const char *const parts[] = {"pre_tokenizer", "added_tokens", "model.vocab"};
+    char path[300];
+    json_t *ours, *base;
+    struct mf_error error;
+    snprintf(path, sizeof path, "%s/tokenizer.json", model);
+    must(mf_json_read_file(path, 0, &base, &error), &error);
+    snprintf(path, sizeof path, "%s/tokenizer.json", back);
+    must(mf_json_read_file(path, 0, &ours, &error), &error);
+    for (size_t i = 0; i < 3; i++) {
+        json_t *one = json_object_get(base, parts[i]), *other = json_object_get(ours, parts[i]);
+        if (!strncmp(parts[i], "model.", 6)) {
+            one = json_object_get(json_object_get(base, "model"), parts[i] + 6);
+            other = json_object_get(json_object_get(ours, "model"), parts[i] + 6);
+        }
+        if (!one || !json_equal(one, other))
+            fail_msg("%s: another %s", model, parts[i]);
+    }
+    assert_int_equal(json_array_size(json_object_get(json_object_get(ours, "model"), "merges")),
+                     json_array_size(json_object_get(json_object_get(base, "model"), "merges")));
+    json_decref(base);
+    json_decref(ours);
+}
+
+static void gguf_comes_back(void **state) {
+    struct mf_weight_delta delta = key_delta();
+    const struct mf_export_options options = {.folder = TINY, .delta = &delta, .deltas = 1};
+    char gguf[256], back[256], model[256];
+    struct mf_error error;
+    (void)state;
+    must(mf_export_gguf(&options, MF_GGUF_F16, at("x.gguf", gguf), &error), &error);
+    check_back(TINY, gguf, at("back", back));
+    check_tokenizer_back(TINY, back);
+    /* a head of its own, three query heads a key head, and SmolLM's tokenizer */
+    copy_model("tests/golden/models/untied-llama3-rope", "untied");
+    json_t *config;
+    must(mf_json_read_file(scratch_path("untied/config.json"), 0, &config, &error), &error);
+    json_object_set_new(config, "rope_parameters",
+                        json_pack("{s:s, s:f}", "rope_type", "default", "rope_theta", 10000.0));
+    json_object_set_new(config, "vocab_size", json_integer(300));
+    char *text = json_dumps(config, 0);
+    scratch_puts("untied/config.json", text);
+    free(text);
+    json_decref(config);
+    const struct mf_export_options untied = {.folder = at("untied", model)};
+    must(mf_export_gguf(&untied, MF_GGUF_F16, gguf, &error), &error);
+    check_back(model, gguf, back);
+    check_tokenizer_back(model, back);
+}
+
+/* SmolLM's pre-tokenizer is written as such, a vocabulary smaller than the model's is filled up. */
+static void tokenizer_of_smollm(void **state) {
+    const struct mf_convert_options convert = {"tests/golden/weights_llama.gguf", scratch_folder(), MF_F32};
+    struct mf_convert_result result;
+    struct mf_error error;
+    struct mf_gguf *file;
+    struct mf_gguf_text text;
+    char gguf[256];
+    (void)state;
+    must(mf_convert_gguf(&convert, &result, &error), &error);
+    const struct mf_export_options options = {.folder = scratch_folder()};
+    must(mf_export_gguf(&options, MF_GGUF_Q8_0, at("x.gguf", gguf), &error), &error);
+    must(mf_gguf_open(gguf, &file, &error), &error);
+    assert_true(mf_gguf_string(file, "tokenizer.ggml.pre", &text));
+    assert_memory_equal(text.data, "smollm", text.length);
+    assert_int_equal(mf_gguf_find(file, "blk.0.ffn_up.weight")->type, MF_GGUF_Q8_0);
+    assert_int_equal(mf_gguf_find(file, "output_norm.weight")->type, MF_GGUF_F32);
+    mf_gguf_close(file);
+}
+
+static void expect_refusal(const char *folder, const char *words) {
+    const struct mf_export_options options = {.folder = folder};
+    struct mf_error error;
+    char gguf[256];
+    enum mf_status status = mf_export_gguf_check(folder, &error);
+    if (status != MF_ERROR_UNSUPPORTED_FIELD || !strstr(error.message, words) ||
+        !strstr(error.message, "output: gguf: "))
+        fail_msg("expected '%s', got %s: %s", words, mf_status_code(status), status ? error.message : "");
+    assert_int_equal(mf_export_gguf(&options, MF_GGUF_F16, at("no.gguf", gguf), &error), status);
+    assert_false(mf_path_exists(gguf));
+}
+
+static void expect_refused_tokenizer(const char *name, const char *words) {
+    char path[256], folder[256];
+    snprintf(path, sizeof path, "tests/golden/tokenizer_%s/tokenizer.json", name);
+    scratch_copy(path, "model/tokenizer.json");
+    expect_refusal(at("model", folder), words);
+}
+
+static void refuses_by_name(void **state) {
+    char folder[256];
+    struct mf_error error;
+    (void)state;
+    expect_refusal("tests/golden/models/mistral", "the architecture mistral");
+    expect_refusal("tests/golden/models/untied-llama3-rope", "a scaled RoPE");
+    copy_model("tests/golden/models/bias-linear-rope", "model");
+    json_t *config;
+    must(mf_json_read_file(scratch_path("model/config.json"), 0, &config, &error), &error);
+    json_object_del(config, "rope_parameters");
+    char *text = json_dumps(config, 0);
+    scratch_puts("model/config.json", text);
+    free(text);
+    json_decref(config);
+    expect_refusal(at("model", folder), "attention_bias or mlp_bias");
+    copy_model(TINY, "model");
+    expect_refused_tokenizer("unigram", "the tokenizer's model, which is not byte-level BPE");
+    expect_refused_tokenizer("sentencepiece", "model.byte_fallback");
+    expect_refused_tokenizer("bytelevel", "the tokenizer's post_processor");
+    /* more tokens than the model has rows */
+    scratch_copy("tests/golden/tokenizer_smollm/tokenizer.json", "model/tokenizer.json");
+    assert_int_equal(mf_export_gguf_check(at("model", folder), &error), MF_ERROR_BAD_TOKENIZER);
+    assert_non_null(strstr(error.message, "vocabulary of 300"));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(merges_in_f32_and_rounds_once, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(keeps_a_16_bit_dtype, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(leaves_nothing_half_written, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(gguf_comes_back, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(tokenizer_of_smollm, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(refuses_by_name, scratch_make, scratch_remove),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
