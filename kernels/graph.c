@@ -217,6 +217,13 @@ enum mf_status mf_graph_weight(struct mf_graph *graph, const char *name, enum mf
     return named_tensor(graph, &wanted, id, error);
 }
 
+void mf_graph_mark_quantized(struct mf_graph *graph, int32_t weight, enum mf_quantization quantization,
+                             bool nested) {
+    assert(weight >= 0 && weight < graph->tensors && graph->tensor[weight].storage == MF_WEIGHT);
+    graph->tensor[weight].quantization = (uint8_t)quantization;
+    graph->tensor[weight].nested = nested;
+}
+
 enum mf_status mf_graph_weight_rows(struct mf_graph *graph, const char *name, int32_t weight, int64_t first,
                                     int64_t rows, int32_t *id, struct mf_error *error) {
     struct mf_tensor view = *mf_graph_tensor(graph, weight);

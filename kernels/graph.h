@@ -22,6 +22,7 @@
 
 #include "common/error.h"
 #include "kernels/ops.h"
+#include "kernels/quantize.h"
 #include "kernels/tensor.h"
 
 /* What changes from step to step; written once before a run. */
@@ -139,6 +140,9 @@ void mf_graph_destroy(struct mf_graph *graph); /* NULL is allowed */
  * dtype for it is MF_ERROR_WEIGHT_MISMATCH. `dim`[rank] are constants. */
 enum mf_status mf_graph_weight(struct mf_graph *graph, const char *name, enum mf_dtype dtype, int rank,
                                const int64_t *dim, int32_t *id, struct mf_error *error);
+/* Says that a weight is bound with the values of its quantised form. What it is kept in does not change. */
+void mf_graph_mark_quantized(struct mf_graph *graph, int32_t weight, enum mf_quantization quantization,
+                             bool nested);
 /* Rows first .. first + rows - 1 of a weight as a weight of their own: the parts of a fused one. */
 enum mf_status mf_graph_weight_rows(struct mf_graph *graph, const char *name, int32_t weight, int64_t first,
                                     int64_t rows, int32_t *id, struct mf_error *error);

@@ -58,6 +58,9 @@ struct mf_tensor {
     struct mf_dim dim[MF_RANK];
     uint8_t dtype, rank, storage, flags; /* enum mf_dtype, 1..4, enum mf_storage, enum mf_tensor_flag */
     int16_t slot;                        /* adapter set; -1: none */
+    uint8_t
+        quantization; /* weights: the enum mf_quantization (quantize.h) whose values they have been given */
+    uint8_t nested;   /* weights: 1 when their scales are quantised too */
     const char
         *name; /* key on disk (weights: Hugging Face; adapters: PEFT), owned by the graph; NULL: none */
 };

@@ -11,6 +11,7 @@
 #define MF_PROVIDERS_PROVIDER_H
 
 #include "common/error.h"
+#include "kernels/quantize.h"
 #include "kernels/tensor.h"
 
 #include <stdbool.h>
@@ -60,12 +61,6 @@ struct mf_model_reference {
 };
 
 enum mf_model_class { MF_MODEL_CAUSAL_LM = 0 };
-enum mf_quantization {
-    MF_QUANTIZATION_NONE = 0,
-    MF_QUANTIZATION_NF4 = 1,
-    MF_QUANTIZATION_FP4 = 2,
-    MF_QUANTIZATION_INT8 = 3
-};
 
 struct mf_load_options {
     uint32_t size;
@@ -74,6 +69,7 @@ struct mf_load_options {
     enum mf_quantization quantization;
     enum mf_dtype compute_dtype;        /* MF_F32 or MF_BF16: what weights and activations are computed in */
     const char *const *provider_config; /* pairs key, value, then NULL; NULL for none */
+    bool nested_quantization;           /* NF4, FP4: the scales are quantised too */
 };
 
 /* What the host offers; valid for the life of the process. */

@@ -241,6 +241,22 @@ static enum mf_status conflict(struct mf_error *error, const char *message) {
     return mf_error_set(error, MF_ERROR_CONFLICTING_FIELDS, "%s", message);
 }
 
+/* Settings of 4-bit weights belong to 4-bit weights. */
+static enum mf_status check_four_bits(const struct mf_request *request, bool four_bits,
+                                      struct mf_error *error) {
+    const char *compute = request->bnb_4bit_compute_dtype;
+    if (!four_bits && (request->use_nested_quant || compute || is_text(request->bnb_4bit_quant_type, "fp4")))
+        return conflict(
+            error, "use_4bit and use_nested_quant, bnb_4bit_compute_dtype, bnb_4bit_quant_type: they are "
+                   "settings of 4-bit weights; set use_4bit or strategy qlora, or leave them out");
+    if (compute && ((is_true(request->bf16) && !is_text(compute, "bfloat16")) ||
+                    (request->bf16.set && !request->bf16.value && is_text(compute, "bfloat16"))))
+        return conflict(error,
+                        "bf16 and bnb_4bit_compute_dtype: they name two types for one computation; set one "
+                        "of them");
+    return MF_OK;
+}
+
 static enum mf_status check_precision(const struct mf_request *request, struct mf_error *error) {
     bool full = is_text(request->finetuning, "full"), qlora = is_text(request->strategy, "qlora");
     if (request->fp16 && is_true(request->bf16))
@@ -255,7 +271,7 @@ static enum mf_status check_precision(const struct mf_request *request, struct m
         return conflict(
             error,
             "finetuning and quantised weights: full trains every weight, which needs them whole; use lora");
-    return MF_OK;
+    return check_four_bits(request, qlora || is_true(request->use_4bit), error);
 }
 
 static enum mf_status check_together(const struct mf_request *request, struct mf_error *error) {

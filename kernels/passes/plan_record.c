@@ -1,6 +1,7 @@
 #include "kernels/passes/plan_record.h"
 
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,6 +33,21 @@ static json_t *program_json(const struct mf_program *program) {
                      (int)program->slot);
 }
 
+/* How many weights have the values of each quantised form. */
+static json_t *quantized_json(const struct mf_graph *graph) {
+    json_t *forms = json_object();
+    for (int32_t i = 0; i < graph->tensors; i++) {
+        const struct mf_tensor *tensor = &graph->tensor[i];
+        if (tensor->quantization == MF_QUANTIZATION_NONE || tensor->view_of >= 0)
+            continue;
+        char form[32];
+        snprintf(form, sizeof form, "%s%s", mf_quantization_name((enum mf_quantization)tensor->quantization),
+                 tensor->nested ? ", nested" : "");
+        json_object_set_new(forms, form, json_integer(json_integer_value(json_object_get(forms, form)) + 1));
+    }
+    return forms;
+}
+
 enum mf_status mf_plan_write_record(struct mf_plan *plan, const struct mf_backend *backend,
                                     struct mf_error *error) {
     json_t *programs = json_array();
@@ -41,6 +57,10 @@ enum mf_status mf_plan_write_record(struct mf_plan *plan, const struct mf_backen
     record = json_pack("{s:s, s:s, s:s, s:o, s:i, s:s}", "backend", backend->name, "instruction_set",
                        backend->instruction_set, "library", backend->library, "programs", programs, "threads",
                        (int)backend->threads, "version", MF_VERSION);
+    json_t *quantized = quantized_json(plan->graph);
+    if (record && json_object_size(quantized))
+        json_object_set(record, "quantized_weights", quantized);
+    json_decref(quantized);
     plan->record = record ? json_dumps(record, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
     json_decref(record);
     if (!plan->record)

@@ -7,14 +7,15 @@ static const struct mf_capability cpu_rows[] = {
 #define ROW(level, architecture, task, strategy, reason) \
     { sizeof(struct mf_capability), MF_CAPABILITY_##level, architecture, task, strategy, reason }
 /* The model types of models/architecture.c that golden values of make_models.py hold for. */
-#define TRAINS(architecture)                               \
-    ROW(SUPPORTED, architecture, "text-generation", "sft", \
-        "the reference path, compared with Transformers and PEFT")
+#define TRAINS(architecture)                                        \
+    ROW(SUPPORTED, architecture, "text-generation", "sft",          \
+        "the reference path, compared with Transformers and PEFT"), \
+        ROW(SUPPORTED, architecture, "text-generation", "qlora",    \
+            "the reference path, with the weights of bitsandbytes")
     ROW(UNSUPPORTED, "*", "summarization", "*", "this version trains text-generation only"),
     ROW(UNSUPPORTED, "*", "extractive-question-answering", "*", "this version trains text-generation only"),
-    ROW(UNSUPPORTED, "*", "*", "qlora", "this version does not quantise base weights"),
-    ROW(UNSUPPORTED, "*", "*", "dpo", "this version has the strategy sft only"),
-    ROW(UNSUPPORTED, "*", "*", "rlhf", "this version has the strategy sft only"),
+    ROW(UNSUPPORTED, "*", "*", "dpo", "this version has the strategies sft and qlora only"),
+    ROW(UNSUPPORTED, "*", "*", "rlhf", "this version has the strategies sft and qlora only"),
     TRAINS("llama"),
     TRAINS("mistral"),
     TRAINS("qwen2"),

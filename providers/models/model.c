@@ -21,6 +21,8 @@ struct mf_model {
     struct converted *converted; /* one for each tensor of `weights` */
     char *folder;
     enum mf_dtype compute_dtype;
+    enum mf_quantization quantization; /* of linear modules but the head, as bitsandbytes chooses them */
+    bool nested_quantization;
     struct mf_model_module *module;
     size_t module_count;
     int64_t parameters;
@@ -109,9 +111,11 @@ static enum mf_status check_options(const struct mf_load_options *options, struc
     if (options->model_class != MF_MODEL_CAUSAL_LM)
         return mf_error_set(error, MF_ERROR_PROVIDER_UNSUPPORTED, "model_class %d is not supported",
                             (int)options->model_class);
-    if (options->quantization != MF_QUANTIZATION_NONE)
-        return mf_error_set(error, MF_ERROR_PROVIDER_UNSUPPORTED,
-                            "quantised loading (use_4bit, use_8bit) is not supported yet");
+    if (options->quantization > MF_QUANTIZATION_INT8 ||
+        (options->nested_quantization && options->quantization != MF_QUANTIZATION_NF4 &&
+         options->quantization != MF_QUANTIZATION_FP4))
+        return mf_error_set(error, MF_ERROR_PROVIDER_UNSUPPORTED, "quantisation %d%s is not supported",
+                            (int)options->quantization, options->nested_quantization ? ", nested," : "");
     if (options->compute_dtype != MF_F32 && options->compute_dtype != MF_BF16)
         return mf_error_set(error, MF_ERROR_PROVIDER_UNSUPPORTED, "computing in %s is not supported yet",
                             mf_dtype_name(options->compute_dtype));
@@ -135,6 +139,8 @@ static enum mf_status open_parts(const struct mf_load_options *options, struct m
                                  struct mf_error *error) {
     enum mf_status status;
     model->compute_dtype = options->compute_dtype;
+    model->quantization = options->quantization;
+    model->nested_quantization = options->nested_quantization;
     model->folder = strdup(options->reference.model_id);
     if (!model->folder)
         return mf_error_errno(error, ENOMEM, "%s", options->reference.model_id);
@@ -194,6 +200,11 @@ enum mf_dtype mf_model_compute_dtype(const struct mf_model *model) {
     return model->compute_dtype;
 }
 
+enum mf_quantization mf_model_quantization(const struct mf_model *model, bool *nested) {
+    *nested = model->nested_quantization;
+    return model->quantization;
+}
+
 int64_t mf_model_parameters(const struct mf_model *model) {
     return model->parameters;
 }
@@ -244,12 +255,22 @@ enum mf_status mf_model_choose_modules(const struct mf_model *model, const char 
     return MF_OK;
 }
 
+static bool is_quantized(const struct mf_model *model, const char *weight) {
+    for (size_t i = 0; model->quantization && i < model->module_count; i++) {
+        const size_t length = strlen(model->module[i].name);
+        if (!strncmp(weight, model->module[i].name, length) && !strcmp(weight + length, ".weight"))
+            return !model->module[i].head;
+    }
+    return false;
+}
+
 /* With f32 computing a weight keeps the dtype of its file; with bf16 all are bf16, as Transformers loads
- * them. */
+ * them. Quantised ones come back in the computing dtype. */
 static enum mf_dtype weight_dtype(const void *owner, const char *name) {
     const struct mf_model *model = owner;
     const struct mf_stored_tensor *tensor = mf_safetensors_find(model->weights, name);
-    return model->compute_dtype == MF_BF16 || !tensor ? model->compute_dtype : tensor->dtype;
+    return model->compute_dtype == MF_BF16 || !tensor || is_quantized(model, name) ? model->compute_dtype
+                                                                                   : tensor->dtype;
 }
 
 static struct mf_decoder decoder_of(const struct mf_model *model) {
@@ -289,6 +310,11 @@ enum mf_status mf_model_build(const struct mf_model *model, struct mf_graph *gra
         mf_program_create(graph, purpose, slot, model->compute_dtype, &out->program, error);
     if (status == MF_OK)
         status = mf_decoder_build(&decoder, graph, out, error);
+    for (int32_t id = 0; status == MF_OK && model->quantization && id < graph->tensors; id++) {
+        const struct mf_tensor *tensor = mf_graph_tensor(graph, id);
+        if (tensor->storage == MF_WEIGHT && tensor->name && is_quantized(model, tensor->name))
+            mf_graph_mark_quantized(graph, id, model->quantization, model->nested_quantization);
+    }
     return status ? status : mf_pass_expand(graph, out->program, error);
 }
 
@@ -322,6 +348,34 @@ static void *convert(const struct mf_stored_tensor *tensor, enum mf_dtype dtype,
     return data;
 }
 
+/* What the quantised form of a weight stands for. */
+static enum mf_status convert_quantized(const struct mf_model *model, const struct mf_stored_tensor *tensor,
+                                        enum mf_dtype dtype, struct converted *converted, size_t *bytes,
+                                        struct mf_error *error) {
+    const enum mf_dtype from = dtype == MF_BF16 ? MF_BF16 : tensor->dtype;
+    const bool usable = from == tensor->dtype && (uintptr_t)tensor->data % mf_dtype_bytes(from) == 0;
+    const int64_t rows = tensor->dim[0], columns = tensor->dim[1];
+    struct mf_quantized quantized = {0};
+    enum mf_status status = MF_OK;
+    void *copy = usable ? NULL : convert(tensor, from, bytes);
+    *bytes = (size_t)rows * (size_t)columns * mf_dtype_bytes(dtype);
+    void *data = aligned_alloc(64, (*bytes + 63) / 64 * 64);
+    if (!data || (!usable && !copy))
+        status = mf_error_errno(error, ENOMEM, "%s", tensor->name);
+    if (status == MF_OK)
+        status = mf_quantize(from, usable ? tensor->data : copy, rows, columns, model->quantization,
+                             model->nested_quantization, &quantized, error);
+    free(copy);
+    if (status == MF_OK)
+        mf_dequantize(&quantized, dtype, data);
+    mf_quantized_free(&quantized);
+    if (status == MF_OK)
+        *converted = (struct converted){data, dtype};
+    else
+        free(data);
+    return status;
+}
+
 static enum mf_status weight_data(struct mf_model *model, const struct mf_stored_tensor *tensor,
                                   enum mf_dtype dtype, const void **data, size_t *bytes,
                                   struct mf_error *error) {
@@ -329,9 +383,15 @@ static enum mf_status weight_data(struct mf_model *model, const struct mf_stored
     struct converted *converted = &model->converted[index];
     *data = tensor->data;
     *bytes = tensor->bytes;
-    if (tensor->dtype == dtype && (uintptr_t)tensor->data % mf_dtype_bytes(dtype) == 0)
+    const bool quantized = is_quantized(model, tensor->name);
+    if (quantized && !converted->data) {
+        const enum mf_status status = convert_quantized(model, tensor, dtype, converted, bytes, error);
+        if (status != MF_OK)
+            return status;
+    }
+    if (!quantized && tensor->dtype == dtype && (uintptr_t)tensor->data % mf_dtype_bytes(dtype) == 0)
         return MF_OK;
-    if (tensor->dtype != dtype && dtype != MF_BF16)
+    if (!quantized && tensor->dtype != dtype && dtype != MF_BF16)
         return mf_error_set(error, MF_ERROR_INTERNAL, "%s: no conversion to %s", tensor->name,
                             mf_dtype_name(dtype));
     if (!converted->data) {

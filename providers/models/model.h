@@ -33,6 +33,8 @@ void mf_model_close(struct mf_model *model); /* NULL is fine; not before graphs 
 const struct mf_architecture *mf_model_architecture(const struct mf_model *model);
 const char *mf_model_folder(const struct mf_model *model);
 enum mf_dtype mf_model_compute_dtype(const struct mf_model *model);
+/* Which values the linear modules but the head have: those of this quantised form of their weights. */
+enum mf_quantization mf_model_quantization(const struct mf_model *model, bool *nested);
 int64_t mf_model_parameters(const struct mf_model *model); /* a tied head counts once */
 
 size_t mf_model_module_count(const struct mf_model *model);
@@ -72,8 +74,10 @@ enum mf_status mf_model_build(const struct mf_model *model, struct mf_graph *gra
                               int16_t slot, struct mf_model_program *out, struct mf_error *error);
 
 /* Binds every weight of `graph` that this model named. Data come from the mapped files; what cannot be used
- * as it lies there (another dtype than the graph's, misaligned) is converted once and kept by the model. The
- * model must outlive the executor. `context` may be NULL: asked for cancellation between tensors. */
+ * as it lies there (another dtype than the graph's, misaligned) is converted once and kept by the model. Of a
+ * quantised model each module's weight is quantised as it would be in the computing dtype, dequantised to
+ * that dtype, and only this is kept: memory never holds more than what is kept and the parts of one module.
+ * The model must outlive the executor. `context` may be NULL: asked for cancellation between tensors. */
 enum mf_status mf_model_bind(struct mf_model *model, struct mf_provider_context *context,
                              const struct mf_graph *graph, struct mf_executor *executor,
                              struct mf_error *error);

@@ -496,8 +496,10 @@ static void options_are_refused_by_name(void **state) {
     options.compute_dtype = MF_F16;
     assert_int_equal(mf_model_open(&options, &model, &error), MF_ERROR_PROVIDER_UNSUPPORTED);
     options.compute_dtype = MF_F32;
-    options.quantization = MF_QUANTIZATION_NF4;
+    options.quantization = MF_QUANTIZATION_INT8;
+    options.nested_quantization = true;
     assert_int_equal(mf_model_open(&options, &model, &error), MF_ERROR_PROVIDER_UNSUPPORTED);
+    assert_string_equal(error.message, "quantisation 3, nested, is not supported");
 }
 
 static size_t chosen_count(const struct mf_model *model, const char *const *targets, size_t count) {

@@ -61,9 +61,8 @@ static void says_what_it_can_do(void **state) {
     } refused[] = {
         {"llama", "summarization", "sft", "text-generation only"},
         {"llama", "extractive-question-answering", "sft", "text-generation only"},
-        {"llama", "text-generation", "qlora", "does not quantise"},
-        {"llama", "text-generation", "dpo", "sft only"},
-        {"llama", "text-generation", "rlhf", "sft only"},
+        {"llama", "text-generation", "dpo", "sft and qlora only"},
+        {"llama", "text-generation", "rlhf", "sft and qlora only"},
         {"t5", "text-generation", "sft", "does not know this combination"},
     };
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {

@@ -1,4 +1,5 @@
-/* A request in which every field that this version takes differs from its default. */
+/* A request in which every field that this version takes differs from its default, but use_8bit, which
+ * contradicts use_4bit. */
 #ifndef MF_TESTS_SCHEMAS_CHANGED_REQUEST_H
 #define MF_TESTS_SCHEMAS_CHANGED_REQUEST_H
 
@@ -12,7 +13,8 @@ static const char changed_request[] =
     "\"labels\":{\"team\":\"x\"},\"metadata\":{\"a\":\"1\",\"b\":\"\xE2\x82\xAC\"},\"device\":\"cpu\",\"lora_"
     "r\":8,"
     "\"lora_alpha\":16.5,\"lora_dropout\":0.0,\"target_modules\":[\"q_proj\",\"v_proj\"],\"use_rslora\":true,"
-    "\"bf16\":false,"
+    "\"bf16\":false,\"strategy\":\"qlora\",\"use_4bit\":true,\"bnb_4bit_quant_type\":\"fp4\","
+    "\"bnb_4bit_compute_dtype\":\"float32\",\"use_nested_quant\":true,"
     "\"num_train_epochs\":2.5,\"max_steps\":1000,\"per_device_train_batch_size\":2,\"per_device_eval_batch_"
     "size\":3,"
     "\"gradient_accumulation_steps\":1,\"gradient_checkpointing\":false,\"max_grad_norm\":1.0,\"learning_"

@@ -94,9 +94,9 @@ static void every_field_survives_the_way_out_and_back(void **state) {
     /* and every field that works is among them */
     for (size_t i = 0; i < MF_REQUEST_FIELD_COUNT; i++) {
         const struct mf_field *field = &mf_request_fields()[i];
-        bool only_one_works = !strcmp(field->name, "strategy") || !strcmp(field->name, "finetuning") ||
-                              !strcmp(field->name, "output");
-        if (!field->refusal && !only_one_works && !json_object_get(object, field->name))
+        bool cannot_change = !strcmp(field->name, "finetuning") || !strcmp(field->name, "output") ||
+                             !strcmp(field->name, "use_8bit"); /* it contradicts use_4bit, which is there */
+        if (!field->refusal && !cannot_change && !json_object_get(object, field->name))
             fail_msg("%s is not in changed_request", field->name);
     }
     assert_status(mf_request_from_json(object, false, &again, &error), MF_OK);
@@ -284,6 +284,12 @@ static void fields_that_contradict_are_refused(void **state) {
         "\"finetuning\":\"full\",\"use_4bit\":true",
         "\"finetuning\":\"full\",\"strategy\":\"qlora\"",
         "\"finetuning\":\"full\",\"use_8bit\":true",
+        "\"use_nested_quant\":true",
+        "\"bnb_4bit_quant_type\":\"fp4\"",
+        "\"bnb_4bit_compute_dtype\":\"float32\"",
+        "\"use_8bit\":true,\"use_nested_quant\":true",
+        "\"use_4bit\":true,\"bf16\":true,\"bnb_4bit_compute_dtype\":\"float32\"",
+        "\"use_4bit\":true,\"bf16\":false,\"bnb_4bit_compute_dtype\":\"bf16\"",
         "\"device\":\"cpu\",\"gpus\":2",
         "\"device\":\"cpu\",\"device_map\":\"cuda:0\"",
         "\"chat_template\":\"x\"",
@@ -303,20 +309,25 @@ static void fields_that_contradict_are_refused(void **state) {
             MF_ERROR_CONFLICTING_FIELDS, "deadline and run_at: the deadline must be later than run_at");
     accepted("\"run_at\":\"2030-01-01T00:00:00Z\",\"deadline\":\"2030-01-01T00:00:00.001Z\"");
     accepted("\"chat_template\":\"x\",\"use_chat_template\":true");
+    accepted("\"strategy\":\"qlora\",\"use_nested_quant\":true,\"bnb_4bit_quant_type\":\"fp4\","
+             "\"bnb_4bit_compute_dtype\":\"float32\",\"bf16\":false");
+    accepted("\"load_in_4bit\":true,\"bnb_4bit_use_double_quant\":true,\"bf16\":true,"
+             "\"bnb_4bit_compute_dtype\":\"bfloat16\"");
+    accepted("\"use_8bit\":true,\"use_4bit\":false");
 }
 
 static void what_comes_later_is_refused_by_name(void **state) {
     (void)state;
-    refused(
-        "\"use_4bit\":true", MF_ERROR_UNSUPPORTED_FIELD,
-        "use_4bit: true is refused by this version: 4-bit base weights come later; leave it out or false");
-    accepted("\"use_4bit\":false");
+    refused("\"use_4bit\":true,\"bnb_4bit_compute_dtype\":\"fp16\"", MF_ERROR_UNSUPPORTED_FIELD,
+            "bnb_4bit_compute_dtype: float16 is refused by this version: 16-bit floating point needs a GPU; "
+            "bfloat16 and float32 work now");
     accepted("\"packing\":false,\"deterministic\":true,\"gpus\":1,\"device_map\":\"auto\"");
     refused(
         "\"deterministic\":false", MF_ERROR_UNSUPPORTED_FIELD,
         "deterministic: false is refused by this version: every run is deterministic now; leave it at true");
-    refused("\"strategy\":\"dpo\"", MF_ERROR_UNSUPPORTED_FIELD,
-            "strategy: dpo is refused by this version: preference training comes later; sft works now");
+    refused(
+        "\"strategy\":\"dpo\"", MF_ERROR_UNSUPPORTED_FIELD,
+        "strategy: dpo is refused by this version: preference training comes later; sft and qlora work now");
     refused("\"device\":\"mps\"", MF_ERROR_UNSUPPORTED_FIELD,
             "device: mps is refused by this version: mps is not supported; use auto or cpu");
     refused("\"output\":[\"adapter\",\"gguf\"]", MF_ERROR_UNSUPPORTED_FIELD,
@@ -336,7 +347,9 @@ static void what_comes_later_is_refused_by_name(void **state) {
         if (field->required)
             continue;
         char more[256];
-        snprintf(more, sizeof more, "\"%s\":\"%s\"", field->name, choice[i].value);
+        const bool four_bits = !strncmp(field->name, "bnb_4bit_", 9); /* means nothing without use_4bit */
+        snprintf(more, sizeof more, "%s\"%s\":\"%s\"", four_bits ? "\"use_4bit\":true," : "", field->name,
+                 choice[i].value);
         struct mf_request request;
         struct mf_error error;
         enum mf_status status = read_with(more, &request, &error);

@@ -98,6 +98,17 @@ int mf_command_run(int argc, char **argv) {
 /* ---- plan
  * -------------------------------------------------------------------------------------------------- */
 
+static void print_quantization(const struct mf_model *model) {
+    bool nested;
+    const enum mf_quantization quantization = mf_model_quantization(model, &nested);
+    if (quantization != MF_QUANTIZATION_NONE)
+        printf(
+            "weights    %s%s, of linear modules but the head; kept dequantised in %s, without the quantised "
+            "copy\n",
+            mf_quantization_name(quantization), nested ? " with quantised scales" : "",
+            mf_dtype_name(mf_model_compute_dtype(model)));
+}
+
 static enum mf_status print_plan(const struct mf_job *job, struct mf_error *error) {
     char *text = NULL;
     enum mf_status status = mf_sample_show(&job->samples.sample[0], job->runtime.tokenizer, &text, error);
@@ -116,6 +127,7 @@ static enum mf_status print_plan(const struct mf_job *job, struct mf_error *erro
            (long long)mf_model_parameters(job->runtime.model));
     printf("passes     of at most %d tokens, computed in %s\n", job->pass_tokens,
            mf_dtype_name(mf_model_compute_dtype(job->runtime.model)));
+    print_quantization(job->runtime.model);
     printf("memory     ");
     fflush(stdout);
     mf_plan_print(job->runtime.plan, stdout);

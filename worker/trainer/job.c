@@ -83,14 +83,31 @@ void mf_job_close(struct mf_job *job) {
 /* ---- model and rows
  * ---------------------------------------------------------------------------------------- */
 
+/* bf16 where it is given; else what 4-bit weights are to be computed in, since a CPU computes all in one
+ * type. */
+static enum mf_compute compute_of(const struct mf_request *request) {
+    const char *four_bit = request->bnb_4bit_compute_dtype;
+    if (request->bf16.set)
+        return request->bf16.value ? MF_COMPUTE_BF16 : MF_COMPUTE_F32;
+    return !four_bit ? MF_COMPUTE_AUTO : !strcmp(four_bit, "bfloat16") ? MF_COMPUTE_BF16 : MF_COMPUTE_F32;
+}
+
+static enum mf_quantization quantization_of(const struct mf_request *request) {
+    const bool four_bit =
+        !strcmp(request->strategy, "qlora") || (request->use_4bit.set && request->use_4bit.value);
+    if (four_bit)
+        return !strcmp(request->bnb_4bit_quant_type, "fp4") ? MF_QUANTIZATION_FP4 : MF_QUANTIZATION_NF4;
+    return request->use_8bit ? MF_QUANTIZATION_INT8 : MF_QUANTIZATION_NONE;
+}
+
 static enum mf_status load_model(struct mf_job *job, struct mf_error *error) {
     const struct mf_request *request = &job->request;
     struct mf_device device = {.size = sizeof device, .kind = MF_DEVICE_CPU};
     const struct mf_runtime_options options = {.provider = request->provider,
                                                .model = request->model_name,
-                                               .compute = !request->bf16.set    ? MF_COMPUTE_AUTO
-                                                          : request->bf16.value ? MF_COMPUTE_BF16
-                                                                                : MF_COMPUTE_F32,
+                                               .compute = compute_of(request),
+                                               .quantization = quantization_of(request),
+                                               .nested_quantization = request->use_nested_quant,
                                                .context = &job->context};
     enum mf_status status = mf_runtime_open(&options, &job->runtime, error);
     if (status == MF_OK)

@@ -89,6 +89,19 @@ static json_t *versions_json(const struct mf_job *job) {
                      mf_dtype_name(mf_model_compute_dtype(job->runtime.model)));
 }
 
+/* null, or in which form the linear modules but the head were quantised. */
+static json_t *quantization_json(const struct mf_job *job) {
+    const struct mf_model *model = job->runtime.model;
+    bool nested;
+    const enum mf_quantization quantization = mf_model_quantization(model, &nested);
+    if (quantization == MF_QUANTIZATION_NONE)
+        return json_null();
+    return json_pack("{s:s, s:b, s:o, s:s, s:s}", "type", mf_quantization_name(quantization), "nested",
+                     nested, "block_size",
+                     quantization == MF_QUANTIZATION_INT8 ? json_null() : json_integer(MF_QUANTIZATION_BLOCK),
+                     "kept", "dequantized", "kept_dtype", mf_dtype_name(mf_model_compute_dtype(model)));
+}
+
 static json_t *results_json(const struct mf_job *job, const struct mf_history *history) {
     return json_pack("{s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "steps", (json_int_t)history->steps,
                      "warmup_steps", (json_int_t)job->warmup_steps, "trained_tokens",
@@ -107,14 +120,14 @@ enum mf_status mf_record_write(const char *path, const struct mf_job *job, const
         status = model_files(mf_model_folder(job->runtime.model), files, error);
     if (status != MF_OK)
         goto done;
-    record = json_pack("{s:s, s:O, s:O?, s:o, s:I, s:I, s:I, s:I, s:o, s:{s:s, s:O}, s:s, s:o, s:o}",
+    record = json_pack("{s:s, s:O, s:O?, s:o, s:I, s:I, s:I, s:I, s:o, s:{s:s, s:O}, s:o, s:s, s:o, s:o}",
                        "created_at", mf_time_format(job->created_at_ms, created), "request", request, "run",
                        job->run, "versions", versions_json(job), "seed", (json_int_t)job->request.seed,
                        "pass_tokens", (json_int_t)job->pass_tokens, "managed_bytes",
                        (json_int_t)mf_runtime_managed_bytes(&job->runtime), "trainable_parameters",
                        (json_int_t)job->trainable_parameters, "dataset", dataset_json(job), "model", "path",
-                       job->request.model_name, "files", files, "numeric_plan_sha256",
-                       job->runtime.plan->record_sha256, "numeric_plan",
+                       job->request.model_name, "files", files, "quantization", quantization_json(job),
+                       "numeric_plan_sha256", job->runtime.plan->record_sha256, "numeric_plan",
                        json_loads(job->runtime.plan->record, 0, NULL), "results", results_json(job, history));
     text = record ? json_dumps(record, JSON_INDENT(1) | JSON_PRESERVE_ORDER) : NULL;
     status = text ? mf_file_write_atomic(path, text, strlen(text), 0644, error)

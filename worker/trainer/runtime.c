@@ -31,7 +31,9 @@ static enum mf_status open_parts(const struct mf_runtime_options *options, struc
     struct mf_load_options load = {.size = sizeof load,
                                    .reference = reference,
                                    .model_class = MF_MODEL_CAUSAL_LM,
-                                   .compute_dtype = MF_F32};
+                                   .quantization = options->quantization,
+                                   .compute_dtype = MF_F32,
+                                   .nested_quantization = options->nested_quantization};
     if (options->compute == MF_COMPUTE_BF16 ||
         (options->compute == MF_COMPUTE_AUTO && !options->reference && mf_cpu_preferred_dtype() == MF_BF16))
         load.compute_dtype = MF_BF16;

@@ -26,6 +26,8 @@ struct mf_runtime_options {
     const char *provider;                /* by name */
     const char *model;                   /* a Hugging Face folder */
     enum mf_compute compute;             /* AUTO: bf16 where the processor multiplies it, else f32 */
+    enum mf_quantization quantization;   /* of the linear modules but the head */
+    bool nested_quantization;            /* 4 bits: the scales are quantised too */
     bool reference;                      /* the oracle's kernels instead of the fast ones */
     struct mf_provider_context *context; /* borrowed; asked for cancellation */
 };

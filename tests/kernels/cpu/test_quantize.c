@@ -38,6 +38,7 @@ static const struct mf_stored_tensor *part_or_null(const char *name, const char 
 
 /* A copy of a golden tensor at an aligned address; the caller frees it. */
 static void *part(const char *name, const char *what, size_t *bytes) {
+    *bytes = 0;
     const struct mf_stored_tensor *tensor = part_or_null(name, what);
     if (!tensor) {
         fail_msg("there is no golden %s.%s", name, what);

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <jansson.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -234,6 +235,50 @@ static void test_whole_run_twice_gives_the_same_bits(void **state) {
     assert_string_not_equal(first, other);
 }
 
+/* Each setting of quantised weights changes the adapter, says so in training.json, and is the same every
+ * time; sft on 4-bit weights is qlora. */
+static void test_quantised_runs(void **state) {
+    (void)state;
+    static const struct {
+        const char *more, *type;
+        bool nested;
+        const char *kept_dtype;
+    } runs[] = {
+        {",\"bf16\":false", NULL, false, NULL},
+        {",\"bf16\":false,\"use_8bit\":true", "int8", false, "f32"},
+        {",\"bf16\":false,\"strategy\":\"qlora\"", "nf4", false, "f32"},
+        {",\"bf16\":false,\"strategy\":\"qlora\",\"bnb_4bit_quant_type\":\"fp4\"", "fp4", false, "f32"},
+        {",\"bf16\":false,\"strategy\":\"qlora\",\"use_nested_quant\":true", "nf4", true, "f32"},
+        {",\"strategy\":\"qlora\",\"bnb_4bit_compute_dtype\":\"bfloat16\"", "nf4", false, "bf16"},
+        {",\"use_4bit\":true,\"bnb_4bit_compute_dtype\":\"float32\"", "nf4", false, "f32"},
+    };
+    enum { RUNS = sizeof runs / sizeof *runs };
+    char digest[RUNS][MF_SHA256_TEXT_BYTES], more[512], name[32], path[512];
+    for (size_t i = 0; i < RUNS; i++) {
+        snprintf(more, sizeof more, "%s%s", usual, runs[i].more);
+        snprintf(name, sizeof name, "quantised%zu", i);
+        run_to_the_end(name, more, digest[i]);
+        snprintf(path, sizeof path, "%s/%s/training.json", folder, name);
+        json_t *record = json_load_file(path, 0, NULL);
+        const json_t *said = json_object_get(record, "quantization");
+        const json_t *planned = json_object_get(json_object_get(record, "numeric_plan"), "quantized_weights");
+        if (!runs[i].type) {
+            assert_true(json_is_null(said));
+            assert_null(planned);
+        } else {
+            assert_string_equal(json_string_value(json_object_get(said, "type")), runs[i].type);
+            assert_int_equal(json_is_true(json_object_get(said, "nested")), runs[i].nested);
+            assert_string_equal(json_string_value(json_object_get(said, "kept")), "dequantized");
+            assert_string_equal(json_string_value(json_object_get(said, "kept_dtype")), runs[i].kept_dtype);
+            assert_int_equal(json_object_size(planned), 1);
+        }
+        json_decref(record);
+        for (size_t k = 0; k < i && i + 1 < RUNS; k++)
+            assert_string_not_equal(digest[k], digest[i]);
+    }
+    assert_string_equal(digest[RUNS - 1], digest[2]);
+}
+
 /* A run long enough to be interrupted: 18 rows, one a step, a great many steps. */
 static const char endless[] = ",\"max_steps\":1000000,\"gradient_accumulation_steps\":1,\"eval_split\":0.25";
 
@@ -322,6 +367,7 @@ static void test_errors(void **state) {
     expect_error("e4", tiny, ",\"provider\":\"xyz\"", "unknown_provider",
                  "Unknown provider 'xyz'. Valid providers: huggingface");
     expect_error("e5", tiny, ",\"learning_rat\":1", "unknown_field", "learning_rat");
+    expect_error("e7", tiny, ",\"use_nested_quant\":true", "conflicting_fields", "use_nested_quant");
     expect_error("e6", tiny, ",\"max_seq_length\":8", "dataset_no_labels", "rows.jsonl");
 }
 
@@ -352,6 +398,7 @@ static void test_loss_that_is_not_finite(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_whole_run_twice_gives_the_same_bits),
+        cmocka_unit_test(test_quantised_runs),
         cmocka_unit_test(test_commands),
         cmocka_unit_test(test_sigterm_cancels),
         cmocka_unit_test(test_lost_worker_ends_the_run),

@@ -1,6 +1,6 @@
 /* Supervised fine-tuning: minus the mean log-probability of the labelled tokens, the mean taken over the
  * whole accumulation window (the step's inverse_count), so every label weighs the same whatever its row's
- * length. */
+ * length. QLoRA is the same over base weights in 4 bits, which are the model's matter (provider.h). */
 #include "kernels/gradient.h"
 #include "worker/trainer/feed.h"
 #include "worker/trainer/strategies/strategy.h"
@@ -21,3 +21,4 @@ static void feed(const struct mf_graph *graph, struct mf_executor *executor, con
 }
 
 const struct mf_strategy mf_strategy_sft = {.name = "sft", .build = build, .feed = feed};
+const struct mf_strategy mf_strategy_qlora = {.name = "qlora", .build = build, .feed = feed};

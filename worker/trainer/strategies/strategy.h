@@ -27,6 +27,6 @@ struct mf_strategy {
 /* MF_ERROR_UNSUPPORTED_FIELD names those that there are. *out is static. */
 enum mf_status mf_strategy_find(const char *name, const struct mf_strategy **out, struct mf_error *error);
 
-extern const struct mf_strategy mf_strategy_sft;
+extern const struct mf_strategy mf_strategy_sft, mf_strategy_qlora;
 
 #endif
