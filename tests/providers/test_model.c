@@ -382,6 +382,16 @@ static void computes_in_bf16(void **state) {
         rig_free(&rig);
         json_decref(golden);
     }
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        char path[96];
+        json_t *golden = golden_json(models[i]);
+        struct rig rig;
+        snprintf(path, sizeof path, "tests/golden/models/%s", models[i]);
+        rig_make(&rig, path, MF_BF16, 0, 0, NULL, 0);
+        check_loss(&rig, models[i], golden, "base_loss", 5e-3);
+        rig_free(&rig);
+        json_decref(golden);
+    }
 }
 
 /* ---- refusals ---- */

@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# Our adapter in real PEFT gives our evaluation loss: tiny model always, SmolLM2 where MF_TEST_SMOLLM2 is its folder.
+# Our adapter in real PEFT gives our evaluation loss: tiny models always, SmolLM2 where MF_TEST_SMOLLM2 is its folder.
 # Skipped (77) without MF_TEST_PYTHON, an interpreter with torch, transformers and peft.  usage: peft.sh TRAINER
 set -euo pipefail
 if [[ -z ${MF_TEST_PYTHON:-} ]]; then
   echo "MF_TEST_PYTHON is not set"
   exit 77
 fi
-"$MF_TEST_PYTHON" tests/golden/peft_check.py "$1" tests/golden/models/tied-gqa
+# Llama; two kinds of rotary positions and norms behind each block; modules stored fused.
+for model in tied-gqa gemma3 phi3; do
+  "$MF_TEST_PYTHON" tests/golden/peft_check.py "$1" "tests/golden/models/$model"
+done
 if [[ -n ${MF_TEST_SMOLLM2:-} ]]; then
   "$MF_TEST_PYTHON" tests/golden/peft_check.py "$1" "$MF_TEST_SMOLLM2" --max-steps 3
 fi
