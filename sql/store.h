@@ -426,6 +426,11 @@ enum mf_status mf_store_loss_curve(struct mf_database *database, const char *job
 enum mf_status mf_store_eval_curve(struct mf_database *database, const char *job_id,
                                    struct mf_eval_metric **evals, size_t *count, struct mf_error *error);
 
+/* What became of a record of Kafka: *taken false, not taken in yet. A record that was rejected is *taken, and
+ * the call gives the code it was rejected with, with the reason as its message. */
+enum mf_status mf_store_record_fate(struct mf_database *database, const char *topic, int32_t partition,
+                                    int64_t offset, bool *taken, struct mf_error *error);
+
 /* Rows as text for printing: column names and cells, row by row (NULL cells are NULL). */
 struct mf_text_table {
     char **column;

@@ -213,6 +213,23 @@ enum mf_status mf_store_logs(struct mf_database *database, const char *job_id, s
     return read_table(database, MF_QUERY_READ_LOGS, parameters, 2, table, error);
 }
 
+enum mf_status mf_store_record_fate(struct mf_database *database, const char *topic, int32_t partition,
+                                    int64_t offset, bool *taken, struct mf_error *error) {
+    PGresult *rows = NULL;
+    const struct mf_parameter parameters[] = {mf_parameter_text(topic), mf_parameter_integer(partition),
+                                              mf_parameter_integer(offset)};
+    *taken = false;
+    enum mf_status status = mf_database_query(database, MF_QUERY_READ_RECORD, parameters, 3, &rows, error);
+    if (status)
+        return status;
+    *taken = mf_result_boolean(rows, 0, 0);
+    if (!mf_result_null(rows, 0, 1))
+        status = mf_error_set(error, mf_status_from_code(mf_result_text(rows, 0, 1)), "%s",
+                              mf_result_text(rows, 0, 2));
+    mf_result_free(rows);
+    return status;
+}
+
 /* ---- upkeep ---- */
 
 enum mf_status mf_store_job_counts(struct mf_database *database, int64_t counts[MF_JOB_STATE_COUNT],

@@ -138,7 +138,7 @@ int mf_command_watch(struct mf_settings *settings, int argc, char **argv) {
                                 "Follows a job until it ends; the exit status says how.");
     if (result < 0)
         result = find_id(settings, "watch", arguments.name, &database, job_id);
-    return result < 0 ? mf_job_follow(settings, job_id, false, arguments.timeout_s) : result;
+    return result < 0 ? mf_job_follow(settings, job_id, NULL, false, arguments.timeout_s) : result;
 }
 
 static int chart_columns(void) {

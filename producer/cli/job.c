@@ -173,6 +173,24 @@ static void show(struct follow *follow, const char *text) {
     fflush(stdout);
 }
 
+/* Whether the request was taken in; the status of a rejection when it was rejected. */
+static enum mf_status look_for_record(struct mf_database *database, const struct mf_sent *sent,
+                                      struct follow *follow, bool *taken, struct mf_error *error) {
+    enum mf_status status =
+        mf_store_record_fate(database, sent->topic, sent->partition, sent->offset, taken, error);
+    if (status && *taken) {
+        if (follow->live && follow->shown[0])
+            putchar('\n');
+        return mf_error_prefix(error, "the request was rejected");
+    }
+    if (!status && !*taken) {
+        bool late = mf_clock_monotonic_ms() - follow->started_ms > HINT_MS;
+        show(follow, late ? "accepted by Kafka, not taken in yet: is a worker running (modelforge doctor)?"
+                          : "accepted, waiting for a worker to take it in");
+    }
+    return status;
+}
+
 /* One look at the job. *done is set when it is terminal; *result is then the exit status. */
 static enum mf_status look(struct mf_database *database, const char *job_id, struct follow *follow,
                            bool *done, int *result, struct mf_error *error) {
@@ -180,11 +198,7 @@ static enum mf_status look(struct mf_database *database, const char *job_id, str
     char line[512];
     enum mf_status status = mf_store_job_by_id(database, job_id, &job, error);
     if (status == MF_ERROR_NOT_FOUND) {
-        bool late = mf_clock_monotonic_ms() - follow->started_ms > HINT_MS;
-        show(follow,
-             late ? "accepted by Kafka, not in the database yet: is a worker running (modelforge doctor)? "
-                    "Was it rejected (topic of rejected messages)?"
-                  : "accepted, waiting for a worker to take it in");
+        show(follow, "accepted, waiting for a worker to take it in");
         status = MF_OK;
     } else if (!status) {
         *done = terminal(job.state);
@@ -204,7 +218,8 @@ static enum mf_status look(struct mf_database *database, const char *job_id, str
     return status;
 }
 
-int mf_job_follow(struct mf_settings *settings, const char *job_id, bool quiet, int64_t timeout_s) {
+int mf_job_follow(struct mf_settings *settings, const char *job_id, const struct mf_sent *sent, bool quiet,
+                  int64_t timeout_s) {
     struct mf_error error;
     struct mf_database *database;
     struct follow follow = {
@@ -212,9 +227,15 @@ int mf_job_follow(struct mf_settings *settings, const char *job_id, bool quiet, 
     if (mf_settings_database(settings, false, &database, &error))
         return mf_fail(&error);
     for (;;) {
-        bool done = false;
+        bool done = false, taken = !sent;
         int result = MF_EXIT_OK;
-        enum mf_status status = look(database, job_id, &follow, &done, &result, &error);
+        enum mf_status status = MF_OK;
+        if (sent)
+            status = look_for_record(database, sent, &follow, &taken, &error);
+        if (!status && taken) {
+            sent = NULL;
+            status = look(database, job_id, &follow, &done, &result, &error);
+        }
         if (status == MF_ERROR_DATABASE) {
             show(&follow, "PostgreSQL does not answer; the job goes on, trying again");
             mf_database_reconnect(database, &error);

@@ -13,10 +13,19 @@ enum mf_status mf_job_find(struct mf_settings *settings, struct mf_database *dat
 enum mf_status mf_job_name(struct mf_settings *settings, const char *name, char **tenant, char **request_id,
                            struct mf_error *error);
 
+/* Where a request lies in Kafka. */
+struct mf_sent {
+    char topic[250];
+    int32_t partition;
+    int64_t offset;
+};
+
 /* Follows the job until it is terminal: a live line on a terminal, one line a change elsewhere (nothing when
- * `quiet`). A job that is not in the database yet is waited for. Survives a database outage. `timeout_s` 0:
+ * `quiet`). A job that is not in the database yet is waited for. Survives a database outage. With `sent`
+ * (may be NULL) it first waits until that record was taken in, and tells if it was rejected. `timeout_s` 0:
  * no limit. Returns an enum mf_exit. */
-int mf_job_follow(struct mf_settings *settings, const char *job_id, bool quiet, int64_t timeout_s);
+int mf_job_follow(struct mf_settings *settings, const char *job_id, const struct mf_sent *sent, bool quiet,
+                  int64_t timeout_s);
 
 /* The job as a JSON object, as --json prints it. New reference; NULL when memory runs out. */
 json_t *mf_job_json(const struct mf_job_status *job);

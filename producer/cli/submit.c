@@ -18,7 +18,8 @@ static void print_submit_help(void) {
          "override it:\n"
          "every field is a flag with - for _, such as --learning-rate 1e-4, --target-modules q_proj,v_proj,\n"
          "--labels team=search. Folders and files that exist here are sent as absolute paths.\n\n"
-         "  --wait              wait until the job has ended, printing only its id and errors\n"
+         "  --wait              wait until the job has ended or was rejected, printing only its id and "
+         "errors\n"
          "  --watch             the same with progress\n"
          "  --timeout SECONDS   give up waiting; the job goes on (exit status 6)\n"
          "  --fields            print every field with its default and meaning, and end\n\n"
@@ -169,31 +170,40 @@ static enum mf_status apply_settings(struct mf_settings *settings, json_t *objec
     return MF_OK;
 }
 
+/* What became of the one message. */
+struct outcome {
+    struct mf_error error;
+    struct mf_sent sent; /* when it was accepted */
+};
+
 static void keep_delivery(const struct mf_delivery *delivery, void *user) {
-    struct mf_error *outcome = user;
+    struct outcome *outcome = user;
+    outcome->sent = (struct mf_sent){.partition = delivery->partition, .offset = delivery->offset};
+    snprintf(outcome->sent.topic, sizeof outcome->sent.topic, "%s", delivery->topic);
     if (delivery->status)
-        mf_error_set(outcome, delivery->status, "not accepted by topic %s: %s", delivery->topic,
+        mf_error_set(&outcome->error, delivery->status, "not accepted by topic %s: %s", delivery->topic,
                      delivery->message);
     else
-        outcome->status = MF_OK;
+        outcome->error.status = MF_OK;
 }
 
 /* Sends and waits for the acknowledgement. */
-static enum mf_status deliver(struct mf_client *client, struct mf_error *outcome, struct mf_error *error) {
+static enum mf_status deliver(struct mf_client *client, struct outcome *outcome, struct mf_error *error) {
     enum mf_status status = mf_client_flush(client, DELIVERY_WAIT_MS, error);
-    if (!status && outcome->status) {
-        *error = *outcome;
-        status = outcome->status;
+    if (!status && outcome->error.status) {
+        *error = outcome->error;
+        status = outcome->error.status;
     }
     return status;
 }
 
 static enum mf_status send_request(struct mf_settings *settings, const struct submission *submission,
-                                   char job_id[MF_UUID_TEXT_BYTES], struct mf_error *error) {
+                                   char job_id[MF_UUID_TEXT_BYTES], struct mf_sent *sent,
+                                   struct mf_error *error) {
     enum mf_status status;
     struct mf_client *client = NULL;
     struct mf_request request = {0};
-    struct mf_error outcome = {.status = MF_ERROR_KAFKA};
+    struct outcome outcome = {.error = {.status = MF_ERROR_KAFKA}};
     if ((status = apply_settings(settings, submission->object, error)) ||
         (status = mf_request_from_json(submission->object, false, &request, error)) ||
         (status = make_absolute(&request.model_name, error)) ||
@@ -202,6 +212,7 @@ static enum mf_status send_request(struct mf_settings *settings, const struct su
         (status = mf_client_submit(client, &request, keep_delivery, &outcome, job_id, error)) ||
         (status = deliver(client, &outcome, error)))
         goto done;
+    *sent = outcome.sent;
     if (settings->json)
         printf("{\"job_id\":\"%s\",\"accepted\":true}\n", job_id);
     else if (submission->wait || submission->watch)
@@ -218,13 +229,14 @@ done:
 int mf_command_submit(struct mf_settings *settings, int argc, char **argv) {
     struct mf_error error;
     struct submission submission = {0};
+    struct mf_sent sent;
     char job_id[MF_UUID_TEXT_BYTES];
     int result = read_command_line(&submission, argc, argv);
     if (result < 0) {
-        if (send_request(settings, &submission, job_id, &error))
+        if (send_request(settings, &submission, job_id, &sent, &error))
             result = mf_fail(&error);
         else if (submission.wait || submission.watch)
-            result = mf_job_follow(settings, job_id, !submission.watch, submission.timeout_s);
+            result = mf_job_follow(settings, job_id, &sent, !submission.watch, submission.timeout_s);
         else
             result = MF_EXIT_OK;
     }
@@ -233,7 +245,8 @@ int mf_command_submit(struct mf_settings *settings, int argc, char **argv) {
 }
 
 int mf_command_cancel(struct mf_settings *settings, int argc, char **argv) {
-    struct mf_error error, outcome = {.status = MF_ERROR_KAFKA};
+    struct mf_error error;
+    struct outcome outcome = {.error = {.status = MF_ERROR_KAFKA}};
     struct mf_client *client = NULL;
     struct mf_command command = {.action = MF_COMMAND_CANCEL};
     const char *name = NULL;

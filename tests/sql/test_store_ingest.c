@@ -176,6 +176,32 @@ static void test_crash_within_a_bisected_batch(void **unused) {
     mf_database_close(database);
 }
 
+/* What `modelforge submit --wait` asks: not yet, taken in, or rejected and why. */
+static void test_the_fate_of_a_record_can_be_asked(void **unused) {
+    struct mf_error error;
+    struct test_record texts[2];
+    struct mf_database *database = connect_worker(), *reader = connect_as("modelforge_reader");
+    bool taken = true;
+    (void)unused;
+    struct mf_ingest_record records[2] = {request_record(&texts[0], "team", "one", 10),
+                                          request_record(&texts[1], "team", "one", 11)};
+    change_content(&records[1]);
+    assert_fine(mf_store_record_fate(reader, "requests", 3, 10, &taken, &error));
+    assert_false(taken);
+    ingest(database, batch_of(records, 2, MF_OFFSET_NONE), true);
+    assert_fine(mf_store_record_fate(reader, "requests", 3, 10, &taken, &error));
+    assert_true(taken);
+    assert_status(mf_store_record_fate(reader, "requests", 3, 11, &taken, &error), MF_ERROR_REQUEST_CONFLICT);
+    assert_true(taken);
+    assert_non_null(strstr(error.message, "request_id 'one' of tenant 'team' was used before"));
+    assert_fine(mf_store_record_fate(reader, "requests", 3, 12, &taken, &error));
+    assert_false(taken);
+    assert_fine(mf_store_record_fate(reader, "requests", 4, 11, &taken, &error));
+    assert_false(taken);
+    mf_database_close(reader);
+    mf_database_close(database);
+}
+
 /* After months without a worker no partition of the audit holds today. That is no fault of the message. */
 static void test_a_missing_partition_rejects_nothing(void **unused) {
     struct mf_error error;
@@ -406,6 +432,7 @@ int main(void) {
         ON_NEW_DATABASE(test_bisect_rejects_only_what_cannot_be_stored),
         ON_NEW_DATABASE(test_crash_within_a_bisected_batch),
         ON_NEW_DATABASE(test_a_missing_partition_rejects_nothing),
+        ON_NEW_DATABASE(test_the_fate_of_a_record_can_be_asked),
         ON_NEW_DATABASE(test_large_reject_keeps_its_id_only),
         ON_NEW_DATABASE(test_offsets_anchor_and_halt),
         ON_NEW_DATABASE(test_cancel_of_a_queued_job),
