@@ -32,6 +32,9 @@ struct partition {
     struct mf_handed_record *pending; /* WAITING: for this schema id */
     uint32_t schema_id;
     int64_t waiting_ms, look_ms;
+    bool passed_by;          /* WAITING: later records came although it is paused: they must be read again */
+    uint32_t poison_id;      /* a schema id that was given up: until then it is not waited for again, or a */
+    int64_t poison_until_ms; /* producer with a wrong registry would stop the partition for every record */
 };
 
 struct poller {
@@ -72,6 +75,7 @@ static void drop_pending(struct poller *poller, struct partition *partition) {
 static void position(struct poller *poller, struct partition *partition, int64_t delay_ms) {
     drop_pending(poller, partition);
     partition->state = POSITIONING;
+    partition->passed_by = false;
     partition->asked = false;
     partition->ask_again_ms = mf_clock_monotonic_ms() + delay_ms;
     partition->place.generation = ++poller->generation;
@@ -221,6 +225,10 @@ static void decode(struct poller *poller, struct partition *partition, struct mf
         hand_over(poller, partition, record);
         return;
     case MF_DECODE_NO_SCHEMA:
+        if (schema_id == partition->poison_id && mf_clock_monotonic_ms() < partition->poison_until_ms) {
+            decode(poller, partition, record, true);
+            return;
+        }
         if (partition->state != WAITING)
             partition->waiting_ms = mf_clock_monotonic_ms();
         mf_ingest_want(ingest, ingest->subject[topic],
@@ -252,6 +260,12 @@ static void look_for_schemas(struct poller *poller) {
         decode(poller, partition, record, give_up);
         if (partition->state != WAITING)
             mf_ingest_unwant(poller->ingest, subject, schema_id);
+        if (partition->state != WAITING && partition->passed_by)
+            position(poller, partition, 0);
+        if (give_up) {
+            partition->poison_id = schema_id;
+            partition->poison_until_ms = now + poller->settings->schema_wait_ms;
+        }
     }
 }
 
@@ -278,9 +292,14 @@ static void verify(struct poller *poller, struct partition *partition, const rd_
 static void take_message(struct poller *poller, rd_kafka_message_t *message) {
     struct partition *partition =
         find(poller, topic_index(poller, rd_kafka_topic_name(message->rkt)), message->partition);
-    if (!partition || message->offset < partition->fetch ||
-        (partition->state != VERIFYING && partition->state != READING)) {
+    if (!partition || message->offset < partition->fetch || partition->state == POSITIONING ||
+        partition->state == HALTED) {
         rd_kafka_message_destroy(message); /* of an assignment or position that is over */
+        return;
+    }
+    if (partition->state == WAITING) { /* just dropped, this record would look like a gap */
+        partition->passed_by = true;
+        rd_kafka_message_destroy(message);
         return;
     }
     if (partition->state == VERIFYING) {

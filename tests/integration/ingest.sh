@@ -68,7 +68,7 @@ equals 1 metric modelforge_database_up || fail "database_up"
 passed "/metrics and /healthz"
 
 # ---- a second worker takes over without taking anything twice
-write_config "$work/second.conf" worker.slots=0 worker.id="$name-2" work.dir="$work/second"
+write_config "$work/second.conf" worker.slots=0 worker.id="$name-2" work.dir="$work/second" ingest.schema_wait=3
 start_worker "$work/second.conf" "$work/second.log"
 second=$worker_pid
 wait_for 30 "the second worker to get partitions" grep -q '"partitions were assigned"' "$work/second.log"
@@ -107,4 +107,25 @@ wait_sql 30 1 "SELECT count(*) FROM jobs WHERE request_id = 'halted-1'"
 client ingest reset "$requests" 0 --from end 2>"$work/reset.log" && fail "a partition that is not halted was reset"
 sql_is "$((before + 1))" "SELECT count(*) FROM jobs" || fail "records taken before were taken as new jobs"
 passed "a reset partition goes on; what was taken before is recognised"
+
+# ---- who sends a request and waits is told that it was rejected
+told() { # CODE TEXT FLAG...
+  local status=0
+  client --set registry.url="$registry_url" --set topics.requests="$requests" submit --task text-generation --model-name m --dataset d "${@:3}" \
+    --wait --timeout 60 >"$work/told.log" 2>&1 || status=$?
+  [[ $status == 2 ]] && grep -q "the request was rejected: $2" "$work/told.log" || fail "$1 ($status): $(cat "$work/told.log")"
+  sql_is "$1" "SELECT code FROM reject_log ORDER BY reject_id DESC LIMIT 1" || fail "not $1"
+}
+told tenant_not_allowed "topic '$requests' may not name tenant 'team-z'" --tenant team-z
+told request_conflict "request_id 'first-1' of tenant 'default' was used before" --tenant default --request-id first-1
+passed "submit --wait says why a request was rejected"
+
+# ---- a schema id that nobody registered holds a partition up once, not for every record
+before=$(sql "SELECT count(*) FROM ingest_rejects WHERE code = 'unknown_schema'")
+printf '\0\0\xff\0\0x' >"$work/foreign"
+for ((i = 0; i < 20; i++)); do kcat -P -b "$brokers" -t "$requests" -p 0 "$work/foreign"; done
+submit_many after 1 8
+wait_sql 30 "$((before + 20))" "SELECT count(*) FROM ingest_rejects WHERE code = 'unknown_schema'"
+wait_sql 30 8 "SELECT count(*) FROM jobs WHERE request_id LIKE 'after-%'"
+passed "20 records of an unknown schema wait once; what comes behind them is taken"
 echo "$checks checks passed"
