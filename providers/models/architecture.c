@@ -67,7 +67,7 @@ static const char *const gemma3_fields[] = {"_sliding_window_pattern",
                                             "sliding_window_pattern",
                                             NULL};
 
-/* original_max_position_embeddings belongs to longrope alone; auto_map names Python files that nothing here
+/* auto_map names Python files that nothing here
  * runs. */
 static const char *const phi3_fields[] = {"auto_map", "original_max_position_embeddings", "sliding_window",
                                           NULL};
@@ -165,7 +165,7 @@ static const struct row rows[] = {
      .query_key_norm = true,
      .output_norms = true,
      .query_scalar = 256},
-    {.model_type = "phi3", /* Phi-3 and Phi-4; longrope is refused */
+    {.model_type = "phi3", /* Phi-3 and Phi-4 */
      .class_name = "Phi3ForCausalLM",
      .hidden_act = "silu",
      .activation = MF_ACTIVATION_SILU,
@@ -556,6 +556,25 @@ static enum mf_status read_rest(const json_t *config, const char *where, const s
     return read_eos(config, where, out, error);
 }
 
+static enum mf_status read_ropes(const json_t *config, const char *where, const struct row *row,
+                                 struct mf_architecture *out, struct mf_error *error) {
+    struct mf_rope_defaults defaults = {.theta = row->theta,
+                                        .head_dim = out->head_dim,
+                                        .max_positions = out->max_positions,
+                                        .partial = row->partial_rotary};
+    enum mf_status status =
+        mf_config_optional_size(config, where, "original_max_position_embeddings", MF_CONFIG_MAX_POSITIONS,
+                                &defaults.original_positions, error);
+    if (status)
+        return status;
+    status = out->window_has_rope ? mf_rope_read_both(config, where, &defaults, row->local_theta, &out->rope,
+                                                      &out->window_rope, error)
+                                  : mf_rope_read(config, where, &defaults, &out->rope, error);
+    if (out->rope.kind == MF_ROPE_LONG && out->max_positions > out->rope.original_positions)
+        out->max_positions = out->rope.original_positions;
+    return status;
+}
+
 /* What no field of config.json can change. */
 static void take_row(const struct row *row, struct mf_architecture *out) {
     out->model_type = row->model_type;
@@ -587,13 +606,7 @@ enum mf_status mf_architecture_from_json(const json_t *config, const char *where
         (status = read_scores(config, where, row, out, error)) ||
         (status = read_rest(config, where, row, out, error)))
         return status;
-    const struct mf_rope_defaults defaults = {.theta = row->theta,
-                                              .head_dim = out->head_dim,
-                                              .max_positions = out->max_positions,
-                                              .partial = row->partial_rotary};
-    return out->window_has_rope ? mf_rope_read_both(config, where, &defaults, row->local_theta, &out->rope,
-                                                    &out->window_rope, error)
-                                : mf_rope_read(config, where, &defaults, &out->rope, error);
+    return read_ropes(config, where, row, out, error);
 }
 
 enum mf_status mf_architecture_read(const char *folder, struct mf_architecture *out, struct mf_error *error) {

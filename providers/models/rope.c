@@ -21,6 +21,9 @@ static const char *const yarn_fields[] = {"attention_factor",
                                           "truncate",
                                           NULL};
 
+static const char *const long_fields[] = {
+    "attention_factor", "factor", "long_factor", "original_max_position_embeddings", "short_factor", NULL};
+
 /* The kinds by name and the fields of each beside the common ones. */
 static const struct {
     const char *name;
@@ -29,7 +32,8 @@ static const struct {
 } kinds[] = {
     {"default", MF_ROPE_DEFAULT, NULL},       {"dynamic", MF_ROPE_DEFAULT, factor_field},
     {"linear", MF_ROPE_LINEAR, factor_field}, {"llama3", MF_ROPE_LLAMA3, llama3_fields},
-    {"yarn", MF_ROPE_YARN, yarn_fields},
+    {"yarn", MF_ROPE_YARN, yarn_fields},      {"longrope", MF_ROPE_LONG, long_fields},
+    {"su", MF_ROPE_LONG, long_fields},
 };
 
 enum { KINDS = sizeof kinds / sizeof *kinds };
@@ -66,8 +70,8 @@ static enum mf_status read_kind(const json_t *dictionary, const char *where, int
             return MF_OK;
     return mf_error_set(
         error, MF_ERROR_MODEL_CONFIG,
-        "%s: rope_type: '%s' is not supported (supported: default, dynamic, linear, llama3, yarn)", where,
-        name);
+        "%s: rope_type: '%s' is not supported (supported: default, dynamic, linear, llama3, longrope, yarn)",
+        where, name);
 }
 
 static enum mf_status check_fields(const json_t *dictionary, const char *where, const char *const *fields,
@@ -125,6 +129,46 @@ static enum mf_status read_yarn(const json_t *dictionary, const char *where, str
     return MF_OK;
 }
 
+/* One number above 0 a pair. */
+static enum mf_status read_divisors(const json_t *dictionary, const char *where, const char *key,
+                                    int32_t pairs, float *divisor, struct mf_error *error) {
+    json_t *list = NULL;
+    enum mf_status status =
+        mf_config_status(mf_json_array(dictionary, where, key, MF_ROPE_LONG_PAIRS, &list, error), error);
+    if (status)
+        return status;
+    if (json_array_size(list) != (size_t)pairs)
+        return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "%s: %s: expected %d numbers, found %zu", where,
+                            key, pairs, json_array_size(list));
+    for (int32_t i = 0; i < pairs; i++) {
+        const json_t *item = json_array_get(list, (size_t)i);
+        divisor[i] = (float)json_number_value(item);
+        if (!(divisor[i] > 0))
+            return mf_config_refuse(where, key, item, "is no number above 0", error);
+    }
+    return MF_OK;
+}
+
+/* Ding et al. 2024. long_factor is for longer rows than there are here. */
+static enum mf_status read_long(const json_t *dictionary, const char *where,
+                                const struct mf_rope_defaults *defaults, struct mf_rope *rope,
+                                struct mf_error *error) {
+    float unused[MF_ROPE_LONG_PAIRS];
+    double given = 0;
+    enum mf_status status;
+    rope->factor = (double)defaults->max_positions / rope->original_positions;
+    if ((status = optional_number(dictionary, where, "factor", 1, &rope->factor, error)) ||
+        (status = optional_number(dictionary, where, "attention_factor", 1e-6, &given, error)) ||
+        (status = read_divisors(dictionary, where, "long_factor", rope->columns / 2, unused, error)) ||
+        (status = read_divisors(dictionary, where, "short_factor", rope->columns / 2, rope->divisor, error)))
+        return status;
+    if (given > 0)
+        rope->attention_factor = given;
+    else if (rope->factor > 1)
+        rope->attention_factor = sqrt(1 + log(rope->factor) / log(rope->original_positions));
+    return MF_OK;
+}
+
 static enum mf_status set_columns(const char *where, double part, const struct mf_rope_defaults *defaults,
                                   struct mf_rope *rope, struct mf_error *error) {
     if (part < 1 && !defaults->partial)
@@ -157,16 +201,19 @@ static enum mf_status read_dictionary(const json_t *dictionary, const char *wher
     rope->kind = kinds[index].kind;
     if ((status = set_columns(where, part, defaults, rope, error)) || !kinds[index].fields)
         return status;
-    if ((status = number(dictionary, where, "factor", 1, &rope->factor, error)))
+    if (rope->kind != MF_ROPE_LONG && (status = number(dictionary, where, "factor", 1, &rope->factor, error)))
         return status;
     if (rope->kind == MF_ROPE_DEFAULT)
         rope->factor = 0; /* of dynamic, which has no effect */
-    if (rope->kind != MF_ROPE_LLAMA3 && rope->kind != MF_ROPE_YARN)
+    if (rope->kind == MF_ROPE_DEFAULT || rope->kind == MF_ROPE_LINEAR)
         return MF_OK;
-    rope->original_positions = defaults->max_positions;
+    rope->original_positions =
+        defaults->original_positions ? defaults->original_positions : defaults->max_positions;
     if ((status = mf_config_optional_size(dictionary, where, "original_max_position_embeddings",
                                           MF_CONFIG_MAX_POSITIONS, &rope->original_positions, error)))
         return status;
+    if (rope->kind == MF_ROPE_LONG)
+        return read_long(dictionary, where, defaults, rope, error);
     return rope->kind == MF_ROPE_LLAMA3 ? read_llama3(dictionary, where, rope, error)
                                         : read_yarn(dictionary, where, rope, error);
 }
@@ -293,6 +340,8 @@ void mf_rope_frequencies(const struct mf_rope *rope, float *frequency) {
         } else if (rope->kind == MF_ROPE_YARN) {
             float kept = 1.0f - yarn_ramp(rope, i);
             plain = 1.0f / (factor * power) * (1.0f - kept) + plain * kept;
+        } else if (rope->kind == MF_ROPE_LONG) {
+            plain = 1.0f / (rope->divisor[i] * power);
         }
         frequency[i] = plain;
     }

@@ -8,11 +8,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum mf_rope_kind { MF_ROPE_DEFAULT, MF_ROPE_LINEAR, MF_ROPE_LLAMA3, MF_ROPE_YARN };
+enum mf_rope_kind { MF_ROPE_DEFAULT, MF_ROPE_LINEAR, MF_ROPE_LLAMA3, MF_ROPE_YARN, MF_ROPE_LONG };
+
+enum { MF_ROPE_LONG_PAIRS = 256 };
 
 /* Angle of pair i at position p: p * frequency[i], frequency[i] = theta^(-2i / columns), scaled by `kind`.
  * "dynamic" changes nothing up to max_position_embeddings, and longer rows do not exist here: it is read as
- * MF_ROPE_DEFAULT. */
+ * MF_ROPE_DEFAULT. "longrope" has other frequencies for rows beyond original_positions: such rows are not
+ * supported, the model's max_positions end there. */
 struct mf_rope {
     enum mf_rope_kind kind;
     int32_t columns; /* the first columns of a head that are rotated; even */
@@ -20,8 +23,9 @@ struct mf_rope {
     double factor;                                      /* linear, llama3, yarn */
     double low_frequency_factor, high_frequency_factor; /* llama3 */
     double beta_fast, beta_slow;                        /* yarn */
-    double attention_factor;                            /* of cosines and sines; 1 unless yarn */
-    int32_t original_positions;                         /* llama3, yarn */
+    double attention_factor;                            /* of cosines and sines; 1 unless yarn, longrope */
+    int32_t original_positions;                         /* llama3, yarn, longrope */
+    float divisor[MF_ROPE_LONG_PAIRS];                  /* longrope: short_factor */
     bool truncate;                                      /* yarn */
 };
 
@@ -29,6 +33,7 @@ struct mf_rope {
 struct mf_rope_defaults {
     double theta;
     int32_t head_dim, max_positions;
+    int32_t original_positions; /* 0: max_positions */
     bool partial;
 };
 

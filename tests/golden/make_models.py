@@ -88,6 +88,14 @@ MODELS = {
                     rope_parameters=dict(full_attention=dict(rope_type="linear", factor=8.0, rope_theta=1000000.0),
                                          sliding_attention=dict(rope_type="default", rope_theta=10000.0))),
         lora=dict(r=2, lora_alpha=4), schedule="cosine", warmup=2, max_grad_norm=1.5),
+    "phi3-longrope": dict(
+        family="Phi3",
+        config=dict(SMALL, num_attention_heads=4, num_key_value_heads=4, tie_word_embeddings=True,
+                    rope_parameters=dict(rope_type="longrope", rope_theta=10000.0, partial_rotary_factor=0.75,
+                                         short_factor=[1.0, 1.25, 2.5], long_factor=[1.5, 4.0, 16.0]),
+                    original_max_position_embeddings=64),
+        lora=dict(r=2, lora_alpha=4, target_modules=["qkv_proj", "gate_up_proj"]),
+        schedule="cosine", warmup=2, max_grad_norm=1.5),
     "phi3": dict(
         family="Phi3",
         config=dict(SMALL, num_attention_heads=4, num_key_value_heads=2, sliding_window=7, tie_word_embeddings=False,

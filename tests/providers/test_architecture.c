@@ -118,7 +118,8 @@ static void refuses_by_name(void **state) {
         {"{\"rope_theta\":0.5}", "rope_theta"},
         {"{\"rope_theta\":10000,\"rope_parameters\":{\"rope_theta\":20000}}",
          "rope_theta (10000) contradicts"},
-        {"{\"rope_scaling\":{\"type\":\"longrope\",\"factor\":2}}", "rope_type: 'longrope' is not supported"},
+        {"{\"rope_scaling\":{\"type\":\"mrope\",\"factor\":2}}", "rope_type: 'mrope' is not supported"},
+        {"{\"rope_scaling\":{\"type\":\"longrope\",\"factor\":2}}", "long_factor"},
         {"{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2,\"low_freq_factor\":1}}", "low_freq_factor"},
         {"{\"rope_scaling\":{\"rope_type\":\"dynamic\"}}", "factor"},
         {"{\"layer_types\":[\"full_attention\",\"full_attention\"]}", "layer_types"},
@@ -141,7 +142,7 @@ static void refuses_by_name(void **state) {
          "rope_parameters and rope_theta contradict"},
         {"{\"model_type\":\"phi3\",\"rope_scaling\":{\"type\":\"longrope\",\"long_factor\":[1],\"short_"
          "factor\":[1]}}",
-         "rope_type: 'longrope' is not supported"},
+         "long_factor: expected 8 numbers, found 1"},
         {"{\"model_type\":\"phi3\",\"partial_rotary_factor\":0.2}", "0.2 of head_dim 16 is no even number"},
         {"{\"model_type\":\"phi3\",\"resid_pdrop\":0.1}", "resid_pdrop: 0.1 is not supported"},
         {"{\"model_type\":\"gemma3\"}", "model_type: 'gemma3' is not supported"},
@@ -221,9 +222,24 @@ static void phi3_rotates_a_part(void **state) {
     assert_true(a.fused_projections && a.norm_epsilon == 1e-5f && a.rope.columns == 16);
     assert_true(a.window == 2047 && a.windowed[0] && a.windowed[1]);
     read_config("{\"model_type\":\"phi3\",\"partial_rotary_factor\":0.75,\"sliding_window\":null}", &a);
-    assert_true(a.rope.columns == 12 && !a.windowed[0]);
+    assert_true(a.rope.columns == 12 && !a.windowed[0] && a.max_positions == 4096);
     mf_rope_frequencies(&a.rope, frequency);
     assert_true(fabsf(frequency[3] / 0.01f - 1) < 3e-7f && frequency[6] == 0);
+}
+
+/* short_factor holds up to original_max_position_embeddings: longer rows are refused. */
+static void longrope_ends_where_it_changes(void **state) {
+    struct mf_architecture a;
+    float frequency[2];
+    (void)state;
+    read_config("{\"model_type\":\"phi3\",\"max_position_embeddings\":131072,\"partial_rotary_factor\":0.25,"
+                "\"original_max_position_embeddings\":4096,\"rope_scaling\":{\"type\":\"su\","
+                "\"short_factor\":[1.25,2],\"long_factor\":[8,64]}}",
+                &a);
+    mf_rope_frequencies(&a.rope, frequency);
+    assert_int_equal(a.max_positions, 4096);
+    assert_true(frequency[0] == 0.8f && fabsf(frequency[1] / 0.005f - 1) < 3e-7f);
+    assert_true(fabs(a.rope.attention_factor - 1.1902380714238083) < 1e-12);
 }
 
 /* Gemma 3: five layers with a window, then one without; each kind with its own rotary positions. */
@@ -347,6 +363,7 @@ int main(void) {
         cmocka_unit_test(families_are_read_as_released),
         cmocka_unit_test(gemma3_has_two_ropes),
         cmocka_unit_test(phi3_rotates_a_part),
+        cmocka_unit_test(longrope_ends_where_it_changes),
         cmocka_unit_test(frequencies_are_those_of_transformers),
         cmocka_unit_test(yarn_is_that_of_transformers),
     };

@@ -31,7 +31,8 @@ static const char *const models[] = {"tied-gqa",
                                      "gemma",
                                      "gemma2",
                                      "gemma3",
-                                     "phi3"};
+                                     "phi3",
+                                     "phi3-longrope"};
 
 /* A model with its programs, planned and bound on the reference backend. */
 struct rig {

@@ -345,6 +345,7 @@ static struct model {
     BOTH("gemma2"),
     BOTH("gemma3"),
     BOTH("phi3"),
+    BOTH("phi3-longrope"),
 #undef BOTH
 };
 
