@@ -27,16 +27,18 @@ struct writer {
     struct mf_ingest_record *row; /* batch_records */
     int64_t notified_ms;
     bool notify;
+    bool gave_up; /* the worker ends and PostgreSQL is away: what is queued will be read again by others */
 };
 
 static bool over(const struct writer *writer) {
-    return atomic_load(&writer->ingest->worker->stopping);
+    return writer->gave_up || atomic_load(&writer->ingest->worker->stopping);
 }
 
 /* Waits until PostgreSQL can be used; false when the worker stops first. */
 static bool wait_for_database(struct writer *writer) {
     while (!mf_link_ready(&writer->link)) {
         atomic_store(&writer->ingest->writer_waits, true);
+        writer->gave_up |= atomic_load(&writer->ingest->polling_ended);
         if (over(writer))
             return false;
         int64_t delay_ms = mf_link_delay_ms(&writer->link);

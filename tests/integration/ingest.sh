@@ -113,7 +113,8 @@ told() { # CODE TEXT FLAG...
   local status=0
   client --set registry.url="$registry_url" --set topics.requests="$requests" submit --task text-generation --model-name m --dataset d "${@:3}" \
     --wait --timeout 60 >"$work/told.log" 2>&1 || status=$?
-  [[ $status == 2 ]] && grep -q "the request was rejected: $2" "$work/told.log" || fail "$1 ($status): $(cat "$work/told.log")"
+  [[ $status == 2 ]] || fail "$1: exit status $status: $(cat "$work/told.log")"
+  grep -q "the request was rejected: $2" "$work/told.log" || fail "$1: $(cat "$work/told.log")"
   sql_is "$1" "SELECT code FROM reject_log ORDER BY reject_id DESC LIMIT 1" || fail "not $1"
 }
 told tenant_not_allowed "topic '$requests' may not name tenant 'team-z'" --tenant team-z
@@ -128,4 +129,15 @@ submit_many after 1 8
 wait_sql 30 "$((before + 20))" "SELECT count(*) FROM ingest_rejects WHERE code = 'unknown_schema'"
 wait_sql 30 8 "SELECT count(*) FROM jobs WHERE request_id LIKE 'after-%'"
 passed "20 records of an unknown schema wait once; what comes behind them is taken"
+
+# ---- a worker that ends does not wait for a database that does not answer its ingest
+psql -X -q -d "$database_url" -c "BEGIN; LOCK modelforge.ingest_offsets; SELECT pg_sleep(300)" >/dev/null 2>&1 &
+wait_sql 20 t "SELECT count(*) > 0 FROM pg_locks WHERE relation = 'modelforge.ingest_offsets'::regclass AND mode = 'AccessExclusiveLock' AND granted"
+submit stuck-1
+wait_sql 20 t "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'modelforge-worker ingest' AND wait_event_type = 'Lock'"
+stop_worker "$worker_pid"
+sql "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK%'" >/dev/null
+start_worker "$work/second.conf" "$work/second.log"
+wait_state 30 stuck-1 queued
+passed "a blocked ingest does not hold up SIGTERM; the next worker takes what was left"
 echo "$checks checks passed"
