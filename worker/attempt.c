@@ -13,14 +13,14 @@
 extern char **environ;
 
 static enum mf_status add_run(json_t *request, const struct mf_claim *claim, const char *folder,
-                              struct mf_error *error) {
+                              const char *resume_from, struct mf_error *error) {
     char created[MF_TIME_TEXT_BYTES];
     char *output = mf_path_join(folder, "output"), *checkpoints = mf_path_join(folder, "checkpoints");
     json_t *run = NULL;
     if (output && checkpoints)
-        run = json_pack("{s:s, s:i, s:s, s:s, s:s, s:n, s:s}", "job_id", claim->lease.job_id, "attempt",
+        run = json_pack("{s:s, s:i, s:s, s:s, s:s, s:s?, s:s}", "job_id", claim->lease.job_id, "attempt",
                         (int)claim->attempt, "attempt_id", claim->attempt_id, "output_dir", output,
-                        "checkpoint_dir", checkpoints, "resume_from", "created_at",
+                        "checkpoint_dir", checkpoints, "resume_from", resume_from, "created_at",
                         mf_time_format(claim->created_at, created));
     free(output);
     free(checkpoints);
@@ -30,7 +30,7 @@ static enum mf_status add_run(json_t *request, const struct mf_claim *claim, con
 }
 
 enum mf_status mf_attempt_prepare(const struct mf_settings *settings, const struct mf_claim *claim,
-                                  char **folder, struct mf_error *error) {
+                                  const char *resume_from, char **folder, struct mf_error *error) {
     char *runs = mf_path_join(settings->work_dir, "runs"), *file = NULL, *text = NULL;
     json_t *request = NULL;
     enum mf_status status = MF_OK;
@@ -43,7 +43,7 @@ enum mf_status mf_attempt_prepare(const struct mf_settings *settings, const stru
     if ((status = mf_directory_create(*folder, 0700, error)) ||
         (status =
              mf_json_parse(claim->config, strlen(claim->config), "the stored request", &request, error)) ||
-        (status = add_run(request, claim, *folder, error)))
+        (status = add_run(request, claim, *folder, resume_from, error)))
         goto done;
     text = json_dumps(request, JSON_INDENT(2));
     if (text)

@@ -4,9 +4,10 @@
 
 #include "worker/job.h"
 
-/* Makes work.dir/runs/<attempt uuid>/ (0700) with request.json (0600): the request and the object "run". */
+/* Makes work.dir/runs/<attempt uuid>/ (0700) with request.json (0600): the request and the object "run".
+ * `resume_from`: a checkpoint's folder, NULL: start at step 0. */
 enum mf_status mf_attempt_prepare(const struct mf_settings *settings, const struct mf_claim *claim,
-                                  char **folder, struct mf_error *error);
+                                  const char *resume_from, char **folder, struct mf_error *error);
 
 /* The trainer's environment: the few variables of this process that it may see. Freed with free(); the texts
  * are this process's. NULL when memory runs out. */

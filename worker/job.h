@@ -66,6 +66,12 @@ struct mf_job_artifact {
     struct mf_stored_artifact stored;
 };
 
+/* A checkpoint that is durable and not yet recorded. */
+struct mf_job_checkpoint {
+    struct mf_stored_artifact stored; /* uri NULL: there is none */
+    int64_t step;
+};
+
 struct mf_job {
     struct mf_worker *worker;
     struct mf_claim claim;
@@ -84,6 +90,7 @@ struct mf_job {
     enum mf_phase phase;
     double fraction;
     bool phase_changed;
+    struct mf_job_checkpoint checkpoint; /* the newest that waits for the recorder */
 
     struct mf_job_end end; /* written before `ended`, read after */
     struct mf_job_artifact artifact[MF_JOB_MAX_ARTIFACTS];

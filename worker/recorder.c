@@ -153,6 +153,34 @@ static enum mf_status write_batch(struct recorder *recorder, struct mf_job *job,
     return status;
 }
 
+/* Moves the pointer to the checkpoint that waits, if there is one. */
+static enum mf_status write_checkpoint(struct recorder *recorder, struct mf_job *job,
+                                       struct mf_error *error) {
+    pthread_mutex_lock(&job->lock);
+    struct mf_job_checkpoint checkpoint = job->checkpoint;
+    job->checkpoint = (struct mf_job_checkpoint){0};
+    pthread_mutex_unlock(&job->lock);
+    if (!checkpoint.stored.uri)
+        return MF_OK;
+    struct mf_stored_object row = {.uri = checkpoint.stored.uri,
+                                   .size_bytes = checkpoint.stored.size_bytes,
+                                   .sha256 = checkpoint.stored.sha256,
+                                   .step = checkpoint.step};
+    mf_failpoint("recorder.before_checkpoint");
+    enum mf_status status = mf_store_record_checkpoint(recorder->link.database, worker_id(recorder),
+                                                       &job->claim.lease, &row, error);
+    if (status) {
+        pthread_mutex_lock(&job->lock);
+        if (!job->checkpoint.stored.uri) { /* else a newer one came meanwhile */
+            job->checkpoint = checkpoint;
+            checkpoint.stored.uri = NULL;
+        }
+        pthread_mutex_unlock(&job->lock);
+    }
+    mf_stored_artifact_free(&checkpoint.stored);
+    return status;
+}
+
 static void count_end(struct mf_worker *worker, const struct mf_job *job, enum mf_job_state state) {
     enum mf_counter counter = job->end.kind == MF_END_ABANDON   ? MF_COUNTER_FINISHED_LOST
                               : job->end.kind == MF_END_RELEASE ? MF_COUNTER_FINISHED_RELEASED
@@ -217,6 +245,8 @@ static enum mf_status write_job(struct recorder *recorder, struct mf_job *job, s
     enum mf_status status = write_details(recorder, job, error);
     for (int i = 0; !status && more && (ended || i < BATCHES_A_TURN); i++)
         status = write_batch(recorder, job, &more, error);
+    if (!status)
+        status = write_checkpoint(recorder, job, error);
     if (status || !ended)
         return status;
     enum mf_job_state state = MF_JOB_STATE_COUNT;

@@ -290,3 +290,18 @@ done:
     free(parent);
     return status;
 }
+
+enum mf_status mf_storage_locate(const struct mf_storage *storage, const char *uri, char **path,
+                                 struct mf_error *error) {
+    static const char scheme[] = "file://";
+    *path = NULL;
+    if (strncmp(uri, scheme, strlen(scheme)) != 0)
+        return MF_OK;
+    struct mf_error reason;
+    enum mf_status status = mf_path_resolve_beneath(storage->root, uri + strlen(scheme), path, &reason);
+    if (status == MF_ERROR_OUT_OF_MEMORY)
+        return mf_error_set(error, status, "no memory for a path");
+    if (status)
+        *path = NULL;
+    return MF_OK;
+}

@@ -1,4 +1,5 @@
-/* Where finished artifacts live: `storage.url`. An object is there, durably, before any row names it.
+/* Where finished artifacts and checkpoints live: `storage.url`. An object is there, durably, before any row
+ * names it.
  *
  * This version keeps objects in a folder (file:///path, which may be a shared mount); any other scheme is
  * refused by name. An object is a file, or a folder of regular files; it is stored under a key and never
@@ -36,5 +37,10 @@ void mf_stored_artifact_free(struct mf_stored_artifact *object);
  * MF_ERROR_DISK_FULL when the storage fails: nothing is left under the key and the call may be repeated. */
 enum mf_status mf_storage_publish(struct mf_storage *storage, const char *folder, const char *path,
                                   const char *key, struct mf_stored_artifact *object, struct mf_error *error);
+
+/* The path on this machine of an object of this storage, to be read only; freed by the caller. *path is NULL,
+ * and the status MF_OK, when the object is no longer there or the URI is of another storage. */
+enum mf_status mf_storage_locate(const struct mf_storage *storage, const char *uri, char **path,
+                                 struct mf_error *error);
 
 #endif

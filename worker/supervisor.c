@@ -37,7 +37,7 @@ struct supervision {
     struct mf_protocol_reader reader;
     int event_fd, command_fd, text_fd; /* this side's ends; -1 once closed */
     int64_t last_heard_ms, stage_ms, terminal_ms;
-    int64_t command_number;
+    int64_t command_number, checkpoint_step;
     enum stage stage;
     bool hello_seen;
     char *artifact_path[MF_JOB_MAX_ARTIFACTS];
@@ -228,6 +228,58 @@ static void take_artifact(struct supervision *s, const struct mf_event *event) {
     s->story.artifact_count++;
 }
 
+/* Hands a durable checkpoint to the recorder; one that still waits there is not needed any more. */
+static void offer_checkpoint(struct mf_job *job, const struct mf_job_checkpoint *checkpoint) {
+    pthread_mutex_lock(&job->lock);
+    struct mf_job_checkpoint before = job->checkpoint;
+    job->checkpoint = *checkpoint;
+    pthread_mutex_unlock(&job->lock);
+    mf_stored_artifact_free(&before.stored);
+    mf_wakeup_raise(&job->worker->recorder_wakeup);
+}
+
+/* The trainer's own copy of what the storage has now: a long run would fill the disk. */
+static void remove_copy(const struct mf_job *job, const char *path) {
+    struct mf_error error;
+    char *resolved = NULL;
+    if (!mf_path_resolve_beneath(job->folder, path, &resolved, &error))
+        (void)mf_tree_remove(resolved, &error);
+    free(resolved);
+}
+
+/* Makes a checkpoint durable before the pointer may move to it. A storage that fails costs this checkpoint,
+ * not the run: the one before stays the one to resume from. */
+static void take_checkpoint(struct supervision *s, const struct mf_event *event) {
+    struct mf_job *job = s->job;
+    struct mf_error error;
+    struct mf_job_checkpoint checkpoint = {.step = event->checkpoint.step};
+    char *key = NULL;
+    if (checkpoint.step <= s->checkpoint_step) {
+        mf_error_set(fault(s), MF_ERROR_PROVIDER_PROTOCOL,
+                     "trainer protocol: checkpoint of step %lld after that of step %lld",
+                     (long long)checkpoint.step, (long long)s->checkpoint_step);
+        return;
+    }
+    s->checkpoint_step = checkpoint.step;
+    if (asprintf(&key, "%s/%s/%s/checkpoints/step-%08lld", job->claim.tenant, job->claim.lease.job_id,
+                 job->claim.attempt_id, (long long)checkpoint.step) < 0)
+        return;
+    enum mf_status status = mf_storage_publish(job->worker->storage, job->folder, event->checkpoint.path, key,
+                                               &checkpoint.stored, &error);
+    free(key);
+    if (status == MF_ERROR_PROVIDER_PROTOCOL) {
+        mf_error_set(fault(s), status, "%s", error.message);
+    } else if (status) {
+        mf_log_warning("the storage does not take a checkpoint",
+                       MF_LOG_TEXT("job_id", job->claim.lease.job_id), MF_LOG_FAILURE(&error));
+        mf_job_log(job, "warning", "a checkpoint could not be stored; the one before it stays");
+    } else {
+        offer_checkpoint(job, &checkpoint);
+        remove_copy(job, event->checkpoint.path);
+    }
+    s->last_heard_ms = mf_clock_monotonic_ms(); /* the trainer was not read meanwhile */
+}
+
 static void take_log(struct supervision *s, const struct mf_event *event) {
     static const char *const levels[] = {"debug", "info", "warning", "error"};
     const char *level = "info";
@@ -291,9 +343,8 @@ static void take_event(struct supervision *s, const struct mf_event *event) {
     case MF_EVENT_LOG:
         take_log(s, event);
         break;
-    case MF_EVENT_CHECKPOINT: /* nothing of this version writes or resumes one: refused by name */
-        mf_error_set(fault(s), MF_ERROR_PROVIDER_PROTOCOL,
-                     "the trainer wrote a checkpoint, which this version does not keep");
+    case MF_EVENT_CHECKPOINT:
+        take_checkpoint(s, event);
         break;
     default:
         if (mf_event_is_terminal(event->type))
@@ -360,7 +411,8 @@ static void enter(struct supervision *s, enum stage stage, int64_t now) {
     s->stage_ms = now;
     if (stage == STAGE_ASKED) {
         struct mf_error error;
-        struct mf_trainer_command command = {MF_TRAINER_CANCEL, ++s->command_number};
+        struct mf_trainer_command command = {
+            s->story.stop == MF_STOP_DRAIN ? MF_TRAINER_PAUSE : MF_TRAINER_CANCEL, ++s->command_number};
         if (s->command_fd >= 0)
             (void)mf_protocol_send_command(&s->writer, &command, &error); /* gone: the exit will tell */
     } else if (stage == STAGE_TERMINATED) {
@@ -372,6 +424,13 @@ static void enter(struct supervision *s, enum stage stage, int64_t now) {
 
 static int64_t silence_limit(const struct supervision *s) {
     return s->hello_seen ? s->settings->silence_limit_ms[s->story.phase] : s->settings->hello_limit_ms;
+}
+
+/* How long a trainer may take to obey. A drain leaves it what drain.seconds can spare to write its
+ * checkpoint. */
+static int64_t obedience_limit(const struct supervision *s) {
+    const int64_t cancel_ms = s->settings->cancel_ms, spare_ms = s->settings->drain_ms - TERMINATE_MS;
+    return s->story.stop == MF_STOP_DRAIN && spare_ms > cancel_ms ? spare_ms : cancel_ms;
 }
 
 /* Moves the stopping on: asks, then SIGTERM, then SIGKILL. */
@@ -390,7 +449,7 @@ static void enforce(struct supervision *s) {
     } else if (s->stage == STAGE_RUNNING && !s->terminal_ms && now - s->last_heard_ms > silence_limit(s)) {
         s->story.silent_ms = now - s->last_heard_ms;
         enter(s, STAGE_TERMINATED, now);
-    } else if (s->stage == STAGE_ASKED && now - s->stage_ms > s->settings->cancel_ms) {
+    } else if (s->stage == STAGE_ASKED && now - s->stage_ms > obedience_limit(s)) {
         enter(s, STAGE_TERMINATED, now);
     } else if (s->stage == STAGE_TERMINATED && now - s->stage_ms > TERMINATE_MS) {
         enter(s, STAGE_KILLED, now);
@@ -524,15 +583,39 @@ static void details_from_request(struct mf_job *job) {
     job->details = mf_attempt_details_none();
     if (json_is_integer(seed))
         job->details.seed = json_integer_value(seed);
-    job->details.resumed_from_step = 0;
     job->details_changed = true;
     json_decref(request);
+}
+
+/* The checkpoint that this attempt goes on from, as a path; NULL: from step 0. */
+static enum mf_status find_checkpoint(struct mf_job *job, char **path, struct mf_error *error) {
+    *path = NULL;
+    job->details.resumed_from_step = 0;
+    if (!job->claim.checkpoint_uri)
+        return MF_OK;
+    enum mf_status status = mf_storage_locate(job->worker->storage, job->claim.checkpoint_uri, path, error);
+    if (*path)
+        job->details.resumed_from_step = job->claim.checkpoint_step;
+    return status;
+}
+
+/* Says that a checkpoint is gone and the work since step 0 is done again. */
+static void note_lost_checkpoint(struct mf_job *job) {
+    char text[1024];
+    snprintf(
+        text, sizeof text,
+        "checkpoint_lost: the checkpoint of step %lld is not at %.700s any more; training starts again at "
+        "step 0",
+        (long long)job->claim.checkpoint_step, job->claim.checkpoint_uri);
+    mf_job_log(job, "warning", text);
+    mf_log_warning("a checkpoint is lost", MF_LOG_TEXT("job_id", job->claim.lease.job_id),
+                   MF_LOG_TEXT("uri", job->claim.checkpoint_uri));
 }
 
 enum mf_status mf_supervisor_start(struct mf_worker *worker, struct mf_claim *claim, struct mf_error *error) {
     const struct mf_settings *settings = worker->settings;
     struct mf_job *job = calloc(1, sizeof *job);
-    char *spool_path = NULL;
+    char *spool_path = NULL, *checkpoint = NULL;
     enum mf_status status;
     if (!job) {
         mf_claim_free(claim);
@@ -548,7 +631,8 @@ enum mf_status mf_supervisor_start(struct mf_worker *worker, struct mf_claim *cl
         status = mf_error_errno(error, errno, "eventfd");
         goto failed;
     }
-    if ((status = mf_attempt_prepare(settings, &job->claim, &job->folder, error)))
+    if ((status = find_checkpoint(job, &checkpoint, error)) ||
+        (status = mf_attempt_prepare(settings, &job->claim, checkpoint, &job->folder, error)))
         goto failed;
     spool_path = mf_path_join(job->folder, "metrics.spool");
     struct mf_spool_limits limits = {(size_t)settings->spool_memory_bytes, settings->spool_file_bytes};
@@ -556,16 +640,20 @@ enum mf_status mf_supervisor_start(struct mf_worker *worker, struct mf_claim *cl
                         : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a job");
     if (status)
         goto failed;
+    if (job->claim.checkpoint_uri && !checkpoint)
+        note_lost_checkpoint(job);
     free(spool_path);
+    free(checkpoint);
     mf_job_table_add(worker->jobs, job);
     int failure = pthread_create(&job->thread, NULL, supervise, job);
     if (!failure)
         return MF_OK;
     mf_job_table_remove(worker->jobs, job);
-    spool_path = NULL;
+    spool_path = checkpoint = NULL;
     status = mf_error_errno(error, failure, "supervisor thread");
 failed:
     free(spool_path);
+    free(checkpoint);
     atomic_store(&job->ended, false);
     mf_supervisor_free(job);
     return status;
@@ -581,6 +669,7 @@ void mf_supervisor_free(struct mf_job *job) {
                        MF_LOG_FAILURE(&error));
     for (size_t i = 0; i < job->artifact_count; i++)
         mf_stored_artifact_free(&job->artifact[i].stored);
+    mf_stored_artifact_free(&job->checkpoint.stored);
     mf_job_end_free(&job->end);
     mf_claim_free(&job->claim);
     if (job->wake_fd >= 0)

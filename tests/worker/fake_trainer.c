@@ -58,7 +58,7 @@ static bool cancelled(int wait_ms) {
             continue;
         say(&(struct mf_event){.type = command.type == MF_TRAINER_PING ? MF_EVENT_PONG : MF_EVENT_ACK,
                                .number = command.number});
-        cancel |= command.type == MF_TRAINER_CANCEL;
+        cancel |= command.type == MF_TRAINER_CANCEL || command.type == MF_TRAINER_PAUSE;
     }
     return cancel;
 }
