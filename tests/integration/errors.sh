@@ -69,6 +69,19 @@ weights_lying_header() {
   printf '\xff\xff\xff\xff\x00\x00\x00\x00' | dd of="$work/lying/model.safetensors" bs=8 count=1 conv=notrunc status=none
   request "$1" model_name="$work/lying"
 }
+# The trainer dies after its checkpoint was damaged: the next attempt must not begin at step 0 as if there were none.
+checkpoint_damaged() {
+  local job="JOIN jobs ON id = job_id WHERE request_id = '$1'" attempt trainer
+  request "$1" max_attempts=2 max_steps=1000000 save_steps=500
+  wait_sql 90 t "SELECT count(*) > 0 FROM checkpoints $job"
+  attempt=$(sql "SELECT attempt_id FROM job_attempts $job")
+  trainer=$(pgrep -f "$real_trainer run $work/worker/runs/$attempt/")
+  kill -STOP "$trainer" # no newer one shall come
+  checkpoint=$(sql "SELECT uri FROM checkpoints $job ORDER BY step DESC LIMIT 1")
+  checkpoint=${checkpoint#file://}
+  truncate -s -1 "$checkpoint/state.safetensors"
+  kill -KILL "$trainer"
+}
 control() { request "$1"; }
 
 # ---- the check of one row
@@ -77,6 +90,7 @@ fill() {
   text=${text//'{work}'/$work}
   text=${text//'{requests}'/$requests}
   text=${text//'{model}'/$model}
+  text=${text//'{checkpoint}'/${checkpoint:-}}
   printf '%s' "$text"
 }
 

@@ -128,6 +128,12 @@ void mf_sampler_destroy(struct mf_sampler *sampler) {
     *sampler = (struct mf_sampler){0};
 }
 
+void mf_sampler_seek(struct mf_sampler *sampler, uint32_t epoch, size_t cursor) {
+    sampler->epoch = epoch;
+    start_epoch(sampler);
+    sampler->cursor = cursor;
+}
+
 void mf_sampler_next(struct mf_sampler *sampler, struct mf_window *window) {
     if (sampler->cursor == sampler->count) {
         sampler->epoch++;

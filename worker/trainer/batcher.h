@@ -67,6 +67,8 @@ enum mf_status mf_sampler_init(struct mf_sampler *sampler, const struct mf_sampl
                                const size_t *index, size_t count, const struct mf_sampler_options *options,
                                struct mf_error *error);
 void mf_sampler_destroy(struct mf_sampler *sampler);
+/* To where a sampler stood whose `epoch` and `cursor` (at most count) were these. */
+void mf_sampler_seek(struct mf_sampler *sampler, uint32_t epoch, size_t cursor);
 void mf_sampler_next(struct mf_sampler *sampler, struct mf_window *window);
 
 /* Rows first .. first + result - 1 of a list of samples fit into `max_tokens` together, in order; at least 1.

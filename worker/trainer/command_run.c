@@ -52,6 +52,10 @@ static enum mf_status train(struct mf_job *job, struct mf_event *done, struct mf
         status = mf_job_prepare(job, error);
     if (status == MF_OK)
         status = mf_loop_run(job, &history, error);
+    if (status == MF_OK && history.paused) {
+        *done = (struct mf_event){.type = MF_EVENT_PAUSED};
+        goto done;
+    }
     if (status == MF_OK)
         status = save(job, &history, error);
     if (status == MF_OK) {
@@ -64,17 +68,22 @@ static enum mf_status train(struct mf_job *job, struct mf_event *done, struct mf
                                            .perplexity = last ? last->perplexity : (double)NAN,
                                            .trained_tokens = history.trained_tokens}};
     }
+done:
     mf_history_destroy(&history);
     return status;
 }
 
 int mf_command_run(int argc, char **argv) {
-    static const struct option options[] = {{"output", required_argument, NULL, 'o'}, {0}};
-    const char *output = NULL;
-    for (int option; (option = getopt_long(argc, argv, "o:", options, NULL)) != -1;) {
-        if (option != 'o')
+    static const struct option options[] = {
+        {"output", required_argument, NULL, 'o'}, {"resume", required_argument, NULL, 'r'}, {0}};
+    const char *output = NULL, *resume = NULL;
+    for (int option; (option = getopt_long(argc, argv, "o:r:", options, NULL)) != -1;) {
+        if (option == 'o')
+            output = optarg;
+        else if (option == 'r')
+            resume = optarg;
+        else
             return mf_command_usage("run", "unknown option", NULL);
-        output = optarg;
     }
     if (argc - optind != 1)
         return mf_command_usage("run", "one REQUEST.json is needed", NULL);
@@ -85,7 +94,7 @@ int mf_command_run(int argc, char **argv) {
     enum mf_status status = mf_report_open(&report, &error);
     if (status != MF_OK)
         return mf_command_failed(&error);
-    status = mf_job_open(argv[optind], output, report, &job, &error);
+    status = mf_job_open(argv[optind], output, resume, report, &job, &error);
     if (status == MF_OK) {
         status = train(&job, &done, &error);
         mf_job_close(&job);
@@ -146,7 +155,7 @@ int mf_command_plan(int argc, char **argv) {
     enum mf_status status = mf_report_open(&report, &error);
     if (status != MF_OK)
         return mf_command_failed(&error);
-    status = mf_job_open(argv[1], NULL, report, &job, &error);
+    status = mf_job_open(argv[1], NULL, NULL, report, &job, &error);
     if (status == MF_OK) {
         status = mf_job_prepare(&job, &error);
         if (status == MF_OK)

@@ -16,13 +16,12 @@ enum { PASS_TOKENS = 512 };
  * -------------------------------------------------------------------------------------- */
 
 static enum mf_status read_run(struct mf_job *job, const char *where, struct mf_error *error) {
-    const char *output = NULL, *created = NULL, *resume = NULL;
+    const char *output = NULL, *created = NULL, *resume = NULL, *checkpoints = NULL;
     enum mf_status status = mf_json_optional_string(job->run, where, "output_dir", 4000, &output, error);
     if (status == MF_OK)
         status = mf_json_optional_string(job->run, where, "resume_from", 4000, &resume, error);
-    if (status == MF_OK && resume)
-        status = mf_error_set(error, MF_ERROR_UNSUPPORTED_FIELD,
-                              "%s: run.resume_from: this version cannot resume", where);
+    if (status == MF_OK)
+        status = mf_json_optional_string(job->run, where, "checkpoint_dir", 4000, &checkpoints, error);
     if (status == MF_OK)
         status = mf_json_optional_string(job->run, where, "created_at", 64, &created, error);
     if (status == MF_OK && created && !mf_time_parse(created, &job->created_at_ms))
@@ -30,6 +29,10 @@ static enum mf_status read_run(struct mf_job *job, const char *where, struct mf_
                               created);
     if (status == MF_OK && output && !job->output_dir)
         job->output_dir = strdup(output);
+    if (status == MF_OK && resume && !job->resume_from && !(job->resume_from = strdup(resume)))
+        status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "trainer: out of memory");
+    if (status == MF_OK && checkpoints && !(job->checkpoint_dir = strdup(checkpoints)))
+        status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "trainer: out of memory");
     return status;
 }
 
@@ -49,17 +52,20 @@ static enum mf_status read_request(struct mf_job *job, const char *path, struct 
     json_decref(file);
     if (status == MF_OK && !job->output_dir)
         job->output_dir = strdup("modelforge-output");
-    if (status == MF_OK && !job->output_dir)
+    if (status == MF_OK && job->output_dir && !job->checkpoint_dir)
+        job->checkpoint_dir = mf_path_join(job->output_dir, "checkpoints");
+    if (status == MF_OK && !job->checkpoint_dir)
         status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "trainer: out of memory");
     return status;
 }
 
-enum mf_status mf_job_open(const char *request_path, const char *output, struct mf_report *report,
-                           struct mf_job *job, struct mf_error *error) {
+enum mf_status mf_job_open(const char *request_path, const char *output, const char *resume,
+                           struct mf_report *report, struct mf_job *job, struct mf_error *error) {
     *job = (struct mf_job){.report = report,
                            .context = {.cancelled = mf_report_cancelled, .argument = report},
                            .created_at_ms = mf_clock_realtime_ms(),
-                           .output_dir = output ? strdup(output) : NULL};
+                           .output_dir = output ? strdup(output) : NULL,
+                           .resume_from = resume ? strdup(resume) : NULL};
     enum mf_status status = read_request(job, request_path, error);
     if (status == MF_OK)
         status = mf_strategy_find(job->request.strategy, &job->strategy, error);
@@ -77,6 +83,8 @@ void mf_job_close(struct mf_job *job) {
     mf_request_free(&job->request);
     json_decref(job->run);
     free(job->output_dir);
+    free(job->checkpoint_dir);
+    free(job->resume_from);
     *job = (struct mf_job){0};
 }
 

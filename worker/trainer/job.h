@@ -21,6 +21,8 @@ struct mf_job {
     struct mf_request request;
     json_t *run; /* the worker's "run" object; NULL standalone */
     char *output_dir;
+    char *checkpoint_dir; /* run's, else output_dir/checkpoints */
+    char *resume_from;    /* a checkpoint's folder; NULL: from step 0 */
     int64_t created_at_ms;
     size_t budget_bytes; /* of the plan; 0: what mf_runtime_budget says */
 
@@ -44,9 +46,10 @@ struct mf_job {
 /* Reads the request file: all fields flat, and under a worker the object "run" {job_id, attempt, attempt_id,
  * output_dir, checkpoint_dir, resume_from, created_at}. Artifacts go to `output` (NULL: run's output_dir,
  * else
- * ./modelforge-output). On failure *job needs no closing. */
-enum mf_status mf_job_open(const char *request_path, const char *output, struct mf_report *report,
-                           struct mf_job *job, struct mf_error *error);
+ * ./modelforge-output); the run goes on from the checkpoint `resume` (NULL: run's resume_from, else step 0).
+ * On failure *job needs no closing. */
+enum mf_status mf_job_open(const char *request_path, const char *output, const char *resume,
+                           struct mf_report *report, struct mf_job *job, struct mf_error *error);
 void mf_job_close(struct mf_job *job);
 
 /* Loads model and rows, decides steps and passes, plans memory, binds weights, gives adapters their first

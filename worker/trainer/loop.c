@@ -1,6 +1,7 @@
 #include "worker/trainer/loop.h"
 
 #include "common/clock.h"
+#include "worker/trainer/checkpoint.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -43,14 +44,8 @@ enum mf_status mf_loop_step(struct mf_job *job, const struct mf_window *window, 
     return MF_OK;
 }
 
-/* What has gathered since the last step line. */
-struct interval {
-    int64_t steps, tokens;
-    double loss, seconds;
-};
-
-static void report_step(const struct mf_job *job, const struct mf_history *history, struct interval *interval,
-                        double epoch) {
+static void report_step(const struct mf_job *job, struct mf_history *history, double epoch) {
+    struct mf_interval *interval = &history->interval;
     const struct mf_step_record *last = &history->step[history->steps - 1];
     mf_report_event(job->report, &(struct mf_event){.type = MF_EVENT_STEP,
                                                     .step = {.step = history->steps,
@@ -62,7 +57,7 @@ static void report_step(const struct mf_job *job, const struct mf_history *histo
                                                              .tokens_per_second =
                                                                  (double)interval->tokens / interval->seconds,
                                                              .elapsed_seconds = history->train_seconds}});
-    *interval = (struct interval){0};
+    *interval = (struct mf_interval){0};
 }
 
 static enum mf_status evaluate(struct mf_job *job, struct mf_history *history, struct mf_error *error) {
@@ -85,8 +80,8 @@ static enum mf_status evaluate(struct mf_job *job, struct mf_history *history, s
     return MF_OK;
 }
 
-static enum mf_status train_step(struct mf_job *job, struct mf_history *history, struct interval *interval,
-                                 struct mf_error *error) {
+static enum mf_status train_step(struct mf_job *job, struct mf_history *history, struct mf_error *error) {
+    struct mf_interval *interval = &history->interval;
     struct mf_window window;
     struct mf_step_record *record = &history->step[history->steps];
     mf_sampler_next(&job->sampler, &window);
@@ -106,29 +101,74 @@ static enum mf_status train_step(struct mf_job *job, struct mf_history *history,
     interval->loss += record->loss;
     interval->seconds += seconds;
     if (history->steps % job->request.logging_steps == 0 || history->steps == job->total_steps)
-        report_step(job, history, interval, window.epoch);
+        report_step(job, history, window.epoch);
     mf_report_progress(job->report, MF_PHASE_TRAIN, (double)history->steps / (double)job->total_steps);
     return MF_OK;
 }
 
+/* An evaluation that this step calls for and that has not been made. */
+static bool evaluation_due(const struct mf_job *job, const struct mf_history *history) {
+    const bool called = history->steps % job->request.eval_steps == 0 || history->steps == job->total_steps;
+    const int64_t last = history->evaluations ? history->evaluation[history->evaluations - 1].step : 0;
+    return job->split.eval_count && history->steps && called && last != history->steps;
+}
+
+/* Writes a checkpoint and says so, unless there is one of this step. */
+static enum mf_status save(struct mf_job *job, struct mf_history *history, struct mf_error *error) {
+    char *path = NULL;
+    if (history->steps == history->saved_steps)
+        return MF_OK;
+    enum mf_status status = mf_checkpoint_write(job, history, &path, error);
+    if (status != MF_OK)
+        return mf_error_prefix(error, "checkpoint of step %lld", (long long)history->steps);
+    history->saved_steps = history->steps;
+    mf_report_event(job->report, &(struct mf_event){.type = MF_EVENT_CHECKPOINT,
+                                                    .checkpoint = {.step = history->steps, .path = path}});
+    free(path);
+    return MF_OK;
+}
+
+/* Between two steps: a pause first, because it must not wait for an evaluation (a resumed run makes it up).
+ */
+static enum mf_status between_steps(struct mf_job *job, struct mf_history *history, struct mf_error *error) {
+    const struct mf_request *request = &job->request;
+    if (mf_report_pause_wanted(job->report) && history->steps < job->total_steps) {
+        history->paused = true;
+        return save(job, history, error);
+    }
+    enum mf_status status = MF_OK;
+    const bool due = request->save_steps.set && history->steps % request->save_steps.value == 0;
+    if (evaluation_due(job, history))
+        status = evaluate(job, history, error);
+    if (status == MF_OK && (mf_report_take_checkpoint(job->report) || due))
+        status = save(job, history, error);
+    return status;
+}
+
 enum mf_status mf_loop_run(struct mf_job *job, struct mf_history *history, struct mf_error *error) {
     const int64_t evaluations = job->total_steps / job->request.eval_steps + 2;
-    struct interval interval = {0};
     *history = (struct mf_history){
         .step = calloc((size_t)job->total_steps + 1, sizeof *history->step),
         .evaluation = calloc((size_t)evaluations, sizeof *history->evaluation),
+        .evaluation_room = evaluations,
     };
     if (!history->step || !history->evaluation)
         return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "trainer: out of memory");
-    while (history->steps < job->total_steps) {
-        enum mf_status status = train_step(job, history, &interval, error);
-        const bool due = history->steps % job->request.eval_steps == 0 || history->steps == job->total_steps;
-        if (status == MF_OK && due && job->split.eval_count)
-            status = evaluate(job, history, error);
-        if (status != MF_OK)
-            return status;
+    enum mf_status status = MF_OK;
+    if (job->resume_from) {
+        status = mf_checkpoint_read(job->resume_from, job, history, error);
+        history->saved_steps = history->steps;
+        if (status == MF_OK)
+            mf_report_log(job->report, "info", "resumed after step %lld from %s", (long long)history->steps,
+                          job->resume_from);
     }
-    return MF_OK;
+    while (status == MF_OK) {
+        status = between_steps(job, history, error);
+        if (status != MF_OK || history->paused || history->steps == job->total_steps)
+            break;
+        status = train_step(job, history, error);
+    }
+    return status;
 }
 
 void mf_history_destroy(struct mf_history *history) {

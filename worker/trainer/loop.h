@@ -16,20 +16,30 @@ struct mf_evaluation_record {
     double loss, perplexity;
 };
 
+/* What has gathered since the last step line. */
+struct mf_interval {
+    int64_t steps, tokens;
+    double loss, seconds;
+};
+
 /* What a run leaves behind. */
 struct mf_history {
     struct mf_step_record *step; /* (steps) */
     struct mf_evaluation_record *evaluation;
-    int64_t steps, evaluations;
+    int64_t steps, evaluations, evaluation_room;
     int64_t trained_tokens, trained_labels;
     double train_seconds; /* without evaluation */
     double train_loss;    /* mean over the steps */
+    struct mf_interval interval;
+    int64_t saved_steps; /* of the newest checkpoint written or resumed from; 0: none */
+    bool paused;         /* stopped at the worker's wish before the last step, with a checkpoint */
 };
 
-/* Runs all steps of a prepared job, evaluates every eval_steps and at the end, and reports every
- * logging_steps (means over the steps since the last report) and at the last step. Stops with
- * MF_ERROR_CANCELLED, or with MF_ERROR_LOSS_NOT_FINITE naming the step. *history is freed with
- * mf_history_destroy() whatever is returned. */
+/* Runs all steps of a prepared job (from job->resume_from's on, where that is set), evaluates every
+ * eval_steps and at the end, and reports every logging_steps (means over the steps since the last report) and
+ * at the last step. Writes a checkpoint every save_steps and when the worker asks; a pause ends the run with
+ * one, and with MF_OK and history->paused. Stops with MF_ERROR_CANCELLED, or with MF_ERROR_LOSS_NOT_FINITE
+ * naming the step. *history is freed with mf_history_destroy() whatever is returned. */
 enum mf_status mf_loop_run(struct mf_job *job, struct mf_history *history, struct mf_error *error);
 void mf_history_destroy(struct mf_history *history);
 

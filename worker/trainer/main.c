@@ -14,7 +14,8 @@ static const struct {
     const char *help;
 } commands[] = {
     {"run", mf_command_run,
-     "REQUEST.json [--output DIR]\n      train; artifacts go to DIR (./modelforge-output)"},
+     "REQUEST.json [--output DIR] [--resume CHECKPOINT]\n      train; artifacts go to DIR "
+     "(./modelforge-output)"},
     {"plan", mf_command_plan,
      "REQUEST.json\n      what run would do: rows, tokens, first sample with its labels, memory, steps"},
     {"convert", mf_command_convert,

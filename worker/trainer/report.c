@@ -22,7 +22,7 @@ struct mf_report {
     pthread_t thread;
     int wake[2]; /* closing [1] ends the thread */
     bool attached, terminal, bar;
-    atomic_bool cancelled;
+    atomic_bool cancelled, pause_wanted, checkpoint_wanted;
     int64_t total_steps, bar_ms;
     struct mf_event last_step;
 };
@@ -43,7 +43,6 @@ static void send(struct mf_report *report, const struct mf_event *event) {
 }
 
 static void obey(struct mf_report *report, const struct mf_trainer_command *command) {
-    char text[128];
     switch (command->type) {
     case MF_TRAINER_PING:
         send(report, &(struct mf_event){.type = MF_EVENT_PONG, .number = command->number});
@@ -52,11 +51,12 @@ static void obey(struct mf_report *report, const struct mf_trainer_command *comm
         atomic_store(&report->cancelled, true);
         break;
     case MF_TRAINER_CHECKPOINT:
+        atomic_store(&report->checkpoint_wanted, true);
+        break;
     case MF_TRAINER_PAUSE:
+        atomic_store(&report->pause_wanted, true);
+        break;
     case MF_TRAINER_COUNT:
-        snprintf(text, sizeof text, "unsupported_command: %s: this version writes no checkpoints",
-                 mf_trainer_command_name(command->type));
-        send(report, &(struct mf_event){.type = MF_EVENT_LOG, .log = {"warning", text}});
         break;
     }
     send(report, &(struct mf_event){.type = MF_EVENT_ACK, .number = command->number});
@@ -194,6 +194,14 @@ bool mf_report_cancelled(void *argument) {
     return report && (signalled || atomic_load(&report->cancelled));
 }
 
+bool mf_report_pause_wanted(struct mf_report *report) {
+    return report && atomic_load(&report->pause_wanted);
+}
+
+bool mf_report_take_checkpoint(struct mf_report *report) {
+    return report && atomic_exchange(&report->checkpoint_wanted, false);
+}
+
 enum mf_status mf_report_check(struct mf_report *report, struct mf_error *error) {
     if (!mf_report_cancelled(report))
         return MF_OK;
@@ -283,6 +291,8 @@ static void show(struct mf_report *report, const struct mf_event *event) {
     else if (event->type == MF_EVENT_EVAL)
         printf("evaluation at step %lld: loss %.4f, perplexity %.3f\n", (long long)event->eval.step,
                event->eval.loss, event->eval.perplexity);
+    else if (event->type == MF_EVENT_CHECKPOINT)
+        printf("checkpoint of step %lld: %s\n", (long long)event->checkpoint.step, event->checkpoint.path);
     else if (event->type == MF_EVENT_ARTIFACT)
         printf("%s: %s (%lld bytes)\n", event->artifact.kind, event->artifact.path,
                (long long)event->artifact.size_bytes);
@@ -322,7 +332,7 @@ static int end_attached(struct mf_report *report, enum mf_status status, const s
                         const struct mf_error *error) {
     if (status == MF_OK) {
         send(report, done);
-        return MF_TRAINER_EXIT_DONE;
+        return done->type == MF_EVENT_PAUSED ? MF_TRAINER_EXIT_PAUSED : MF_TRAINER_EXIT_DONE;
     }
     if (status == MF_ERROR_CANCELLED) {
         send(report, &(struct mf_event){.type = MF_EVENT_CANCELLED});

@@ -2,8 +2,8 @@
  *
  * Under a worker (descriptors 3 and 4 are its pipes) every call sends one protocol line, and a thread answers
  * commands at any time: ping with pong, cancel with ack and the cancelled flag, checkpoint and pause with ack
- * and a log line that names what is refused. Standalone, standard output gets plain lines, or a progress bar
- * when it is a terminal. SIGTERM, SIGINT and a worker that is gone set the cancelled flag too.
+ * and a flag that the loop looks at between two steps. Standalone, standard output gets plain lines, or a
+ * progress bar when it is a terminal. SIGTERM, SIGINT and a worker that is gone set the cancelled flag too.
  *
  * One report a process. Calls that tell something: the thread that opened it; with a report of NULL (tests)
  * they tell nobody and nothing is cancelled. */
@@ -29,6 +29,10 @@ bool mf_report_attached(const struct mf_report *report); /* under a worker */
 /* True once the run is to end; any thread. The argument is a struct mf_report, so that it fits
  * mf_provider_context's `cancelled`. */
 bool mf_report_cancelled(void *report);
+/* True once the worker wants the run to stop with a checkpoint; any thread. */
+bool mf_report_pause_wanted(struct mf_report *report);
+/* True once for each time that the worker asked for a checkpoint since the last call. */
+bool mf_report_take_checkpoint(struct mf_report *report);
 /* MF_OK or MF_ERROR_CANCELLED. */
 enum mf_status mf_report_check(struct mf_report *report, struct mf_error *error);
 
@@ -40,8 +44,8 @@ void mf_report_progress(struct mf_report *report, enum mf_phase phase, double fr
 void mf_report_log(struct mf_report *report, const char *level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* The one terminal line; returns the exit status that belongs to it. `done` is read when status is MF_OK;
- * MF_ERROR_CANCELLED ends as cancelled, everything else as error. */
+/* The one terminal line; returns the exit status that belongs to it. `done` (of type done or paused) is read
+ * when status is MF_OK; MF_ERROR_CANCELLED ends as cancelled, everything else as error. */
 int mf_report_end(struct mf_report *report, enum mf_status status, const struct mf_event *done,
                   const struct mf_error *error);
 

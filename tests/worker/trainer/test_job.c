@@ -40,7 +40,7 @@ static int remove_files(void **state) {
 }
 
 static enum mf_status prepare(struct mf_job *job, size_t budget_bytes, struct mf_error *error) {
-    enum mf_status status = mf_job_open(request, "/tmp/unused", NULL, job, error);
+    enum mf_status status = mf_job_open(request, "/tmp/unused", NULL, NULL, job, error);
     if (status != MF_OK)
         fail_msg("%s", error->message);
     job->budget_bytes = budget_bytes;

@@ -66,29 +66,35 @@ static void write_rows(void) {
     write_text("rows.jsonl", text);
 }
 
+/* What the next start() resumes from ("": nothing), and how many threads it computes with. */
+static char resume_from[512];
+static const char *threads = "OMP_NUM_THREADS=1";
+
 /* Starts `modelforge-trainer run` on a request of the usual fields and `more` (", \"name\": value ..."). */
 static void start(struct trainer *trainer, const char *name, const char *model, const char *more) {
-    char request[4096], path[512], *working = realpath(".", NULL);
+    char request[4096], path[512], resume[600] = "null", *working = realpath(".", NULL);
     struct mf_error error;
     int events[2], commands[2];
     write_rows();
     *trainer = (struct trainer){0};
     snprintf(trainer->output, sizeof trainer->output, "%s/%s", folder, name);
+    if (*resume_from)
+        snprintf(resume, sizeof resume, "\"%s\"", resume_from);
     snprintf(request, sizeof request,
              "{\"task\":\"text-generation\",\"model_name\":\"%s%s%s\",\"dataset\":\"%s/"
              "rows.jsonl\",\"learning_rate\":0.002,"
              "\"run\":{\"job_id\":\"j\",\"attempt\":1,\"attempt_id\":\"a\",\"output_dir\":\"%s\","
-             "\"checkpoint_dir\":\"%s\","
-             "\"resume_from\":null,\"created_at\":\"2026-01-02T03:04:05Z\"}%s}",
-             *model == '/' ? "" : working, *model == '/' ? "" : "/", model, folder, trainer->output, folder,
-             more);
+             "\"checkpoint_dir\":\"%s-checkpoints\","
+             "\"resume_from\":%s,\"created_at\":\"2026-01-02T03:04:05Z\"}%s}",
+             *model == '/' ? "" : working, *model == '/' ? "" : "/", model, folder, trainer->output,
+             trainer->output, resume, more);
     free(working);
     write_text("request.json", request);
     snprintf(path, sizeof path, "%s/request.json", folder);
     assert_int_equal(pipe2(events, O_CLOEXEC), 0);
     assert_int_equal(pipe2(commands, O_CLOEXEC), 0);
     const char *const argv[] = {MF_TEST_TRAINER, "run", path, NULL};
-    const char *const environment[] = {"OMP_NUM_THREADS=1", "OMP_WAIT_POLICY=PASSIVE", NULL};
+    const char *const environment[] = {threads, "OMP_WAIT_POLICY=PASSIVE", NULL};
     const struct mf_process_descriptor descriptors[] = {{events[1], MF_PROTOCOL_EVENT_FD},
                                                         {commands[0], MF_PROTOCOL_COMMAND_FD}};
     const struct mf_process_options options = {.argv = argv,
@@ -293,13 +299,13 @@ static void test_commands(void **state) {
     await(&trainer, MF_EVENT_PONG, &event);
     assert_int_equal(event.number, 1);
     mf_event_destroy(&event);
-    command(&trainer, MF_TRAINER_PAUSE, 2);
-    await(&trainer, MF_EVENT_LOG, &event);
-    assert_string_equal(event.log.level, "warning");
-    assert_string_equal(event.log.message, "unsupported_command: pause: this version writes no checkpoints");
-    mf_event_destroy(&event);
+    command(&trainer, MF_TRAINER_CHECKPOINT, 2);
     await(&trainer, MF_EVENT_ACK, &event);
     assert_int_equal(event.number, 2);
+    mf_event_destroy(&event);
+    await(&trainer, MF_EVENT_CHECKPOINT, &event);
+    assert_true(event.checkpoint.step > 0);
+    assert_true(mf_path_exists(event.checkpoint.path));
     mf_event_destroy(&event);
     await(&trainer, MF_EVENT_STEP, &event); /* it goes on */
     mf_event_destroy(&event);
@@ -359,6 +365,167 @@ static void expect_error(const char *name, const char *model, const char *more, 
     assert_false(output_has(&trainer, "adapter"));
 }
 
+/* ---- checkpoints ---- */
+
+static uint64_t random_state = 20260102;
+
+static int64_t random_below(int64_t bound) { /* splitmix64: the same places to kill at every time */
+    uint64_t z = random_state += 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return (int64_t)((z ^ (z >> 31)) % (uint64_t)bound);
+}
+
+static bool checkpoint_path(const char *name, int64_t step) {
+    snprintf(resume_from, sizeof resume_from, "%s/%s-checkpoints/step-%08lld", folder, name, (long long)step);
+    return mf_path_exists(resume_from);
+}
+
+/* Sets resume_from to the newest whole checkpoint of a run, "" without one; returns its step. */
+static int64_t newest_checkpoint(const char *name) {
+    int64_t step = 15;
+    while (step > 0 && !checkpoint_path(name, step))
+        step--;
+    if (step == 0)
+        *resume_from = 0;
+    return step;
+}
+
+static void kill_trainer(struct trainer *trainer) {
+    struct mf_error error;
+    struct mf_process_exit end;
+    kill(trainer->process.pid, SIGKILL);
+    must(mf_process_wait(&trainer->process, PATIENCE_MS, &end, &error), &error);
+    assert_int_equal(end.signal, SIGKILL);
+    mf_protocol_reader_destroy(&trainer->reader);
+    mf_protocol_writer_destroy(&trainer->writer);
+    close(trainer->events);
+    close(trainer->commands);
+}
+
+/* Resumes the run from its newest checkpoint. Kills it when it reports step `at`, with the checkpoint of that
+ * step being written, or once that checkpoint is said to be whole; false when it ended before. */
+static bool run_until(const char *name, const char *more, int64_t at, bool whole) {
+    struct trainer trainer;
+    struct mf_event event = {0};
+    int64_t step = newest_checkpoint(name);
+    start(&trainer, name, tiny, more);
+    *resume_from = 0;
+    while (event.type != MF_EVENT_DONE) {
+        next_event(&trainer, &event);
+        if (event.type == MF_EVENT_STEP)
+            assert_int_equal(event.step.step,
+                             ++step); /* goes on where the checkpoint was, and skips nothing */
+        const bool here = whole ? event.type == MF_EVENT_CHECKPOINT && event.checkpoint.step == at
+                                : event.type == MF_EVENT_STEP && event.step.step == at;
+        if (event.type == MF_EVENT_ERROR)
+            fail_msg("%s", event.error.message);
+        mf_event_destroy(&event);
+        if (here) {
+            kill_trainer(&trainer);
+            return true;
+        }
+    }
+    assert_int_equal(step, 15);
+    finish(&trainer, MF_TRAINER_EXIT_DONE);
+    return false;
+}
+
+static void digest_of(const char *name, char digest[MF_SHA256_TEXT_BYTES]) {
+    char path[512];
+    struct mf_error error;
+    snprintf(path, sizeof path, "%s/%s/adapter/adapter_model.safetensors", folder, name);
+    must(mf_file_sha256(path, digest, NULL, &error), &error);
+}
+
+static void test_killed_anywhere_it_ends_with_the_same_bits(void **state) {
+    (void)state;
+    char uninterrupted[MF_SHA256_TEXT_BYTES], resumed[MF_SHA256_TEXT_BYTES], more[256], name[32];
+    int kills = 0;
+    run_to_the_end("uninterrupted", usual, uninterrupted);
+    for (int run = 0; kills < 24; run++) {
+        snprintf(name, sizeof name, "killed-%d", run);
+        snprintf(more, sizeof more, "%s,\"save_steps\":%d", usual, 1 + run % 3);
+        for (int64_t at = 1 + random_below(4); at <= 15; at += 1 + random_below(5)) {
+            const bool whole = random_below(2) && at % (1 + run % 3) == 0;
+            if (!run_until(name, more, at, whole))
+                fail_msg("run %d ended before step %lld", run, (long long)at);
+            kills++;
+        }
+        assert_false(run_until(name, more, 16, false));
+        digest_of(name, resumed);
+        assert_string_equal(uninterrupted, resumed);
+    }
+}
+
+static void test_pause_and_resume(void **state) {
+    (void)state;
+    struct trainer trainer;
+    struct mf_event event;
+    char uninterrupted[MF_SHA256_TEXT_BYTES], resumed[MF_SHA256_TEXT_BYTES];
+    int64_t step;
+    run_to_the_end("unpaused", usual, uninterrupted);
+    start(&trainer, "paused", tiny, usual);
+    await(&trainer, MF_EVENT_STEP, &event);
+    mf_event_destroy(&event);
+    command(&trainer, MF_TRAINER_PAUSE, 1);
+    await(&trainer, MF_EVENT_CHECKPOINT, &event);
+    step = event.checkpoint.step;
+    mf_event_destroy(&event);
+    await(&trainer, MF_EVENT_PAUSED, &event);
+    mf_event_destroy(&event);
+    finish(&trainer, MF_TRAINER_EXIT_PAUSED);
+    assert_false(output_has(&trainer, "adapter"));
+    assert_int_equal(newest_checkpoint("paused"), step);
+    assert_false(run_until("paused", usual, 16, false));
+    digest_of("paused", resumed);
+    assert_string_equal(uninterrupted, resumed);
+}
+
+/* Writes a file of the checkpoint again, with one byte changed, or without its second half. */
+static void damage(const char *name, bool cut) {
+    char path[1024], *data;
+    struct mf_error error;
+    size_t bytes;
+    snprintf(path, sizeof path, "%s/%s", resume_from, name);
+    must(mf_file_read(path, 1 << 24, &data, &bytes, &error), &error);
+    if (cut)
+        bytes /= 2;
+    else
+        data[bytes - 2] ^= 1;
+    must(mf_file_write_atomic(path, data, bytes, 0644, &error), &error);
+    free(data);
+}
+
+static void test_checkpoints_that_cannot_be_resumed(void **state) {
+    (void)state;
+    static const struct {
+        const char *file, *words;
+        bool cut;
+    } damages[] = {{"state.safetensors", "the file is damaged", false},
+                   {"state.safetensors", "the file is damaged", true},
+                   {"checkpoint.json", "checkpoint.json", false},
+                   {"checkpoint.json", "premature end of input", true}};
+    char more[256], other[300], name[32];
+    snprintf(more, sizeof more, "%s,\"save_steps\":1", usual);
+    for (size_t i = 0; i < sizeof damages / sizeof *damages; i++) {
+        snprintf(name, sizeof name, "damaged-%zu", i);
+        assert_true(run_until(name, more, 2, true));
+        assert_true(checkpoint_path(name, 2));
+        damage(damages[i].file, damages[i].cut);
+        expect_error(name, tiny, more, "bad_checkpoint", damages[i].words);
+    }
+    snprintf(other, sizeof other, "%s,\"seed\":7", more);
+    assert_true(checkpoint_path(name, 1));
+    expect_error("foreign", tiny, other, "bad_checkpoint", "belongs to another request");
+    threads = "OMP_NUM_THREADS=2";
+    expect_error("threads", tiny, more, "checkpoint_plan", "thread count");
+    threads = "OMP_NUM_THREADS=1";
+    assert_false(checkpoint_path("nothing", 1));
+    expect_error("nothing", tiny, more, "bad_checkpoint", "step-00000001");
+    *resume_from = 0;
+}
+
 static void test_errors(void **state) {
     (void)state;
     expect_error("e1", "/nowhere/model", "", "model_not_found", "/nowhere/model");
@@ -402,6 +569,9 @@ int main(void) {
         cmocka_unit_test(test_commands),
         cmocka_unit_test(test_sigterm_cancels),
         cmocka_unit_test(test_lost_worker_ends_the_run),
+        cmocka_unit_test(test_killed_anywhere_it_ends_with_the_same_bits),
+        cmocka_unit_test(test_pause_and_resume),
+        cmocka_unit_test(test_checkpoints_that_cannot_be_resumed),
         cmocka_unit_test(test_errors),
         cmocka_unit_test(test_loss_that_is_not_finite),
     };

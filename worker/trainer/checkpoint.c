@@ -1,0 +1,378 @@
+#include "worker/trainer/checkpoint.h"
+
+#include "common/files.h"
+#include "common/json.h"
+#include "providers/folder.h"
+#include "providers/weights/safetensors.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { FORMAT = 1, META_BYTES = 1 << 30, PARTS = 3 };
+
+static const char state_name[] = "state.safetensors", meta_name[] = "checkpoint.json";
+static const char *const part_name[PARTS] = {"parameters", "first_moment", "second_moment"};
+
+static enum mf_status out_of_memory(struct mf_error *error) {
+    return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "checkpoint: out of memory");
+}
+
+/* The policy's bucket, and its parts in the order of part_name. */
+static const struct mf_bucket *find_parts(const struct mf_job *job, float *part[PARTS]) {
+    const struct mf_graph *graph = job->runtime.graph;
+    for (int32_t i = 0; i < graph->buckets; i++) {
+        const struct mf_bucket *bucket = &graph->bucket[i];
+        if (bucket->slot != MF_POLICY_SLOT)
+            continue;
+        part[0] = mf_executor_data(job->runtime.executor, bucket->parameter);
+        part[1] = mf_executor_data(job->runtime.executor, bucket->first_moment);
+        part[2] = mf_executor_data(job->runtime.executor, bucket->second_moment);
+        return bucket;
+    }
+    return NULL;
+}
+
+/* ---- writing
+ * ----------------------------------------------------------------------------------------------- */
+
+static enum mf_status write_state(const struct mf_job *job, const char *path, struct mf_error *error) {
+    float *part[PARTS];
+    struct mf_safetensors_entry entry[PARTS];
+    struct mf_safetensors_writer *writer = NULL;
+    const struct mf_bucket *bucket = find_parts(job, part);
+    if (!bucket)
+        return mf_error_set(error, MF_ERROR_INTERNAL, "checkpoint: there is nothing that is trained");
+    for (int i = 0; i < PARTS; i++)
+        entry[i] = (struct mf_safetensors_entry){
+            .name = part_name[i], .dtype = MF_F32, .rank = 1, .dim = {bucket->elements}};
+    enum mf_status status = mf_safetensors_create(path, entry, PARTS, NULL, &writer, error);
+    for (int i = 0; status == MF_OK && i < PARTS; i++)
+        status = mf_safetensors_write(writer, part[i], (size_t)bucket->elements * sizeof(float), error);
+    if (status == MF_OK)
+        return mf_safetensors_finish(writer, error);
+    mf_safetensors_abandon(writer);
+    return status;
+}
+
+static json_t *steps_json(const struct mf_history *history) {
+    json_t *loss = json_array(), *rate = json_array(), *norm = json_array(), *seconds = json_array(),
+           *tokens = json_array();
+    for (int64_t i = 0; i < history->steps; i++) {
+        const struct mf_step_record *step = &history->step[i];
+        json_array_append_new(loss, json_real(step->loss));
+        json_array_append_new(rate, json_real(step->learning_rate));
+        json_array_append_new(norm, json_real(step->gradient_norm));
+        json_array_append_new(seconds, json_real(step->seconds));
+        json_array_append_new(tokens, json_integer(step->tokens));
+    }
+    return json_pack("{s:o, s:o, s:o, s:o, s:o}", "loss", loss, "learning_rate", rate, "gradient_norm", norm,
+                     "seconds", seconds, "tokens", tokens);
+}
+
+static json_t *evaluations_json(const struct mf_history *history) {
+    json_t *evaluations = json_array();
+    for (int64_t i = 0; i < history->evaluations; i++)
+        json_array_append_new(evaluations,
+                              json_pack("{s:I, s:f}", "step", (json_int_t)history->evaluation[i].step, "loss",
+                                        history->evaluation[i].loss));
+    return evaluations;
+}
+
+static json_t *meta_json(const struct mf_job *job, const struct mf_history *history, const char *request,
+                         const char *state) {
+    const struct mf_interval *interval = &history->interval;
+    return json_pack(
+        "{s:s, s:i, s:s, s:I, s:s, s:s, s:s, s:s, s:{s:I, s:I}, s:{s:I, s:I}, s:o, s:o, s:{s:I, s:I, s:f, "
+        "s:f}, s:{s:I, s:I, s:f, s:f}}",
+        "format", "modelforge-checkpoint", "format_version", FORMAT, "version", MF_VERSION, "step",
+        (json_int_t)history->steps, "request_sha256", request, "dataset_sha256", job->dataset.sha256,
+        "numeric_plan_sha256", job->runtime.plan->record_sha256, "state_sha256", state, "schedule",
+        "total_steps", (json_int_t)job->total_steps, "warmup_steps", (json_int_t)job->warmup_steps, "sampler",
+        "epoch", (json_int_t)job->sampler.epoch, "cursor", (json_int_t)job->sampler.cursor, "steps",
+        steps_json(history), "evaluations", evaluations_json(history), "totals", "trained_tokens",
+        (json_int_t)history->trained_tokens, "trained_labels", (json_int_t)history->trained_labels,
+        "train_seconds", history->train_seconds, "train_loss", history->train_loss, "interval", "steps",
+        (json_int_t)interval->steps, "tokens", (json_int_t)interval->tokens, "loss", interval->loss,
+        "seconds", interval->seconds);
+}
+
+/* The sha256 that the object without its member "sha256" has. */
+static enum mf_status digest_meta(json_t *meta, char digest[MF_SHA256_TEXT_BYTES], struct mf_error *error) {
+    char *text = NULL;
+    json_object_del(meta, "sha256");
+    enum mf_status status = mf_json_canonical(meta, &text, error);
+    if (status == MF_OK)
+        status = mf_sha256_text(text, strlen(text), digest, error);
+    free(text);
+    return status;
+}
+
+static enum mf_status write_meta(const struct mf_job *job, const struct mf_history *history,
+                                 const char *state, const char *path, struct mf_error *error) {
+    char request[MF_SHA256_TEXT_BYTES], digest[MF_SHA256_TEXT_BYTES], *text = NULL;
+    json_t *meta = NULL;
+    enum mf_status status = mf_request_hash(&job->request, request, error);
+    if (status == MF_OK)
+        status = mf_file_sha256(state, digest, NULL, error);
+    if (status == MF_OK && !(meta = meta_json(job, history, request, digest)))
+        status = mf_error_set(error, MF_ERROR_INTERNAL, "checkpoint: checkpoint.json cannot be put together");
+    if (status == MF_OK)
+        status = digest_meta(meta, digest, error);
+    if (status == MF_OK && json_object_set_new(meta, "sha256", json_string(digest)) != 0)
+        status = out_of_memory(error);
+    if (status == MF_OK)
+        status = mf_json_canonical(meta, &text, error);
+    if (status == MF_OK)
+        status = mf_file_write_atomic(path, text, strlen(text), 0644, error);
+    free(text);
+    json_decref(meta);
+    return status;
+}
+
+static enum mf_status write_folder(const struct mf_job *job, const struct mf_history *history,
+                                   const char *made, const char *folder, struct mf_error *error) {
+    char *state = mf_path_join(made, state_name), *meta = mf_path_join(made, meta_name);
+    enum mf_status status = state && meta ? mf_tree_remove(made, error) : out_of_memory(error);
+    if (status == MF_OK)
+        status = mf_directory_create(made, 0755, error);
+    if (status == MF_OK)
+        status = write_state(job, state, error);
+    if (status == MF_OK)
+        status = write_meta(job, history, state, meta, error);
+    if (status == MF_OK)
+        status = mf_directory_sync(made, error);
+    if (status == MF_OK)
+        status = mf_folder_replace(made, folder, error);
+    if (status == MF_OK)
+        status = mf_directory_sync(job->checkpoint_dir, error);
+    if (status != MF_OK) {
+        struct mf_error ignored;
+        (void)mf_tree_remove(made, &ignored);
+    }
+    free(state);
+    free(meta);
+    return status;
+}
+
+enum mf_status mf_checkpoint_write(struct mf_job *job, const struct mf_history *history, char **path,
+                                   struct mf_error *error) {
+    char *made = NULL, *folder = NULL;
+    enum mf_status status = MF_OK;
+    *path = NULL;
+    if (asprintf(&folder, "%s/step-%08lld", job->checkpoint_dir, (long long)history->steps) < 0 ||
+        asprintf(&made, "%s.partial", folder) < 0)
+        status = out_of_memory(error);
+    if (status == MF_OK)
+        status = mf_directory_create(job->checkpoint_dir, 0755, error);
+    if (status == MF_OK)
+        status = write_folder(job, history, made, folder, error);
+    free(made);
+    if (status == MF_OK)
+        *path = folder;
+    else
+        free(folder);
+    return status;
+}
+
+/* ---- reading
+ * ----------------------------------------------------------------------------------------------- */
+
+/* Whatever is wrong inside a checkpoint is the checkpoint's fault; memory and cancellation are not. */
+static enum mf_status blame(enum mf_status status, const char *folder, struct mf_error *error) {
+    if (status == MF_OK || status == MF_ERROR_OUT_OF_MEMORY || status == MF_ERROR_BAD_CHECKPOINT ||
+        status == MF_ERROR_CHECKPOINT_PLAN)
+        return status;
+    struct mf_error reason = *error;
+    return mf_error_set(error, MF_ERROR_BAD_CHECKPOINT, "%s cannot be resumed from: %s", folder,
+                        reason.message);
+}
+
+static enum mf_status check_digest(json_t *meta, const char *path, struct mf_error *error) {
+    char digest[MF_SHA256_TEXT_BYTES], wanted[MF_SHA256_TEXT_BYTES];
+    const char *text = NULL;
+    enum mf_status status = mf_json_string(meta, path, "sha256", 64, &text, error);
+    if (status != MF_OK)
+        return status;
+    snprintf(wanted, sizeof wanted, "%s", text); /* `text` lies in the member that goes */
+    status = digest_meta(meta, digest, error);
+    if (status == MF_OK && strcmp(digest, wanted) != 0)
+        status = mf_error_set(error, MF_ERROR_BAD_CHECKPOINT,
+                              "%s: the file is damaged: its sha256 is not the "
+                              "one that it holds",
+                              path);
+    return status;
+}
+
+/* One member that names what the checkpoint belongs to. */
+static enum mf_status check_owner(const json_t *meta, const char *path, const char *key, const char *own,
+                                  enum mf_status code, const char *what, struct mf_error *error) {
+    const char *text = NULL;
+    enum mf_status status = mf_json_string(meta, path, key, 64, &text, error);
+    if (status == MF_OK && strcmp(text, own) != 0)
+        status = mf_error_set(error, code, "%s: %s (%s is %s here, %s there)", path, what, key, own, text);
+    return status;
+}
+
+static enum mf_status check_meta(const struct mf_job *job, const json_t *meta, const char *path,
+                                 struct mf_error *error) {
+    char request[MF_SHA256_TEXT_BYTES];
+    int64_t version = 0;
+    enum mf_status status = mf_json_integer(meta, path, "format_version", FORMAT, FORMAT, &version, error);
+    if (status == MF_OK)
+        status = mf_request_hash(&job->request, request, error);
+    if (status == MF_OK)
+        status = check_owner(meta, path, "request_sha256", request, MF_ERROR_BAD_CHECKPOINT,
+                             "the checkpoint belongs to another request", error);
+    if (status == MF_OK)
+        status = check_owner(meta, path, "dataset_sha256", job->dataset.sha256, MF_ERROR_BAD_CHECKPOINT,
+                             "the dataset has changed since the checkpoint was written", error);
+    if (status == MF_OK)
+        status = check_owner(
+            meta, path, "numeric_plan_sha256", job->runtime.plan->record_sha256, MF_ERROR_CHECKPOINT_PLAN,
+            "an exact resume needs the kind of device, the thread count and the version that "
+            "wrote the checkpoint",
+            error);
+    return status;
+}
+
+static enum mf_status read_state(const struct mf_job *job, const json_t *meta, const char *where,
+                                 const char *path, struct mf_error *error) {
+    char digest[MF_SHA256_TEXT_BYTES];
+    const char *wanted = NULL;
+    float *part[PARTS];
+    struct mf_safetensors *file = NULL;
+    const struct mf_bucket *bucket = find_parts(job, part);
+    enum mf_status status = mf_json_string(meta, where, "state_sha256", 64, &wanted, error);
+    if (status == MF_OK)
+        status = mf_file_sha256(path, digest, NULL, error);
+    if (status == MF_OK && strcmp(digest, wanted) != 0)
+        status = mf_error_set(error, MF_ERROR_BAD_CHECKPOINT,
+                              "%s: the file is damaged: its sha256 is not the one in checkpoint.json", path);
+    if (status == MF_OK)
+        status = mf_safetensors_open_file(path, &file, error);
+    for (int i = 0; status == MF_OK && i < PARTS; i++) {
+        const struct mf_stored_tensor *stored = mf_safetensors_find(file, part_name[i]);
+        if (!bucket || !stored || !stored->floating || stored->dtype != MF_F32 || stored->rank != 1 ||
+            stored->dim[0] != bucket->elements)
+            status = mf_error_set(error, MF_ERROR_BAD_CHECKPOINT, "%s: '%s' is missing or has another shape",
+                                  path, part_name[i]);
+        else
+            memcpy(part[i], stored->data, stored->bytes);
+    }
+    mf_safetensors_close(file);
+    return status;
+}
+
+static enum mf_status read_steps(const json_t *meta, const char *where, struct mf_history *history,
+                                 struct mf_error *error) {
+    static const char *const names[] = {"loss", "learning_rate", "gradient_norm", "seconds", "tokens"};
+    json_t *steps = NULL, *column[5] = {NULL};
+    enum mf_status status = mf_json_object(meta, where, "steps", &steps, error);
+    for (size_t i = 0; status == MF_OK && i < 5; i++) {
+        status = mf_json_array(steps, where, names[i], (size_t)history->steps, &column[i], error);
+        if (status == MF_OK && json_array_size(column[i]) != (size_t)history->steps)
+            status = mf_error_set(error, MF_ERROR_BAD_CHECKPOINT, "%s: steps.%s holds %zu values, not %lld",
+                                  where, names[i], json_array_size(column[i]), (long long)history->steps);
+    }
+    for (size_t i = 0; status == MF_OK && i < (size_t)history->steps; i++)
+        history->step[i] =
+            (struct mf_step_record){.loss = json_number_value(json_array_get(column[0], i)),
+                                    .learning_rate = json_number_value(json_array_get(column[1], i)),
+                                    .gradient_norm = json_number_value(json_array_get(column[2], i)),
+                                    .seconds = json_number_value(json_array_get(column[3], i)),
+                                    .tokens = json_integer_value(json_array_get(column[4], i))};
+    return status;
+}
+
+static enum mf_status read_evaluations(const json_t *meta, const char *where, struct mf_history *history,
+                                       struct mf_error *error) {
+    json_t *list = NULL, *one;
+    size_t i;
+    enum mf_status status =
+        mf_json_array(meta, where, "evaluations", (size_t)history->evaluation_room, &list, error);
+    if (status != MF_OK)
+        return status;
+    json_array_foreach(list, i, one) {
+        struct mf_evaluation_record *record = &history->evaluation[history->evaluations];
+        status = mf_json_integer(one, where, "step", 1, history->steps, &record->step, error);
+        if (status == MF_OK)
+            status = mf_json_number(one, where, "loss", -1e300, 1e300, &record->loss, error);
+        if (status != MF_OK)
+            return status;
+        record->perplexity = exp(record->loss);
+        history->evaluations++;
+    }
+    return MF_OK;
+}
+
+static enum mf_status read_sums(const json_t *meta, const char *where, struct mf_history *history,
+                                struct mf_error *error) {
+    json_t *totals = NULL, *interval = NULL;
+    struct mf_interval *since = &history->interval;
+    enum mf_status status = mf_json_object(meta, where, "totals", &totals, error);
+    if (status == MF_OK)
+        status =
+            mf_json_integer(totals, where, "trained_tokens", 0, INT64_MAX, &history->trained_tokens, error);
+    if (status == MF_OK)
+        status =
+            mf_json_integer(totals, where, "trained_labels", 0, INT64_MAX, &history->trained_labels, error);
+    if (status == MF_OK)
+        status = mf_json_number(totals, where, "train_seconds", 0, 1e300, &history->train_seconds, error);
+    if (status == MF_OK)
+        status = mf_json_number(totals, where, "train_loss", -1e300, 1e300, &history->train_loss, error);
+    if (status == MF_OK)
+        status = mf_json_object(meta, where, "interval", &interval, error);
+    if (status == MF_OK)
+        status = mf_json_integer(interval, where, "steps", 0, INT64_MAX, &since->steps, error);
+    if (status == MF_OK)
+        status = mf_json_integer(interval, where, "tokens", 0, INT64_MAX, &since->tokens, error);
+    if (status == MF_OK)
+        status = mf_json_number(interval, where, "loss", -1e300, 1e300, &since->loss, error);
+    if (status == MF_OK)
+        status = mf_json_number(interval, where, "seconds", 0, 1e300, &since->seconds, error);
+    return status;
+}
+
+static enum mf_status read_position(struct mf_job *job, const json_t *meta, const char *where,
+                                    struct mf_history *history, struct mf_error *error) {
+    json_t *sampler = NULL;
+    int64_t epoch = 0, cursor = 0;
+    enum mf_status status = mf_json_integer(meta, where, "step", 1, job->total_steps, &history->steps, error);
+    if (status == MF_OK)
+        status = mf_json_object(meta, where, "sampler", &sampler, error);
+    if (status == MF_OK)
+        status = mf_json_integer(sampler, where, "epoch", 0, UINT32_MAX - 1, &epoch, error);
+    if (status == MF_OK)
+        status = mf_json_integer(sampler, where, "cursor", 0, (int64_t)job->sampler.count, &cursor, error);
+    if (status == MF_OK)
+        mf_sampler_seek(&job->sampler, (uint32_t)epoch, (size_t)cursor);
+    return status;
+}
+
+enum mf_status mf_checkpoint_read(const char *folder, struct mf_job *job, struct mf_history *history,
+                                  struct mf_error *error) {
+    char *path = mf_path_join(folder, meta_name), *state = mf_path_join(folder, state_name);
+    json_t *meta = NULL;
+    enum mf_status status =
+        path && state ? mf_json_read_file(path, META_BYTES, &meta, error) : out_of_memory(error);
+    if (status == MF_OK)
+        status = check_digest(meta, path, error);
+    if (status == MF_OK)
+        status = check_meta(job, meta, path, error);
+    if (status == MF_OK)
+        status = read_position(job, meta, path, history, error);
+    if (status == MF_OK)
+        status = read_steps(meta, path, history, error);
+    if (status == MF_OK)
+        status = read_evaluations(meta, path, history, error);
+    if (status == MF_OK)
+        status = read_sums(meta, path, history, error);
+    if (status == MF_OK)
+        status = read_state(job, meta, path, state, error);
+    json_decref(meta);
+    free(path);
+    free(state);
+    return blame(status, folder, error);
+}

@@ -1,0 +1,29 @@
+/* Exact checkpoints: all that the next optimiser step depends on, so that a resumed run gives the same bits
+ * as one that was never interrupted.
+ *
+ * A checkpoint is a folder step-NNNNNNNN between two optimiser steps:
+ *     state.safetensors   parameters, first_moment, second_moment: (elements) f32, flat, of the policy's
+ *                         bucket
+ *     checkpoint.json     step, the sampler's position, what the steps and evaluations so far came to; whose
+ *                         it is (hash of the request, sha256 of the dataset, of the numeric plan); sha256 of
+ *                         state.safetensors, and of itself as canonical JSON without the member "sha256"
+ * Rates and random numbers are functions of the step alone, so they need no state. */
+#ifndef MF_WORKER_TRAINER_CHECKPOINT_H
+#define MF_WORKER_TRAINER_CHECKPOINT_H
+
+#include "worker/trainer/loop.h"
+
+/* Writes the state after history->steps steps below job->checkpoint_dir: a folder of another name, fsync,
+ * rename. A crash leaves the whole checkpoint or none under its name. *path (the folder) is freed by the
+ * caller. */
+enum mf_status mf_checkpoint_write(struct mf_job *job, const struct mf_history *history, char **path,
+                                   struct mf_error *error);
+
+/* Brings a prepared job, its sampler and a new history (room for job->total_steps) to where the checkpoint
+ * was. MF_ERROR_BAD_CHECKPOINT when it is missing, damaged, or of another request or dataset;
+ * MF_ERROR_CHECKPOINT_PLAN when this machine or version would compute other numbers. Nothing is resumed then.
+ */
+enum mf_status mf_checkpoint_read(const char *folder, struct mf_job *job, struct mf_history *history,
+                                  struct mf_error *error);
+
+#endif
