@@ -47,8 +47,8 @@ enum mf_status mf_job_name(struct mf_settings *settings, const char *name, char 
         if (!status)
             status = mf_job_find(settings, database, name, &job, error);
         if (!status) {
-            *tenant = strdup(job.tenant);
-            *request_id = strdup(job.request_id);
+            *tenant = job.tenant ? strdup(job.tenant) : NULL;
+            *request_id = job.request_id ? strdup(job.request_id) : NULL;
         }
         mf_job_status_free(&job);
         if (status)
@@ -90,9 +90,10 @@ static void append_steps(char *line, size_t bytes, const struct mf_job_status *j
                       ? (double)job->step / (double)job->total_steps
                       : NAN;
     if (!isnan(done)) {
-        char bar[BAR_CELLS * 3 + 1] = "";
+        char bar[BAR_CELLS * 3 + 1], *end = bar; /* a cell has 3 bytes */
         for (int i = 0; i < BAR_CELLS; i++)
-            strcat(bar, i < (int)(done * BAR_CELLS + 0.5) ? "█" : "░");
+            end = stpncpy(end, i < (int)(done * BAR_CELLS + 0.5) ? "█" : "░", 3);
+        *end = 0;
         used += (size_t)snprintf(line + used, bytes - used, "  %s %3.0f%%  step %lld/%lld", bar, done * 100,
                                  (long long)job->step, (long long)job->total_steps);
     }

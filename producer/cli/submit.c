@@ -37,7 +37,7 @@ static int print_fields(void) {
 }
 
 static enum mf_status read_request_file(const char *path, json_t **object, struct mf_error *error) {
-    if (strcmp(path, "-"))
+    if (strcmp(path, "-") != 0)
         return mf_json_read_file(path, REQUEST_FILE_BYTES, object, error);
     struct mf_text text = {0};
     char block[4096];
@@ -255,19 +255,23 @@ int mf_command_cancel(struct mf_settings *settings, int argc, char **argv) {
             puts("usage: modelforge cancel JOB [--reason TEXT]\n\nAsks for a job to be cancelled: at once "
                  "while it is "
                  "queued, at its next step while it runs.");
+            mf_command_free(&command);
             return MF_EXIT_OK;
         }
         if (!strcmp(argv[i], "--reason") && i + 1 < argc) {
             free(command.reason);
             command.reason = strdup(argv[++i]);
         } else if (argv[i][0] == '-' || name) {
+            mf_command_free(&command);
             return mf_usage("cancel", "unexpected '%s'", argv[i]);
         } else {
             name = argv[i];
         }
     }
-    if (!name)
+    if (!name) {
+        mf_command_free(&command);
         return mf_usage("cancel", "which job?");
+    }
     enum mf_status status = mf_job_name(settings, name, &command.tenant, &command.request_id, &error);
     if (!status)
         status = mf_settings_client(settings, &client, &error);
