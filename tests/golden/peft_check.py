@@ -29,11 +29,11 @@ ROWS = [{"input": "What colour is number %d?" % (7 * index),
         for index in range(23)]
 
 
-def train(trainer, model, folder, chat, max_steps):
+def train(trainer, model, folder, chat, max_steps, **more):
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     request = dict(task="text-generation", model_name=model, dataset=str(folder / "rows.jsonl"), bf16=False,
                    use_chat_template=chat, learning_rate=5e-3, num_train_epochs=2, max_steps=max_steps, seed=7,
-                   lora_r=5, lora_alpha=7, use_rslora=chat, gradient_accumulation_steps=3)
+                   lora_r=5, lora_alpha=7, use_rslora=chat, gradient_accumulation_steps=3, **more)
     (folder / "request.json").write_text(json.dumps(request))
     subprocess.run([trainer, "run", str(folder / "request.json"), "--output", str(folder / "out")], check=True,
                    stdout=subprocess.DEVNULL, timeout=600)

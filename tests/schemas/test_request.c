@@ -330,8 +330,7 @@ static void what_comes_later_is_refused_by_name(void **state) {
         "strategy: dpo is refused by this version: preference training comes later; sft and qlora work now");
     refused("\"device\":\"mps\"", MF_ERROR_UNSUPPORTED_FIELD,
             "device: mps is refused by this version: mps is not supported; use auto or cpu");
-    refused("\"output\":[\"adapter\",\"gguf\"]", MF_ERROR_UNSUPPORTED_FIELD,
-            "output: gguf is refused by this version: GGUF files come later; adapter works now");
+    accepted("\"output\":[\"gguf\",\"adapter\",\"merged_16bit\"]");
     refused("\"revision\":\"main\"", MF_ERROR_UNSUPPORTED_FIELD,
             "revision: \"main\" is refused by this version: models come from local folders, which have no "
             "revisions; "

@@ -3,47 +3,12 @@
 #include "worker/trainer/commands.h"
 #include "worker/trainer/job.h"
 #include "worker/trainer/loop.h"
-#include "worker/trainer/record.h"
+#include "worker/trainer/outputs.h"
 
 #include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-static enum mf_status report_artifact(const struct mf_job *job, const char *kind, const char *path,
-                                      struct mf_error *error) {
-    uint64_t bytes = 0;
-    enum mf_status status = mf_tree_size(path, &bytes, error);
-    if (status == MF_OK)
-        mf_report_event(job->report, &(struct mf_event){.type = MF_EVENT_ARTIFACT,
-                                                        .artifact = {kind, path, (int64_t)bytes}});
-    return status;
-}
-
-/* Writes the adapter and training.json into the output folder. */
-static enum mf_status save(struct mf_job *job, const struct mf_history *history, struct mf_error *error) {
-    char *adapter = mf_path_join(job->output_dir, "adapter"),
-         *record = mf_path_join(job->output_dir, "training.json");
-    enum mf_status status =
-        adapter && record ? MF_OK : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "trainer: out of memory");
-    mf_report_progress(job->report, MF_PHASE_SAVE, 0);
-    if (status == MF_OK)
-        status =
-            mf_adapter_save(adapter, job->runtime.graph, MF_POLICY_SLOT, job->runtime.executor, &job->adapter,
-                            job->request.model_name, mf_model_folder(job->runtime.model), error);
-    if (status == MF_OK)
-        status = report_artifact(job, "adapter", adapter, error);
-    mf_report_progress(job->report, MF_PHASE_SAVE, 0.5);
-    if (status == MF_OK)
-        status = mf_record_write(record, job, history, error);
-    if (status == MF_OK)
-        status = report_artifact(job, "training_json", record, error);
-    if (status == MF_OK)
-        mf_report_progress(job->report, MF_PHASE_SAVE, 1);
-    free(adapter);
-    free(record);
-    return status;
-}
 
 static enum mf_status train(struct mf_job *job, struct mf_event *done, struct mf_error *error) {
     struct mf_history history = {0};
@@ -57,7 +22,7 @@ static enum mf_status train(struct mf_job *job, struct mf_event *done, struct mf
         goto done;
     }
     if (status == MF_OK)
-        status = save(job, &history, error);
+        status = mf_outputs_write(job, &history, error);
     if (status == MF_OK) {
         const struct mf_evaluation_record *last =
             history.evaluations ? &history.evaluation[history.evaluations - 1] : NULL;

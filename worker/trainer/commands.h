@@ -12,6 +12,7 @@ enum { MF_EXIT_USAGE = 2 };
 
 int mf_command_run(int argc, char **argv);
 int mf_command_plan(int argc, char **argv);
+int mf_command_merge(int argc, char **argv);
 int mf_command_convert(int argc, char **argv);
 int mf_command_generate(int argc, char **argv);
 int mf_command_evaluate(int argc, char **argv);

@@ -4,6 +4,7 @@
 #include "common/files.h"
 #include "common/json.h"
 #include "kernels/passes/recompute.h"
+#include "worker/trainer/outputs.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -122,6 +123,8 @@ static enum mf_status load_model(struct mf_job *job, struct mf_error *error) {
         status = mf_provider_require(job->runtime.provider, &device,
                                      mf_model_architecture(job->runtime.model)->model_type, request->task,
                                      request->strategy, error);
+    if (status == MF_OK)
+        status = mf_outputs_check(request, job->runtime.model, error);
     if (status == MF_OK && request->chat_template)
         status = mf_tokenizer_set_chat_template(job->runtime.tokenizer, request->chat_template, error);
     return status;

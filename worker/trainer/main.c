@@ -20,6 +20,10 @@ static const struct {
      "REQUEST.json\n      what run would do: rows, tokens, first sample with its labels, memory, steps"},
     {"convert", mf_command_convert,
      "IN.gguf OUT_DIR [--dtype f32|bf16]\n      GGUF file to Hugging Face folder"},
+    {"merge", mf_command_merge,
+     "--model DIR --adapter DIR --output DIR [--gguf q8_0|f16] [--dtype 16bit|f32]\n"
+     "      the model with the adapter in its weights, as a Hugging Face folder; --gguf: and as "
+     "DIR/model.gguf"},
     {"generate", mf_command_generate,
      "--model DIR --prompt TEXT [--adapter DIR] [--max-new-tokens N] [--template chat|text|none]\n"
      "                   [--dtype auto|f32|bf16] [--reference] [--json]\n"

@@ -81,6 +81,42 @@ jq --exit-status '.tokens | length <= 5' <(grep '^{"text"' "$folder/output") >/d
 expect 1 '^ModelAccessError: ' "$trainer" generate --model $model --adapter "$folder" --prompt x
 expect 1 '^RequestError: .*128 positions' "$trainer" generate --model $model --prompt x --max-new-tokens 500
 
+# output: exactly what it names is written and announced, and training.json always
+jq '.output = ["merged_16bit", "gguf"]' "$folder/request.json" >"$folder/outputs.json"
+mkfifo "$folder/commands"
+("$trainer" run "$folder/outputs.json" --output "$folder/outputs" 3>&1 >"$folder/output" 2>&1 4<>"$folder/commands") |
+  cat >"$folder/events" || fail "run under a worker: $(tail -n 1 "$folder/events")"
+[[ $(jq --raw-output 'select(.type == "artifact") | .kind + " " + .path' "$folder/events") == "merged_16bit $folder/outputs/merged_16bit
+gguf $folder/outputs/model.gguf
+training_json $folder/outputs/training.json" ]] || fail "other artifacts: $(grep artifact "$folder/events")"
+[[ ! -e $folder/outputs/adapter ]] || fail "an adapter that nobody asked for"
+
+# merge writes the same bytes; both forms predict as the adapter does
+expect 0 'merged: 14 modules merged; model.gguf beside' "$trainer" merge --model $model   --adapter "$folder/out/adapter" --output "$folder/merged" --gguf q8_0
+cmp "$folder/merged/model.gguf" "$folder/outputs/model.gguf" || fail "another model.gguf"
+diff -r --exclude model.gguf "$folder/merged" "$folder/outputs/merged_16bit" || fail "another merged folder"
+expect 0 'wide: 14 modules merged' "$trainer" merge --model $model --adapter "$folder/out/adapter"   --output "$folder/wide" --dtype f32
+expect 0 'parameters in 20 tensors' "$trainer" convert "$folder/outputs/model.gguf" "$folder/back"
+# near FOLDER TOLERANCE: its loss over the rows is the adapter's
+near() {
+  local loss
+  loss=$("$trainer" evaluate --model "$folder/$1" --dataset "$folder/rows.jsonl" --chat --json | jq .loss)
+  jq --exit-status --null-input "(($loss - $tuned) | fabs) <= $2" >/dev/null || fail "$1: loss $loss, not $tuned"
+}
+near wide 1e-4
+near merged 1e-2
+near back 5e-2
+
+# refused by name, before anything is trained or written
+expect 2 '^modelforge-trainer merge: --gguf must be' "$trainer" merge --model x --adapter y --output z --gguf q4_0
+expect 2 '^modelforge-trainer merge: --model, --adapter and --output' "$trainer" merge --model x --output z
+expect 1 '^ModelAccessError: .*adapter' "$trainer" merge --model tests/golden/models/mistral   --adapter "$folder/out/adapter" --output "$folder/none"
+expect 1 '^RequestError: output: gguf: a scaled RoPE' "$trainer" merge --gguf f16 --output "$folder/none"   --model tests/golden/models/untied-llama3-rope --adapter tests/golden/models/untied-llama3-rope/adapter
+jq '.model_name = "tests/golden/models/mistral"' "$folder/outputs.json" >"$folder/refused.json"
+expect 1 'RequestError: output: gguf: the architecture mistral' "$trainer" run "$folder/refused.json"   --output "$folder/none"
+! grep -q '^step' "$folder/output" || fail "trained before it refused: $(cat "$folder/output")"
+[[ -z $(find "$folder/none" "$folder/none.partial" -mindepth 1 2>/dev/null) ]] || fail "something was written"
+
 expect 0 '"name":"huggingface"' "$trainer" providers --json
 expect 0 'llama +text-generation +sft +supported' "$trainer" providers
 expect 1 '^ModelAccessError: ' "$trainer" convert "$folder/rows.jsonl" "$folder/converted"
