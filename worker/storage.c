@@ -297,11 +297,13 @@ enum mf_status mf_storage_locate(const struct mf_storage *storage, const char *u
     *path = NULL;
     if (strncmp(uri, scheme, strlen(scheme)) != 0)
         return MF_OK;
-    struct mf_error reason;
-    enum mf_status status = mf_path_resolve_beneath(storage->root, uri + strlen(scheme), path, &reason);
-    if (status == MF_ERROR_OUT_OF_MEMORY)
-        return mf_error_set(error, status, "no memory for a path");
+    const char *named = uri + strlen(scheme);
+    if (access(storage->root, X_OK))
+        return mf_error_errno(error, errno, "%s", storage->root);
+    if (access(named, R_OK) && (errno == ENOENT || errno == ENOTDIR))
+        return MF_OK;
+    enum mf_status status = mf_path_resolve_beneath(storage->root, named, path, error);
     if (status)
         *path = NULL;
-    return MF_OK;
+    return status == MF_ERROR_INVALID_FIELD ? MF_OK : status;
 }

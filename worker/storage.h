@@ -39,7 +39,8 @@ enum mf_status mf_storage_publish(struct mf_storage *storage, const char *folder
                                   const char *key, struct mf_stored_artifact *object, struct mf_error *error);
 
 /* The path on this machine of an object of this storage, to be read only; freed by the caller. *path is NULL,
- * and the status MF_OK, when the object is no longer there or the URI is of another storage. */
+ * and the status MF_OK, when the object is no longer there or the URI is of another storage. MF_ERROR_IO when
+ * the storage itself is away or does not say: the object may still be there. */
 enum mf_status mf_storage_locate(const struct mf_storage *storage, const char *uri, char **path,
                                  struct mf_error *error);
 

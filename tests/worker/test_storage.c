@@ -139,6 +139,34 @@ static void a_key_is_written_once(void **state) {
     free(text);
 }
 
+static char *locate(const char *uri) {
+    char *path;
+    assert_int_equal(mf_storage_locate(storage, uri, &path, &error), MF_OK);
+    return path;
+}
+
+static void what_is_there_is_found_and_nothing_else(void **state) {
+    (void)state;
+    char *path, far[6000] = "file:///";
+    struct mf_stored_artifact stored;
+    put("step/state", "one\n");
+    assert_int_equal(mf_storage_publish(storage, attempt, "step", "t/j/a/step", &stored, &error), MF_OK);
+    path = locate(stored.uri);
+    assert_non_null(path);
+    assert_string_equal(path, stored.uri + strlen("file://"));
+    free(path);
+    assert_null(locate("s3://bucket/t/j/a/step"));
+    assert_null(locate("file:///etc")); /* there, but not of this storage */
+    assert_int_equal(mf_tree_remove(stored.uri + strlen("file://"), &error), MF_OK);
+    assert_null(locate(stored.uri));
+    memset(far + strlen(far), 'x', 5000); /* no answer is not "gone" */
+    assert_int_equal(mf_storage_locate(storage, far, &path, &error), MF_ERROR_IO);
+    assert_int_equal(mf_tree_remove(url + strlen("file://"), &error), MF_OK);
+    assert_int_equal(mf_storage_locate(storage, stored.uri, &path, &error),
+                     MF_ERROR_IO); /* away as a whole */
+    mf_stored_artifact_free(&stored);
+}
+
 static void other_schemes_are_refused_by_name(void **state) {
     (void)state;
     struct mf_storage *other;
@@ -156,6 +184,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(nothing_from_outside_and_nothing_but_files, set_up, tear_down),
         cmocka_unit_test_setup_teardown(depth_is_bounded, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_key_is_written_once, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_is_there_is_found_and_nothing_else, set_up, tear_down),
         cmocka_unit_test_setup_teardown(other_schemes_are_refused_by_name, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
