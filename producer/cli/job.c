@@ -2,6 +2,7 @@
 
 #include "common/clock.h"
 #include "common/digest.h"
+#include "producer/cli/pace.h"
 
 #include <math.h>
 #include <poll.h>
@@ -156,11 +157,21 @@ struct follow {
     bool live, quiet;
     char shown[512]; /* what stands on the terminal or was printed last */
     int64_t started_ms;
-    bool hinted;
+    struct mf_pace pace; /* of lines that no terminal overwrites */
 };
 
+/* The words before the numbers: "train  ███ 40%  step 4/10" and "save   50%" are of phase train and save. */
+static bool in_pace(struct follow *follow, const char *text) {
+    char phase[sizeof follow->shown];
+    snprintf(phase, sizeof phase, "%s", text);
+    char *numbers = strstr(phase, "  ");
+    if (numbers)
+        *numbers = 0;
+    return mf_pace_allows(&follow->pace, phase, mf_clock_monotonic_ms());
+}
+
 static void show(struct follow *follow, const char *text) {
-    if (follow->quiet || !strcmp(follow->shown, text))
+    if (follow->quiet || !strcmp(follow->shown, text) || (!follow->live && !in_pace(follow, text)))
         return;
     snprintf(follow->shown, sizeof follow->shown, "%s", text);
     if (follow->live) {
