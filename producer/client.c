@@ -220,6 +220,7 @@ static enum mf_status send_message(struct mf_client *client, const struct destin
                               "topic %s: %s", destination->topic, rd_kafka_err2str(result));
     }
 done:
+    /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): on_delivery frees the ticket of a message that was sent */
     mf_text_free(&key);
     return status;
 }

@@ -554,9 +554,7 @@ static void *supervise(void *argument) {
     if (status) {
         s.story.broke = error;
     } else {
-        pid_t group = s.process.pid;
-        watch(&s);
-        (void)kill(-group, SIGKILL); /* what it may have left behind */
+        watch(&s); /* reaps the trainer after killing what is left of its group */
         mf_protocol_writer_destroy(&s.writer);
     }
     mf_protocol_reader_destroy(&s.reader);

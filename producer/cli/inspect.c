@@ -61,7 +61,7 @@ static void print_job(const struct mf_job_status *job) {
     printf("\n%-12s %s%s%s", "state", mf_colour(stdout, colour), job->state, mf_colour(stdout, MF_RESET));
     if (job->waiting_reason)
         printf(": %s", job->waiting_reason);
-    if (strcmp(job->desired, "run") && !strcmp(job->state, "running"))
+    if (strcmp(job->desired, "run") != 0 && !strcmp(job->state, "running"))
         printf(" (%s asked for)", job->desired);
     printf("\n%-12s %s with %s on %s\n", "training", job->strategy, job->provider, job->model_name);
     printf("%-12s %d failed of at most %d, %d interruption(s)\n", "attempts", job->attempts,
@@ -82,7 +82,7 @@ static void print_job(const struct mf_job_status *job) {
 
 static int list_jobs(struct mf_settings *settings, const struct arguments *arguments) {
     struct mf_error error;
-    struct mf_database *database;
+    struct mf_database *database = NULL;
     struct mf_text_table table = {0};
     if (mf_settings_database(settings, false, &database, &error) ||
         mf_store_history(database, arguments->tenant, (size_t)arguments->limit, &table, &error))
@@ -92,7 +92,7 @@ static int list_jobs(struct mf_settings *settings, const struct arguments *argum
 
 int mf_command_status(struct mf_settings *settings, int argc, char **argv) {
     struct mf_error error;
-    struct mf_database *database;
+    struct mf_database *database = NULL;
     struct mf_job_status job = {0};
     struct arguments arguments = {.limit = LIST_LIMIT};
     int result = read_arguments(&arguments, argc, argv,
@@ -130,7 +130,7 @@ static int find_id(struct mf_settings *settings, const char *command, const char
 }
 
 int mf_command_watch(struct mf_settings *settings, int argc, char **argv) {
-    struct mf_database *database;
+    struct mf_database *database = NULL;
     char job_id[MF_UUID_TEXT_BYTES];
     struct arguments arguments = {0};
     int result = read_arguments(&arguments, argc, argv,
@@ -200,7 +200,7 @@ static int show_run(struct mf_settings *settings, struct mf_database *database, 
 
 int mf_command_history(struct mf_settings *settings, int argc, char **argv) {
     struct mf_error error;
-    struct mf_database *database;
+    struct mf_database *database = NULL;
     struct mf_job_status job = {0};
     struct arguments arguments = {.limit = LIST_LIMIT};
     int result =
@@ -222,7 +222,7 @@ int mf_command_history(struct mf_settings *settings, int argc, char **argv) {
 
 int mf_command_logs(struct mf_settings *settings, int argc, char **argv) {
     struct mf_error error;
-    struct mf_database *database;
+    struct mf_database *database = NULL;
     struct mf_text_table table = {0};
     char job_id[MF_UUID_TEXT_BYTES];
     struct arguments arguments = {.limit = LOG_LIMIT};
@@ -241,7 +241,7 @@ int mf_command_logs(struct mf_settings *settings, int argc, char **argv) {
 
 int mf_command_events(struct mf_settings *settings, int argc, char **argv) {
     struct mf_error error;
-    struct mf_database *database;
+    struct mf_database *database = NULL;
     struct mf_text_table table = {0};
     char job_id[MF_UUID_TEXT_BYTES];
     struct arguments arguments = {0};

@@ -133,7 +133,7 @@ int mf_command_migrate(struct mf_settings *settings, int argc, char **argv) {
             return MF_EXIT_OK;
         }
         bool worker = !strcmp(argv[i], "--worker-login");
-        if ((!worker && strcmp(argv[i], "--reader-login")) || i + 1 == argc || options.login_count == 2)
+        if ((!worker && strcmp(argv[i], "--reader-login") != 0) || i + 1 == argc || options.login_count == 2)
             return mf_usage("migrate", "unexpected '%s', or it lacks its value", argv[i]);
         logins[options.login_count++] = (struct mf_migrate_login){
             worker ? "modelforge_worker" : "modelforge_reader", argv[++i],
@@ -281,7 +281,7 @@ int mf_command_doctor(struct mf_settings *settings, int argc, char **argv) {
                  "fault.");
             return MF_EXIT_OK;
         }
-        if (strcmp(argv[i], "--development"))
+        if (strcmp(argv[i], "--development") != 0)
             return mf_usage("doctor", "unexpected '%s'", argv[i]);
         examination.development = true;
     }

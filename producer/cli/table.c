@@ -43,7 +43,7 @@ static void cell_text(const char *text, bool whole, char *out, size_t bytes) {
     for (; *text && used + 8 < bytes; text++) {
         bool starts = ((unsigned char)*text & 0xC0) != 0x80;
         if (starts && !whole && n == CELL_CELLS - 1) {
-            strcpy(out + used, "…");
+            memcpy(out + used, "…", sizeof "…");
             return;
         }
         n += starts;

@@ -64,7 +64,7 @@ static void test_submitted_request_arrives(void **state) {
     (void)state;
     struct mf_error error;
     struct mf_client *client = make_client();
-    struct mf_request request, arrived;
+    struct mf_request request, arrived = {0};
     struct mf_delivery delivery = {.status = MF_ERROR_INTERNAL};
     char job_id[MF_UUID_TEXT_BYTES], expected[MF_UUID_TEXT_BYTES];
     assert_int_equal(mf_request_init(&request, &error), MF_OK);
@@ -82,7 +82,7 @@ static void test_submitted_request_arrives(void **state) {
     assert_int_equal(mf_job_id("default", "nightly-7", 1, expected, &error), MF_OK);
     assert_string_equal(job_id, expected);
 
-    rd_kafka_t *kafka;
+    rd_kafka_t *kafka = NULL;
     rd_kafka_message_t *message = consume_one(&kafka);
     assert_int_equal(message->key_len, strlen("default/nightly-7"));
     assert_memory_equal(message->key, "default/nightly-7", message->key_len);
@@ -90,14 +90,15 @@ static void test_submitted_request_arrives(void **state) {
     const uint8_t *body;
     size_t body_bytes;
     assert_int_equal(mf_avro_unframe(message->payload, message->len, &id, &body, &body_bytes, &error), MF_OK);
-    struct mf_registry *registry;
-    const struct mf_avro_schema *schema;
+    struct mf_registry *registry = NULL;
+    const struct mf_avro_schema *schema = NULL;
     char *subject = mf_registry_subject(topic);
     assert_int_equal(mf_registry_new(&(struct mf_registry_options){.url = registry_url}, &registry, &error),
                      MF_OK);
     if (mf_registry_writer_schema(registry, subject, id, &schema, &error) ||
         mf_avro_decode_request(schema, body, body_bytes, &arrived, &error))
         fail_msg("%s", error.message);
+    assert_non_null(arrived.model_name);
     assert_string_equal(arrived.model_name, "/models/small");
     assert_true(arrived.learning_rate == 1e-3);
     mf_request_free(&arrived);

@@ -27,9 +27,15 @@ static void put_schema(struct http_exchange *exchange, int id, const char *text)
     json_decref(answer);
 }
 
+/* The number behind ".../versions/", 0 when the path is another one. */
+static int version_in(const char *path) {
+    static const char before[] = "/base/subjects/jobs-value/versions/";
+    return strncmp(path, before, sizeof before - 1) == 0 ? (int)strtol(path + sizeof before - 1, NULL, 10) : 0;
+}
+
 static void answer(void *context, struct http_exchange *exchange) {
     struct fake *fake = context;
-    int version;
+    const int version = version_in(exchange->path);
     if (fake->down) {
         exchange->status = 503;
     } else if (fake->nonsense) {
@@ -41,7 +47,7 @@ static void answer(void *context, struct http_exchange *exchange) {
         for (int i = 1; i <= fake->versions; i++)
             end += snprintf(end, 16, "%s%d", i > 1 ? "," : "", i);
         snprintf(end, 2, "]");
-    } else if (sscanf(exchange->path, "/base/subjects/jobs-value/versions/%d", &version) == 1) {
+    } else if (version > 0) {
         /* version 2 is not Avro */
         put_schema(exchange, 100 + version, version == 2 ? "{\"type\":\"object\"}" : schema_text);
     } else {

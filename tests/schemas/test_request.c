@@ -170,6 +170,16 @@ static void ranges_are_kept_and_told(void **state) {
     accepted("\"learning_rate\":1");
     refused("\"lora_dropout\":1", MF_ERROR_INVALID_FIELD,
             "lora_dropout: 1 is not in [0, 1); the default is 0.1");
+    /* 0 and 1 to a 32-bit float */
+    refused("\"lora_dropout\":0.9999999999", MF_ERROR_INVALID_FIELD,
+            "lora_dropout: 0.9999999999 is not in [0, 1); the default is 0.1");
+    refused("\"adam_beta1\":0.9999999999", MF_ERROR_INVALID_FIELD,
+            "adam_beta1: 0.9999999999 is not in [0, 1); the default is 0.9");
+    refused("\"adam_beta2\":0.9999999999", MF_ERROR_INVALID_FIELD,
+            "adam_beta2: 0.9999999999 is not in [0, 1); the default is 0.999");
+    refused("\"adam_epsilon\":1e-60", MF_ERROR_INVALID_FIELD,
+            "adam_epsilon: 1e-60 is not in (0, 1]; the default is 1e-08");
+    accepted("\"adam_beta2\":0.9999999");
     accepted("\"lora_dropout\":0");
     refused("\"lora_r\":0", MF_ERROR_INVALID_FIELD, "lora_r: 0 is not in [1, 1024]; the default is 16");
     refused("\"lora_r\":1.5", MF_ERROR_INVALID_FIELD, "lora_r: expected an integer, found a number (1.5)");
@@ -499,7 +509,7 @@ static void same_as_file(const char *path, enum mf_status (*generate)(char **, s
     char *text, *file;
     assert_status(generate(&text, &error), MF_OK);
     assert_status(mf_file_read(path, 1 << 20, &file, NULL, &error), MF_OK);
-    if (strcmp(text, file))
+    if (strcmp(text, file) != 0)
         fail_msg("%s is stale: build modelforge-fields and run `modelforge-fields %s > %s`", path, argument,
                  path);
     free(text);
