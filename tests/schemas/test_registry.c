@@ -30,7 +30,8 @@ static void put_schema(struct http_exchange *exchange, int id, const char *text)
 /* The number behind ".../versions/", 0 when the path is another one. */
 static int version_in(const char *path) {
     static const char before[] = "/base/subjects/jobs-value/versions/";
-    return strncmp(path, before, sizeof before - 1) == 0 ? (int)strtol(path + sizeof before - 1, NULL, 10) : 0;
+    return strncmp(path, before, sizeof before - 1) == 0 ? (int)strtol(path + sizeof before - 1, NULL, 10)
+                                                         : 0;
 }
 
 static void answer(void *context, struct http_exchange *exchange) {

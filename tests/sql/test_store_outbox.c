@@ -10,18 +10,25 @@
 
 enum { JOBS = 40, THREADS = 4 };
 
+/* A thread that does jobs as one worker until there is none left. */
+struct runner {
+    const char *worker_id;
+    int64_t done;
+};
+
 static void *run_jobs(void *context) {
+    struct runner *runner = context;
     struct mf_error error;
     struct mf_database *database = connect_worker();
     struct mf_claim claim;
-    long done = 0;
-    while (claim_one(database, context, &claim)) {
+    while (claim_one(database, runner->worker_id, &claim)) {
         const struct mf_finish finish = {.outcome = MF_OUTCOME_SUCCEEDED, .result = "{}"};
-        done += mf_store_finish(database, context, &claim.lease, &finish, &at_once, NULL, &error) == MF_OK;
+        runner->done += mf_store_finish(database, runner->worker_id, &claim.lease, &finish, &at_once, NULL,
+                                        &error) == MF_OK;
         mf_claim_free(&claim);
     }
     mf_database_close(database);
-    return (void *)done;
+    return NULL;
 }
 
 static int shard_of(const char *job_id) {
@@ -73,7 +80,7 @@ static int drain_shard(struct mf_database *database, int shard, struct seen *see
 }
 
 static void test_events_of_a_job_come_in_order(void **unused) {
-    static const char *const names[THREADS] = {"w0", "w1", "w2", "w3"};
+    struct runner runners[THREADS] = {{"w0", 0}, {"w1", 0}, {"w2", 0}, {"w3", 0}};
     struct mf_error error;
     pthread_t threads[THREADS];
     struct mf_database *database = connect_worker();
@@ -81,7 +88,7 @@ static void test_events_of_a_job_come_in_order(void **unused) {
     size_t seen_count = 0;
     char name[16];
     int total = 0;
-    long finished = 0;
+    int64_t finished = 0;
     int64_t waiting, parked;
     (void)unused;
     for (int i = 0; i < JOBS; i++) {
@@ -89,11 +96,10 @@ static void test_events_of_a_job_come_in_order(void **unused) {
         add_job(database, "team", name, NULL, NULL);
     }
     for (int i = 0; i < THREADS; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, run_jobs, (void *)names[i]), 0);
+        assert_int_equal(pthread_create(&threads[i], NULL, run_jobs, &runners[i]), 0);
     for (int i = 0; i < THREADS; i++) {
-        void *done = NULL;
-        pthread_join(threads[i], &done);
-        finished += (long)done;
+        pthread_join(threads[i], NULL);
+        finished += runners[i].done;
     }
     assert_int_equal(finished, JOBS);
     assert_fine(mf_store_outbox_depth(database, &waiting, &parked, &error));
