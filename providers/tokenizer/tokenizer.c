@@ -16,6 +16,7 @@ struct mf_tokenizer {
     char *chat_failure; /* why the folder's own template cannot be used; told when it is asked for */
     json_t *special;    /* what a template sees: bos_token, eos_token, ... */
     int32_t bos, eos, vocabulary;
+    int32_t embeddings; /* ids from here on are refused */
 };
 
 static const char *const special_names[] = {"bos_token", "eos_token", "unk_token", "sep_token",
@@ -82,7 +83,7 @@ static enum mf_status open_library(const char *folder, struct mf_tokenizer *toke
         if (vocabulary < 1 || vocabulary > INT32_MAX)
             status = mf_error_set(error, MF_ERROR_BAD_TOKENIZER, "%s: a vocabulary of %zu tokens", path,
                                   vocabulary);
-        tokenizer->vocabulary = (int32_t)vocabulary;
+        tokenizer->vocabulary = tokenizer->embeddings = (int32_t)vocabulary;
     }
     free(json);
     free(path);
@@ -220,6 +221,21 @@ void mf_tokenizer_close(struct mf_tokenizer *tokenizer) {
 
 /* ---- text and ids ---- */
 
+static enum mf_status no_embedding(const struct mf_tokenizer *tokenizer, uint32_t id,
+                                   struct mf_error *error) {
+    return mf_error_set(
+        error, MF_ERROR_BAD_TOKENIZER,
+        "token %u of tokenizer.json has no embedding: the model's config.json says vocab_size "
+        "%d; use the tokenizer that belongs to the model",
+        id, tokenizer->embeddings);
+}
+
+enum mf_status mf_tokenizer_set_embeddings(struct mf_tokenizer *tokenizer, int32_t rows,
+                                           struct mf_error *error) {
+    tokenizer->embeddings = rows;
+    return tokenizer->eos < rows ? MF_OK : no_embedding(tokenizer, (uint32_t)tokenizer->eos, error);
+}
+
 enum mf_status mf_tokenizer_encode(const struct mf_tokenizer *tokenizer, const char *text, size_t length,
                                    enum mf_special_tokens special, struct mf_tokens *tokens,
                                    struct mf_error *error) {
@@ -241,11 +257,16 @@ enum mf_status mf_tokenizer_encode(const struct mf_tokenizer *tokenizer, const c
         tokens->id = larger;
         tokens->capacity = capacity;
     }
-    for (size_t i = 0; i < ids.count; i++)
+    enum mf_status status = MF_OK;
+    for (size_t i = 0; status == MF_OK && i < ids.count; i++) {
         tokens->id[tokens->count + i] = (int32_t)ids.data[i];
-    tokens->count = wanted;
+        if (ids.data[i] >= (uint32_t)tokenizer->embeddings)
+            status = no_embedding(tokenizer, ids.data[i], error);
+    }
+    if (status == MF_OK)
+        tokens->count = wanted;
     mf_rust_ids_free(ids);
-    return MF_OK;
+    return status;
 }
 
 /* Takes a text of the library as memory that free() frees. */

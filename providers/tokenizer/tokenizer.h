@@ -53,6 +53,12 @@ int32_t mf_tokenizer_eos(const struct mf_tokenizer *tokenizer);
 int32_t mf_tokenizer_token_id(const struct mf_tokenizer *tokenizer, const char *token);
 /* One more than the largest id, added tokens included. */
 int32_t mf_tokenizer_vocabulary(const struct mf_tokenizer *tokenizer);
+/* From now on mf_tokenizer_encode() fails with MF_ERROR_BAD_TOKENIZER on ids from `rows` on, which the model
+ * has no embedding for. A tokenizer may know more tokens than its model (Gemma 3 has one for images), as long
+ * as no text uses them; an end-of-sequence token among them fails at once. Not while another thread uses the
+ * tokenizer. */
+enum mf_status mf_tokenizer_set_embeddings(struct mf_tokenizer *tokenizer, int32_t rows,
+                                           struct mf_error *error);
 
 bool mf_tokenizer_has_chat_template(const struct mf_tokenizer *tokenizer);
 /* Uses this template text from now on (MF_ERROR_BAD_TOKENIZER with line and reason when it does not parse).

@@ -44,6 +44,9 @@ static enum mf_status open_parts(const struct mf_runtime_options *options, struc
         status = runtime->provider->load_tokenizer(options->context, &reference, &runtime->tokenizer, error);
     if (status == MF_OK)
         status = runtime->provider->load_model(options->context, &load, &runtime->model, error);
+    if (status == MF_OK)
+        status = mf_tokenizer_set_embeddings(runtime->tokenizer,
+                                             mf_model_architecture(runtime->model)->vocabulary, error);
     if (status == MF_OK && options->reference)
         status = mf_cpu_reference_create(&runtime->backend, error);
     else if (status == MF_OK)

@@ -226,6 +226,17 @@ static enum mf_status tokenize(const struct mf_tokenizer *tokenizer, bool train_
     return MF_OK;
 }
 
+static enum mf_status tokenize_row(const struct mf_dataset *dataset, const struct mf_row *row,
+                                   const struct mf_tokenizer *tokenizer,
+                                   const struct mf_template_options *options, struct layout *layout,
+                                   int32_t **labels, struct mf_error *error) {
+    enum mf_status status = tokenize(tokenizer, options->train_on_all, layout, labels, error);
+    char where[512];
+    if (status == MF_ERROR_DATASET_ROW || status == MF_ERROR_BAD_TOKENIZER)
+        mf_error_prefix(error, "%s", mf_dataset_where(dataset, row, where, sizeof where));
+    return status;
+}
+
 /* Adds the row's tokens and labels as a sample, or counts it as dropped. */
 static enum mf_status keep(const struct mf_dataset *dataset, size_t row,
                            const struct mf_template_options *options, const struct layout *layout,
@@ -285,7 +296,7 @@ static enum mf_status apply(const struct mf_dataset *dataset, const struct mf_to
         int32_t *label = NULL;
         enum mf_status status = lay_out(dataset, &dataset->row[row], tokenizer, options, layout, error);
         if (status == MF_OK)
-            status = tokenize(tokenizer, options->train_on_all, layout, &label, error);
+            status = tokenize_row(dataset, &dataset->row[row], tokenizer, options, layout, &label, error);
         if (status == MF_OK)
             status = keep(dataset, row, options, layout, label, pool, samples, error);
         free(label);

@@ -211,11 +211,42 @@ static void test_prompt_and_show(void **state) {
     mf_dataset_destroy(&dataset);
 }
 
+/* A token that the model has no embedding for would be read from behind the table. */
+static void test_another_vocabulary(void **state) {
+    (void)state;
+    struct mf_dataset dataset;
+    struct mf_samples samples;
+    struct mf_error error;
+    struct mf_template_options options = plain();
+    const int32_t all = mf_tokenizer_vocabulary(tokenizer);
+    char expected[512];
+    load("{\"input\":\"abc\",\"output\":\"d\"}", &dataset);
+    assert_int_equal(mf_template_apply(&dataset, tokenizer, &options, &samples, &error), MF_OK);
+    int32_t largest = 0;
+    for (int32_t i = 0; i < samples.sample[0].length; i++)
+        largest = samples.sample[0].token[i] > largest ? samples.sample[0].token[i] : largest;
+    mf_samples_destroy(&samples);
+    assert_int_equal(mf_tokenizer_set_embeddings(tokenizer, largest + 1, &error), MF_OK);
+    assert_int_equal(mf_template_apply(&dataset, tokenizer, &options, &samples, &error), MF_OK);
+    mf_samples_destroy(&samples);
+    assert_int_equal(mf_tokenizer_set_embeddings(tokenizer, largest, &error), MF_OK);
+    assert_int_equal(mf_template_apply(&dataset, tokenizer, &options, &samples, &error),
+                     MF_ERROR_BAD_TOKENIZER);
+    snprintf(expected, sizeof expected,
+             "%s, line 1: token %d of tokenizer.json has no embedding: the model's config.json says "
+             "vocab_size %d; use the tokenizer that belongs to the model",
+             path, largest, largest);
+    assert_string_equal(error.message, expected);
+    assert_int_equal(mf_tokenizer_set_embeddings(tokenizer, 1, &error), MF_ERROR_BAD_TOKENIZER); /* eos */
+    assert_int_equal(mf_tokenizer_set_embeddings(tokenizer, all, &error), MF_OK);
+    mf_dataset_destroy(&dataset);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden),          cmocka_unit_test(test_train_on_all),
         cmocka_unit_test(test_overflow),        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_prompt_and_show),
+        cmocka_unit_test(test_prompt_and_show), cmocka_unit_test(test_another_vocabulary),
     };
     return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);
 }
