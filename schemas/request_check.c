@@ -54,8 +54,12 @@ static bool in_range(const struct mf_field *field, double number) {
         return false;
     if (!field->bounded)
         return true;
-    return (field->minimum_open ? number > field->minimum : number >= field->minimum) &&
-           (field->maximum_open ? number < field->maximum : number <= field->maximum);
+    if (number < field->minimum || number > field->maximum)
+        return false;
+    /* training computes in 32-bit floats: what rounds to an open end is that end (a beta2 of 1 gives NaN) */
+    const double rounded = (double)(float)number;
+    return !(field->minimum_open && rounded <= field->minimum) &&
+           !(field->maximum_open && rounded >= field->maximum);
 }
 
 static enum mf_status check_number(const struct mf_field *field, double number, struct mf_error *error) {

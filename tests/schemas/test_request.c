@@ -178,7 +178,7 @@ static void ranges_are_kept_and_told(void **state) {
     refused("\"adam_beta2\":0.9999999999", MF_ERROR_INVALID_FIELD,
             "adam_beta2: 0.9999999999 is not in [0, 1); the default is 0.999");
     refused("\"adam_epsilon\":1e-60", MF_ERROR_INVALID_FIELD,
-            "adam_epsilon: 1e-60 is not in (0, 1]; the default is 1e-08");
+            "adam_epsilon: 1e-60 is not in (0, 1]; the default is 1e-8");
     accepted("\"adam_beta2\":0.9999999");
     accepted("\"lora_dropout\":0");
     refused("\"lora_r\":0", MF_ERROR_INVALID_FIELD, "lora_r: 0 is not in [1, 1024]; the default is 16");
