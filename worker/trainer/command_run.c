@@ -5,14 +5,37 @@
 #include "worker/trainer/loop.h"
 #include "worker/trainer/outputs.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+/* Two runs into one folder would mix their files. The lock ends with *descriptor, which the caller closes, or
+ * with the process; file systems without locks give none. */
+static enum mf_status claim_folder(const char *folder, int *descriptor, struct mf_error *error) {
+    enum mf_status status = mf_directory_create(folder, 0755, error);
+    if (status != MF_OK)
+        return status;
+    *descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (*descriptor < 0)
+        return mf_error_errno(error, errno, "%s", folder);
+    if (flock(*descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        return mf_error_set(
+            error, MF_ERROR_IO,
+            "%s: another run writes into this folder; wait for its end or choose another folder "
+            "with --output",
+            folder);
+    return MF_OK;
+}
 
 static enum mf_status train(struct mf_job *job, struct mf_event *done, struct mf_error *error) {
     struct mf_history history = {0};
-    enum mf_status status = mf_directory_create(job->output_dir, 0755, error);
+    int claimed = -1;
+    enum mf_status status = claim_folder(job->output_dir, &claimed, error);
     if (status == MF_OK)
         status = mf_job_prepare(job, error);
     if (status == MF_OK)
@@ -34,6 +57,8 @@ static enum mf_status train(struct mf_job *job, struct mf_event *done, struct mf
                                            .trained_tokens = history.trained_tokens}};
     }
 done:
+    if (claimed >= 0)
+        close(claimed);
     mf_history_destroy(&history);
     return status;
 }

@@ -37,6 +37,11 @@ expect 2 'dtype must be' "$trainer" score --model x --text y --dtype int4
 expect 2 'unknown option' "$trainer" score --model x --prompt y
 expect 1 '^InfrastructureError: .*nothing.json' "$trainer" run "$folder/nothing.json"
 
+mkdir "$folder/claimed"
+expect 1 "^InfrastructureError: $folder/claimed: another run writes into this folder; .* --output" \
+  flock "$folder/claimed" "$trainer" run "$folder/request.json" --output "$folder/claimed"
+[[ -z $(ls "$folder/claimed") ]] || fail "a run into a folder of another run wrote something"
+
 # run alone: plain lines, means over logging_steps, the last step always
 expect 0 '^done: 10 steps, [0-9]+ tokens in 0:[0-9]+, training loss [0-9.]+, evaluation loss' \
   "$trainer" run "$folder/request.json" --output "$folder/out"
