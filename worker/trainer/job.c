@@ -12,6 +12,8 @@
 
 /* A pass on a CPU gains nothing beyond so many tokens, and costs memory. */
 enum { PASS_TOKENS = 512 };
+/* As many as max_steps may ask for; each step has a record in memory and in training.json. */
+enum { MAX_STEPS = 100000000 };
 
 /* ---- the request file
  * -------------------------------------------------------------------------------------- */
@@ -176,6 +178,12 @@ static enum mf_status decide_steps(struct mf_job *job, struct mf_error *error) {
     job->total_steps = request->max_steps > 0 ? request->max_steps
                                               : mf_schedule_total_steps(request->num_train_epochs, batches,
                                                                         options.accumulation);
+    if (job->total_steps > MAX_STEPS)
+        return mf_error_set(
+            error, MF_ERROR_CONFLICTING_FIELDS,
+            "num_train_epochs: %g epochs of %lld rows are %lld steps, more than %d; ask for fewer "
+            "epochs or set max_steps",
+            request->num_train_epochs, (long long)rows, (long long)job->total_steps, MAX_STEPS);
     job->warmup_steps = request->warmup_steps > 0
                             ? request->warmup_steps
                             : mf_schedule_warmup_steps(request->warmup_ratio, job->total_steps);

@@ -68,6 +68,23 @@ static void test_counts(void **state) {
     mf_job_close(&job);
 }
 
+static void test_too_many_steps(void **state) {
+    (void)state;
+    struct mf_job job;
+    struct mf_error error;
+    assert_int_equal(mf_job_open(request, "/tmp/unused", NULL, NULL, &job, &error), MF_OK);
+    job.request.num_train_epochs = 25000000; /* 4 steps each */
+    assert_int_equal(mf_job_prepare(&job, &error), MF_OK);
+    mf_job_close(&job);
+    assert_int_equal(mf_job_open(request, "/tmp/unused", NULL, NULL, &job, &error), MF_OK);
+    job.request.num_train_epochs = 25000001;
+    assert_int_equal(mf_job_prepare(&job, &error), MF_ERROR_CONFLICTING_FIELDS);
+    assert_string_equal(error.message,
+                        "num_train_epochs: 2.5e+07 epochs of 32 rows are 100000004 steps, more than "
+                        "100000000; ask for fewer epochs or set max_steps");
+    mf_job_close(&job);
+}
+
 /* The losses of three steps, and what the plan took. */
 static int64_t train(size_t budget_bytes, double loss[3], bool *recompute, int32_t *pass) {
     struct mf_job job;
@@ -113,6 +130,7 @@ static void test_little_memory(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_too_many_steps),
         cmocka_unit_test(test_little_memory),
     };
     return cmocka_run_group_tests(tests, write_files, remove_files);
