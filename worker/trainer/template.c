@@ -208,7 +208,10 @@ static enum mf_status tokenize(const struct mf_tokenizer *tokenizer, bool train_
             label[i] = layout->whole.id[i];
     }
     const int32_t eos = mf_tokenizer_eos(tokenizer);
-    if (!layout->add_eos || eos < 0)
+    /* it ends a completion: after a user's turn it would teach the model to answer nothing */
+    const bool completed =
+        train_on_all || (layout->spans && layout->span[layout->spans - 1].end == layout->text.length);
+    if (!layout->add_eos || eos < 0 || !completed)
         return MF_OK;
     if (count && layout->whole.id[count - 1] == eos) {
         label[count - 1] = eos;

@@ -211,6 +211,28 @@ static void test_prompt_and_show(void **state) {
     mf_dataset_destroy(&dataset);
 }
 
+/* A chat that ends with a question has no completion there, so no end of one either. */
+static void test_last_turn_of_the_user(void **state) {
+    (void)state;
+    struct mf_dataset dataset;
+    struct mf_samples samples;
+    struct mf_error error;
+    struct mf_template_options options = plain();
+    char *text = NULL;
+    load("{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}\n"
+         "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"b\"},"
+         "{\"role\":\"user\",\"content\":\"c\"}]}",
+         &dataset);
+    assert_int_equal(mf_template_apply(&dataset, tokenizer, &options, &samples, &error), MF_OK);
+    assert_int_equal(samples.count, 1);
+    assert_int_equal(samples.dropped_rows, 1);
+    assert_int_equal(mf_sample_show(&samples.sample[0], tokenizer, &text, &error), MF_OK);
+    assert_string_equal(text, "USER: a\nASSISTANT:« b»\nUSER: c");
+    free(text);
+    mf_samples_destroy(&samples);
+    mf_dataset_destroy(&dataset);
+}
+
 /* A token that the model has no embedding for would be read from behind the table. */
 static void test_another_vocabulary(void **state) {
     (void)state;
@@ -244,9 +266,13 @@ static void test_another_vocabulary(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),          cmocka_unit_test(test_train_on_all),
-        cmocka_unit_test(test_overflow),        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_prompt_and_show), cmocka_unit_test(test_another_vocabulary),
+        cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_train_on_all),
+        cmocka_unit_test(test_overflow),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_prompt_and_show),
+        cmocka_unit_test(test_another_vocabulary),
+        cmocka_unit_test(test_last_turn_of_the_user),
     };
     return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);
 }
