@@ -33,6 +33,7 @@ passed "a good job: steps, evaluation, log, provenance, result, adapter with its
 [[ -z $(ls -A "$work/worker/runs" 2>/dev/null) ]] || fail "the attempt's folder is still there"
 passed "its attempt folder is gone"
 
+wait_sql 30 0 "SELECT count(*) FROM outbox" # a row leaves it when the broker has it
 kcat -C -b "$brokers" -t "$events" -e -q -f '%k %S\n' >"$work/events"
 grep -q '^default/good-1 ' "$work/events" || fail "no event of the job on the events topic"
 passed "its events are on the events topic under the job's key"
