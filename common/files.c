@@ -30,23 +30,34 @@ static ssize_t read_fully(int descriptor, char *data, size_t size) {
     return (ssize_t)done;
 }
 
+/* Opens a regular file for reading; a pipe or device, which could block for ever, is refused. On failure
+ * *descriptor is -1. */
+static enum mf_status open_regular(const char *path, int *descriptor, struct stat *information,
+                                   struct mf_error *error) {
+    enum mf_status status = MF_OK;
+    *descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (*descriptor < 0)
+        return mf_error_errno(error, errno, "cannot open %s", path);
+    if (fstat(*descriptor, information))
+        status = mf_error_errno(error, errno, "cannot look at %s", path);
+    else if (!S_ISREG(information->st_mode))
+        status = mf_error_set(error, MF_ERROR_IO, "%s is not a regular file", path);
+    if (status) {
+        close(*descriptor);
+        *descriptor = -1;
+    }
+    return status;
+}
+
 enum mf_status mf_file_read(const char *path, size_t limit_bytes, char **data, size_t *size,
                             struct mf_error *error) {
-    enum mf_status status = MF_OK;
-    struct stat information;
+    struct stat information = {0};
     char *bytes = NULL;
+    int descriptor;
     *data = NULL;
-    int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (descriptor < 0)
-        return mf_error_errno(error, errno, "cannot open %s", path);
-    if (fstat(descriptor, &information)) {
-        status = mf_error_errno(error, errno, "cannot look at %s", path);
-        goto done;
-    }
-    if (!S_ISREG(information.st_mode)) {
-        status = mf_error_set(error, MF_ERROR_IO, "%s is not a regular file", path);
-        goto done;
-    }
+    enum mf_status status = open_regular(path, &descriptor, &information, error);
+    if (status)
+        return status;
     if ((uint64_t)information.st_size > limit_bytes) {
         status = mf_error_set(error, MF_ERROR_IO, "%s holds %lld bytes, at most %zu are read", path,
                               (long long)information.st_size, limit_bytes);
@@ -415,11 +426,10 @@ enum mf_status mf_file_sha256(const char *path, char text[MF_SHA256_TEXT_BYTES],
     uint8_t result[MF_SHA256_BYTES];
     uint64_t total = 0;
     char *chunk = malloc(CHUNK_BYTES);
-    int descriptor = open(path, O_RDONLY | O_CLOEXEC);
-    if (descriptor < 0) {
-        status = mf_error_errno(error, errno, "cannot open %s", path);
+    struct stat information;
+    int descriptor;
+    if ((status = open_regular(path, &descriptor, &information, error)))
         goto done;
-    }
     if (!chunk) {
         status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory to read %s", path);
         goto done;

@@ -214,6 +214,12 @@ static void files_have_a_digest(void **state) {
     assert_status(mf_file_sha256(in_root("million"), text, NULL, &error), MF_OK);
     assert_string_equal(text, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
     assert_status(mf_file_sha256(in_root("missing"), text, &size, &error), MF_ERROR_IO);
+    /* A pipe that nobody writes to is refused at once: waiting for it never ends. */
+    assert_int_equal(mkfifo(in_root("silent"), 0600), 0);
+    alarm(10);
+    assert_status(mf_file_sha256(in_root("silent"), text, &size, &error), MF_ERROR_IO);
+    alarm(0);
+    assert_non_null(strstr(error.message, "not a regular file"));
 }
 
 int main(void) {

@@ -4,9 +4,11 @@
 #include "common/files.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static json_t *number_or_null(double value) {
     return isfinite(value) ? json_real(value) : json_null();
@@ -25,16 +27,24 @@ static int in_order(const struct dirent **left, const struct dirent **right) {
     return strcmp((*left)->d_name, (*right)->d_name);
 }
 
+/* Folders, pipes and the like are no part of a model, whatever they are called. */
+static bool is_file(const char *path) {
+    struct stat information;
+    return stat(path, &information) == 0 && S_ISREG(information.st_mode);
+}
+
 static enum mf_status model_files(const char *folder, json_t *files, struct mf_error *error) {
     struct dirent **entry = NULL;
     enum mf_status status = MF_OK;
     int count = scandir(folder, &entry, NULL, in_order);
+    if (count < 0)
+        return mf_error_errno(error, errno, "model folder %s", folder);
     for (int i = 0; i < count; i++) {
         char *path = mf_path_join(folder, entry[i]->d_name), digest[MF_SHA256_TEXT_BYTES];
         uint64_t bytes = 0;
         if (status == MF_OK && !path)
             status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "trainer: out of memory");
-        if (status == MF_OK && entry[i]->d_type != DT_DIR && belongs_to_model(entry[i]->d_name)) {
+        if (status == MF_OK && path && belongs_to_model(entry[i]->d_name) && is_file(path)) {
             status = mf_file_sha256(path, digest, &bytes, error);
             if (status == MF_OK)
                 json_array_append_new(files, json_pack("{s:s,s:I,s:s}", "name", entry[i]->d_name,
