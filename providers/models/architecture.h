@@ -45,6 +45,11 @@ struct mf_architecture {
     bool windowed[MF_ARCHITECTURE_MAX_LAYERS];
 };
 
+/* The token that ends a text; -1 when the model names none. */
+static inline int32_t mf_architecture_eos(const struct mf_architecture *architecture) {
+    return architecture->eos_count ? architecture->eos[0] : -1;
+}
+
 /* From the parsed config.json; `where` names the file in messages. MF_ERROR_MODEL_CONFIG names the field:
  * missing, out of range, contradictory, or not supported. Borrows nothing. */
 enum mf_status mf_architecture_from_json(const json_t *config, const char *where, struct mf_architecture *out,

@@ -282,7 +282,8 @@ int mf_command_evaluate(int argc, char **argv) {
         .train_on_all = !strcmp(arguments.train_on, "all"),
         .max_length = arguments.max_length && arguments.max_length < positions ? (int32_t)arguments.max_length
                                                                                : positions,
-        .created_at_ms = mf_clock_realtime_ms()};
+        .created_at_ms = mf_clock_realtime_ms(),
+        .model_eos = mf_architecture_eos(mf_model_architecture(model.runtime.model))};
     status = mf_dataset_load(arguments.dataset, 1, &dataset, &error);
     if (status == MF_OK)
         status = mf_template_apply(&dataset, model.runtime.tokenizer, &options, &samples, &error);

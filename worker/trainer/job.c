@@ -146,7 +146,10 @@ static enum mf_status load_rows(struct mf_job *job, struct mf_error *error) {
                        : !strcmp(request->on_overflow, "error") ? MF_OVERFLOW_ERROR
                                                                 : MF_OVERFLOW_TRUNCATE,
         .max_length = request->max_seq_length.set ? (int32_t)request->max_seq_length.value : positions,
-        .created_at_ms = job->created_at_ms};
+        .created_at_ms = job->created_at_ms,
+        .model_eos = mf_architecture_eos(mf_model_architecture(job->runtime.model)),
+        .cancelled = job->context.cancelled,
+        .cancelled_argument = job->context.argument};
     enum mf_status status = mf_dataset_load(request->dataset, MF_DATASET_MIN_ROWS, &job->dataset, error);
     if (status == MF_OK)
         status = mf_template_apply(&job->dataset, job->runtime.tokenizer, &options, &job->samples, error);

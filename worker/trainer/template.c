@@ -183,8 +183,10 @@ static enum mf_status token_boundary(const struct mf_tokenizer *tokenizer, struc
     return status;
 }
 
-static enum mf_status tokenize(const struct mf_tokenizer *tokenizer, bool train_on_all, struct layout *layout,
+static enum mf_status tokenize(const struct mf_tokenizer *tokenizer,
+                               const struct mf_template_options *options, struct layout *layout,
                                int32_t **labels, struct mf_error *error) {
+    const bool train_on_all = options->train_on_all;
     layout->whole.count = 0;
     enum mf_status status = mf_tokenizer_encode(tokenizer, mf_text_string(&layout->text), layout->text.length,
                                                 layout->special, &layout->whole, error);
@@ -207,12 +209,17 @@ static enum mf_status tokenize(const struct mf_tokenizer *tokenizer, bool train_
         for (size_t i = first; i < end; i++)
             label[i] = layout->whole.id[i];
     }
-    const int32_t eos = mf_tokenizer_eos(tokenizer);
+    const int32_t named = mf_tokenizer_eos(tokenizer), eos = named >= 0 ? named : options->model_eos;
     /* it ends a completion: after a user's turn it would teach the model to answer nothing */
     const bool completed =
         train_on_all || (layout->spans && layout->span[layout->spans - 1].end == layout->text.length);
-    if (!layout->add_eos || eos < 0 || !completed)
+    if (!layout->add_eos || !completed)
         return MF_OK;
+    if (eos < 0)
+        return mf_error_set(
+            error, MF_ERROR_BAD_TOKENIZER,
+            "tokenizer_config.json names no eos_token and config.json no eos_token_id: the model "
+            "would not learn to end its answers; add one of them to the model folder");
     if (count && layout->whole.id[count - 1] == eos) {
         label[count - 1] = eos;
         return MF_OK;
@@ -233,7 +240,7 @@ static enum mf_status tokenize_row(const struct mf_dataset *dataset, const struc
                                    const struct mf_tokenizer *tokenizer,
                                    const struct mf_template_options *options, struct layout *layout,
                                    int32_t **labels, struct mf_error *error) {
-    enum mf_status status = tokenize(tokenizer, options->train_on_all, layout, labels, error);
+    enum mf_status status = tokenize(tokenizer, options, layout, labels, error);
     char where[512];
     if (status == MF_ERROR_DATASET_ROW || status == MF_ERROR_BAD_TOKENIZER)
         mf_error_prefix(error, "%s", mf_dataset_where(dataset, row, where, sizeof where));
@@ -297,6 +304,8 @@ static enum mf_status apply(const struct mf_dataset *dataset, const struct mf_to
                             struct pool *pool, struct mf_samples *samples, struct mf_error *error) {
     for (size_t row = 0; row < dataset->rows; row++) {
         int32_t *label = NULL;
+        if (options->cancelled && options->cancelled(options->cancelled_argument))
+            return mf_error_set(error, MF_ERROR_CANCELLED, "the run was cancelled");
         enum mf_status status = lay_out(dataset, &dataset->row[row], tokenizer, options, layout, error);
         if (status == MF_OK)
             status = tokenize_row(dataset, &dataset->row[row], tokenizer, options, layout, &label, error);

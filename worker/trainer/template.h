@@ -20,6 +20,10 @@ struct mf_template_options {
     enum mf_overflow on_overflow;
     int32_t max_length;    /* tokens a row, at least 2 */
     int64_t created_at_ms; /* what a template that prints today's date prints */
+    int32_t model_eos;     /* config.json's end token, for a tokenizer that names none; -1: none */
+    /* Asked before each row; true ends with MF_ERROR_CANCELLED. NULL: never. */
+    bool (*cancelled)(void *argument);
+    void *cancelled_argument;
 };
 
 /* One row as trained: label[i] is token[i] or MF_LABEL_NONE. The first token is never predicted, so
@@ -44,7 +48,8 @@ struct mf_samples {
  *
  * Text form of messages: one "ROLE: content" a message (SYSTEM, USER, ASSISTANT), joined by a newline, so a
  * pair is "USER: {input}\nASSISTANT: {output}"; what follows "ASSISTANT:" is the completion. The tokenizer's
- * special tokens are added once, then its EOS unless it is there; that EOS is always labelled. Chat form: the
+ * special tokens are added once, then its EOS (or the model's) unless it is there; that EOS is always
+ * labelled, and having neither is MF_ERROR_BAD_TOKENIZER. Chat form: the
  * template's text, tokenised with special tokens off. The completion of an assistant message is what the
  * template writes after the rendered prefix with the generation prompt, up to the rendered prefix that ends
  * with this message; a prefix that is not one is MF_ERROR_BAD_TOKENIZER. A token that spans the start of a

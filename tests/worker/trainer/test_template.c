@@ -43,7 +43,7 @@ static void load(const char *rows, struct mf_dataset *dataset) {
 }
 
 static struct mf_template_options plain(void) {
-    return (struct mf_template_options){.max_length = 1024};
+    return (struct mf_template_options){.max_length = 1024, .model_eos = -1};
 }
 
 static void assert_ids(const char *what, size_t row, const int32_t *made, int32_t length,
@@ -264,8 +264,52 @@ static void test_another_vocabulary(void **state) {
     mf_dataset_destroy(&dataset);
 }
 
+/* A folder without tokenizer_config.json: the end comes from the model, or training is refused. */
+static void test_no_eos_in_the_tokenizer(void **state) {
+    (void)state;
+    struct mf_dataset dataset;
+    struct mf_samples samples;
+    struct mf_error error;
+    struct mf_tokenizer *other = NULL;
+    struct mf_template_options options = plain();
+    load("{\"input\":\"q\",\"output\":\"a\"}", &dataset);
+    assert_int_equal(mf_tokenizer_open("tests/golden/tokenizer_wordpiece", &other, &error), MF_OK);
+    assert_int_equal(mf_tokenizer_eos(other), -1);
+    assert_int_equal(mf_template_apply(&dataset, other, &options, &samples, &error), MF_ERROR_BAD_TOKENIZER);
+    assert_non_null(strstr(error.message, "names no eos_token and config.json no eos_token_id"));
+    options.model_eos = 7;
+    assert_int_equal(mf_template_apply(&dataset, other, &options, &samples, &error), MF_OK);
+    const struct mf_sample *sample = &samples.sample[0];
+    assert_int_equal(sample->token[sample->length - 1], 7);
+    assert_int_equal(sample->label[sample->length - 1], 7);
+    mf_samples_destroy(&samples);
+    mf_tokenizer_close(other);
+    mf_dataset_destroy(&dataset);
+}
+
+static bool third_time(void *argument) {
+    return ++*(int *)argument == 3;
+}
+
+static void test_cancelled_between_rows(void **state) {
+    (void)state;
+    struct mf_dataset dataset;
+    struct mf_samples samples;
+    struct mf_error error;
+    int asked = 0;
+    struct mf_template_options options = plain();
+    options.cancelled = third_time;
+    options.cancelled_argument = &asked;
+    load("{\"text\":\"a\"}\n{\"text\":\"b\"}\n{\"text\":\"c\"}\n{\"text\":\"d\"}\n", &dataset);
+    assert_int_equal(mf_template_apply(&dataset, tokenizer, &options, &samples, &error), MF_ERROR_CANCELLED);
+    assert_int_equal(asked, 3);
+    mf_dataset_destroy(&dataset);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_no_eos_in_the_tokenizer),
+        cmocka_unit_test(test_cancelled_between_rows),
         cmocka_unit_test(test_golden),
         cmocka_unit_test(test_train_on_all),
         cmocka_unit_test(test_overflow),
