@@ -128,8 +128,9 @@ void mf_job_judge(const struct mf_trainer_story *story, struct mf_job_end *end) 
     } else if (story->silent_ms) {
         release(end, MF_RELEASE_WATCHDOG);
         snprintf(end->note, sizeof end->note,
-                 "trainer_timeout: nothing was heard from the trainer for %lld s in phase %s after step %lld",
-                 (long long)(story->silent_ms / 1000), mf_phase_name(story->phase), (long long)story->step);
+                 "%s: nothing was heard from the trainer for %lld s in phase %s after step %lld",
+                 mf_status_code(MF_ERROR_TRAINER_TIMEOUT), (long long)(story->silent_ms / 1000),
+                 mf_phase_name(story->phase), (long long)story->step);
     } else {
         crashed(story, end);
     }
