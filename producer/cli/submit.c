@@ -1,4 +1,5 @@
 /* submit and cancel: what goes to Kafka. */
+#include "producer/cli/form.h"
 #include "producer/cli/job.h"
 
 #include "common/json.h"
@@ -9,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { REQUEST_FILE_BYTES = 1 << 20, DELIVERY_WAIT_MS = 65000 };
+enum { DELIVERY_WAIT_MS = 65000 };
 
 static void print_submit_help(void) {
     puts("usage: modelforge submit [FILE.json | -] [--FIELD VALUE]... [--wait | --watch] [--timeout "
@@ -34,75 +35,6 @@ static int print_fields(void) {
     fputs(text, stdout);
     free(text);
     return MF_EXIT_OK;
-}
-
-static enum mf_status read_request_file(const char *path, json_t **object, struct mf_error *error) {
-    if (strcmp(path, "-") != 0)
-        return mf_json_read_file(path, REQUEST_FILE_BYTES, object, error);
-    struct mf_text text = {0};
-    char block[4096];
-    size_t got;
-    while ((got = fread(block, 1, sizeof block, stdin)) > 0 && text.length <= REQUEST_FILE_BYTES)
-        mf_text_append(&text, block, got);
-    enum mf_status status = mf_text_status(&text, error);
-    if (!status && text.length > REQUEST_FILE_BYTES)
-        status = mf_error_set(error, MF_ERROR_MESSAGE_TOO_LARGE, "standard input: more than %d bytes",
-                              REQUEST_FILE_BYTES);
-    if (!status)
-        status = mf_json_parse(mf_text_string(&text), text.length, "standard input", object, error);
-    mf_text_free(&text);
-    return status;
-}
-
-/* A flag replaces what the file says of the field under any of its names. */
-static void drop_field(json_t *object, const struct mf_field *field) {
-    json_object_del(object, field->name);
-    char names[256];
-    snprintf(names, sizeof names, "%s", field->aliases);
-    for (char *rest = NULL, *name = strtok_r(names, ",", &rest); name; name = strtok_r(NULL, ",", &rest))
-        json_object_del(object, name);
-}
-
-/* --learning-rate 1e-4: checks the text by the field table and sets it in the JSON object. */
-static enum mf_status apply_flag(json_t *object, const char *flag, const char *value,
-                                 struct mf_error *error) {
-    enum mf_status status;
-    char name[64];
-    struct mf_request one = {0};
-    json_t *all = NULL;
-    snprintf(name, sizeof name, "%s", flag + 2);
-    for (char *c = name; *c; c++)
-        if (*c == '-')
-            *c = '_';
-    const struct mf_field *field = mf_request_field_find(name);
-    if (!field) { /* the request reader knows the nearest name */
-        json_t *unknown = json_pack("{s:s}", name, value);
-        status = mf_request_from_json(unknown, false, &one, error);
-        mf_request_free(&one);
-        json_decref(unknown);
-        return status ? mf_error_prefix(error, "%s", flag) : MF_OK;
-    }
-    if (!(status = mf_request_init(&one, error)) &&
-        !(status = mf_request_set_text(&one, field->name, value, error)) &&
-        !(status = mf_request_to_json(&one, false, &all, error))) {
-        drop_field(object, field);
-        json_object_set(object, field->name, json_object_get(all, field->name));
-    }
-    json_decref(all);
-    mf_request_free(&one);
-    return status;
-}
-
-/* The worker has another current folder: a path that exists here goes as an absolute one. */
-static enum mf_status make_absolute(char **path, struct mf_error *error) {
-    if (!*path || **path == '/' || strstr(*path, "://") || access(*path, F_OK) != 0)
-        return MF_OK;
-    char *absolute = realpath(*path, NULL);
-    if (!absolute)
-        return mf_error_errno(error, errno, "%s", *path);
-    free(*path);
-    *path = absolute;
-    return MF_OK;
 }
 
 struct submission {
@@ -143,7 +75,7 @@ static int read_command_line(struct submission *submission, int argc, char **arg
             submission->file = argv[i];
         }
     }
-    if (result < 0 && submission->file && read_request_file(submission->file, &submission->object, &error))
+    if (result < 0 && submission->file && mf_form_read(submission->file, &submission->object, &error))
         result = mf_fail(&error);
     if (result < 0 && !submission->object)
         submission->object = json_object();
@@ -151,23 +83,10 @@ static int read_command_line(struct submission *submission, int argc, char **arg
         result = mf_usage("submit", "%s: a request is a JSON object, this is %s", submission->file,
                           mf_json_type_name(submission->object));
     for (int i = 0; i < flags && result < 0; i++)
-        if (apply_flag(submission->object, flag[i * 2], flag[i * 2 + 1], &error))
+        if (mf_form_flag(submission->object, flag[i * 2], flag[i * 2 + 1], &error))
             result = mf_fail(&error);
     free(flag);
     return result;
-}
-
-/* What the configuration says of every request of this user. */
-static enum mf_status apply_settings(struct mf_settings *settings, json_t *object, struct mf_error *error) {
-    enum mf_status status = mf_settings_load(settings, error);
-    if (status)
-        return status;
-    const char *by = mf_config_string(settings->config, "submitted.by");
-    if (!json_object_get(object, "tenant"))
-        json_object_set_new(object, "tenant", json_string(mf_config_string(settings->config, "tenant")));
-    if (by && !json_object_get(object, "submitted_by"))
-        json_object_set_new(object, "submitted_by", json_string(by));
-    return MF_OK;
 }
 
 /* What became of the one message. */
@@ -204,10 +123,7 @@ static enum mf_status send_request(struct mf_settings *settings, const struct su
     struct mf_client *client = NULL;
     struct mf_request request = {0};
     struct outcome outcome = {.error = {.status = MF_ERROR_KAFKA}};
-    if ((status = apply_settings(settings, submission->object, error)) ||
-        (status = mf_request_from_json(submission->object, false, &request, error)) ||
-        (status = make_absolute(&request.model_name, error)) ||
-        (status = make_absolute(&request.dataset, error)) ||
+    if ((status = mf_form_request(settings, submission->object, &request, error)) ||
         (status = mf_settings_client(settings, &client, error)) ||
         (status = mf_client_submit(client, &request, keep_delivery, &outcome, job_id, error)) ||
         (status = deliver(client, &outcome, error)))
