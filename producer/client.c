@@ -216,6 +216,7 @@ static enum mf_status send_message(struct mf_client *client, const struct destin
         free(ticket);
         status = mf_error_set(error,
                               result == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ? MF_ERROR_MESSAGE_TOO_LARGE
+                              : result == RD_KAFKA_RESP_ERR__QUEUE_FULL      ? MF_ERROR_QUEUE_FULL
                                                                              : MF_ERROR_KAFKA,
                               "topic %s: %s", destination->topic, rd_kafka_err2str(result));
     }

@@ -56,8 +56,8 @@ void mf_client_destroy(struct mf_client *client);
 /* Validates, encodes and hands a request to the sender. A request without request_id gets a random one
  * (written into *request). `job_id` gets the id of its job. `delivered` may be NULL. Does not wait for the
  * broker; asks the registry for the schema's id the first time. Errors: those of mf_request_validate;
- * MF_ERROR_REGISTRY; MF_ERROR_KAFKA when the queue is full (poll, then try again) or the producer has failed
- * for good (destroy this client, make another, send what was not accepted again). */
+ * MF_ERROR_REGISTRY; MF_ERROR_QUEUE_FULL (back-pressure: poll, then try again); MF_ERROR_KAFKA when the
+ * producer has failed for good (destroy this client, make another, send what was not accepted again). */
 enum mf_status mf_client_submit(struct mf_client *client, struct mf_request *request,
                                 mf_delivery_function *delivered, void *user, char job_id[MF_UUID_TEXT_BYTES],
                                 struct mf_error *error);

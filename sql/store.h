@@ -452,6 +452,26 @@ enum mf_status mf_store_ingest_status(struct mf_database *database, struct mf_te
 enum mf_status mf_store_logs(struct mf_database *database, const char *job_id, size_t limit,
                              struct mf_text_table *table, struct mf_error *error);
 
+/* What a client sent as one batch: where each record lies, and the job that it makes. */
+struct mf_sent_batch {
+    const char *topic;
+    struct mf_array partition, offset, job_id; /* in step; freed with mf_sent_batch_free */
+    size_t count;
+};
+void mf_sent_batch_add(struct mf_sent_batch *batch, int32_t partition, int64_t offset, const char *job_id);
+void mf_sent_batch_free(struct mf_sent_batch *batch);
+struct mf_batch_progress {
+    size_t taken;                     /* records taken in, rejected ones too */
+    int64_t jobs[MF_JOB_STATE_COUNT]; /* of the batch's jobs */
+};
+/* Nothing may be added to the batch after the first of these calls. Both may be repeated. The table of ends:
+ * request_id, state, error_code, error_message of what failed, was cancelled or (request_id NULL) rejected.
+ */
+enum mf_status mf_store_batch_progress(struct mf_database *database, struct mf_sent_batch *batch,
+                                       struct mf_batch_progress *progress, struct mf_error *error);
+enum mf_status mf_store_batch_ends(struct mf_database *database, struct mf_sent_batch *batch,
+                                   struct mf_text_table *table, struct mf_error *error);
+
 /* Jobs by state, for /metrics: the live ones, and those that ended in the last 24 hours. */
 enum mf_status mf_store_job_counts(struct mf_database *database, int64_t counts[MF_JOB_STATE_COUNT],
                                    struct mf_error *error);

@@ -80,6 +80,11 @@ enum mf_status mf_attempt_end(struct mf_database *database, const struct mf_leas
                               const struct mf_leased *job, const struct mf_attempt_end *end,
                               struct mf_error *error);
 
+/* Runs a query and keeps its rows as text. */
+enum mf_status mf_read_table(struct mf_database *database, enum mf_query query,
+                             const struct mf_parameter *parameters, size_t count, struct mf_text_table *table,
+                             struct mf_error *error);
+
 /* A malloc'ed copy of `text` in which bytes that are not UTF-8 are '?'; NULL: no memory. */
 char *mf_clean_text(const char *text);
 

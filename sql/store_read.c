@@ -168,9 +168,9 @@ static bool fill_table(const PGresult *rows, struct mf_text_table *table) {
     return true;
 }
 
-static enum mf_status read_table(struct mf_database *database, enum mf_query query,
-                                 const struct mf_parameter *parameters, size_t count,
-                                 struct mf_text_table *table, struct mf_error *error) {
+enum mf_status mf_read_table(struct mf_database *database, enum mf_query query,
+                             const struct mf_parameter *parameters, size_t count, struct mf_text_table *table,
+                             struct mf_error *error) {
     PGresult *rows = NULL;
     *table = (struct mf_text_table){0};
     enum mf_status status = mf_database_query(database, query, parameters, count, &rows, error);
@@ -186,31 +186,31 @@ enum mf_status mf_store_history(struct mf_database *database, const char *tenant
                                 struct mf_text_table *table, struct mf_error *error) {
     const struct mf_parameter parameters[] = {mf_parameter_text(tenant),
                                               mf_parameter_integer((int64_t)limit)};
-    return read_table(database, MF_QUERY_READ_HISTORY, parameters, 2, table, error);
+    return mf_read_table(database, MF_QUERY_READ_HISTORY, parameters, 2, table, error);
 }
 
 enum mf_status mf_store_events(struct mf_database *database, const char *job_id, struct mf_text_table *table,
                                struct mf_error *error) {
     const struct mf_parameter id = mf_parameter_text(job_id);
-    return read_table(database, MF_QUERY_READ_EVENTS, &id, 1, table, error);
+    return mf_read_table(database, MF_QUERY_READ_EVENTS, &id, 1, table, error);
 }
 
 enum mf_status mf_store_ingest_status(struct mf_database *database, struct mf_text_table *table,
                                       struct mf_error *error) {
-    return read_table(database, MF_QUERY_READ_INGEST, NULL, 0, table, error);
+    return mf_read_table(database, MF_QUERY_READ_INGEST, NULL, 0, table, error);
 }
 
 enum mf_status mf_store_artifacts(struct mf_database *database, const char *job_id,
                                   struct mf_text_table *table, struct mf_error *error) {
     const struct mf_parameter id = mf_parameter_text(job_id);
-    return read_table(database, MF_QUERY_READ_ARTIFACTS, &id, 1, table, error);
+    return mf_read_table(database, MF_QUERY_READ_ARTIFACTS, &id, 1, table, error);
 }
 
 enum mf_status mf_store_logs(struct mf_database *database, const char *job_id, size_t limit,
                              struct mf_text_table *table, struct mf_error *error) {
     const struct mf_parameter parameters[] = {mf_parameter_text(job_id),
                                               mf_parameter_integer((int64_t)limit)};
-    return read_table(database, MF_QUERY_READ_LOGS, parameters, 2, table, error);
+    return mf_read_table(database, MF_QUERY_READ_LOGS, parameters, 2, table, error);
 }
 
 enum mf_status mf_store_record_fate(struct mf_database *database, const char *topic, int32_t partition,

@@ -13,6 +13,7 @@ static const struct {
     const char *summary;
 } commands[] = {
     {"submit", mf_command_submit, "send a training request; --wait or --watch to see it through"},
+    {"batch", mf_command_batch, "send many requests from a JSONL file or a folder"},
     {"cancel", mf_command_cancel, "ask for a job to be cancelled"},
     {"status", mf_command_status, "what a job is doing, or the newest jobs"},
     {"watch", mf_command_watch, "follow a job until it ends"},

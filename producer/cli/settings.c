@@ -159,6 +159,7 @@ int mf_fail(const struct mf_error *error) {
     switch (error->status) {
     case MF_ERROR_DATABASE:
     case MF_ERROR_KAFKA:
+    case MF_ERROR_QUEUE_FULL:
     case MF_ERROR_REGISTRY:
     case MF_ERROR_HTTP:
         return MF_EXIT_UNAVAILABLE;

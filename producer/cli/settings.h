@@ -67,6 +67,7 @@ const char *mf_colour(FILE *stream, const char *sequence);
 
 /* The subcommands: argv[0] is the command's name. Each returns an enum mf_exit. */
 int mf_command_submit(struct mf_settings *settings, int argc, char **argv);
+int mf_command_batch(struct mf_settings *settings, int argc, char **argv);
 int mf_command_cancel(struct mf_settings *settings, int argc, char **argv);
 int mf_command_status(struct mf_settings *settings, int argc, char **argv);
 int mf_command_watch(struct mf_settings *settings, int argc, char **argv);
