@@ -13,7 +13,7 @@ struct mf_executor {
     const struct mf_plan *plan;
     struct mf_backend *backend;
     struct mf_executor_options options;
-    char *arena;
+    char *arena, *host; /* host: what is offloaded; NULL: nothing is */
     size_t arena_bytes;
     void **base; /* [tensors] of owners: where their storage is; NULL: a weight that is not bound, or none */
     size_t prepared_bytes; /* of the backend's copies of weights */
@@ -54,9 +54,21 @@ static enum mf_status allocate(struct mf_executor *executor, struct mf_error *er
                             "the plan needs %zu bytes, which cannot be had now", executor->arena_bytes);
     }
     madvise(executor->arena, executor->arena_bytes, MADV_HUGEPAGE); /* only speed depends on it */
+    if (executor->plan->host_bytes) {
+        executor->host = mmap(NULL, executor->plan->host_bytes, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (executor->host == MAP_FAILED) {
+            executor->host = NULL;
+            return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY,
+                                "the plan offloads %zu bytes, which cannot be had now",
+                                executor->plan->host_bytes);
+        }
+    }
     for (int32_t i = 0; i < executor->plan->tensors; i++)
         if (executor->plan->offset[i] >= 0)
-            executor->base[i] = executor->arena + executor->plan->offset[i];
+            executor->base[i] =
+                (executor->graph->tensor[i].flags & MF_TENSOR_HOST ? executor->host : executor->arena) +
+                executor->plan->offset[i];
     return MF_OK;
 }
 
@@ -89,6 +101,8 @@ void mf_executor_destroy(struct mf_executor *executor) {
         return;
     if (executor->arena)
         munmap(executor->arena, executor->arena_bytes);
+    if (executor->host)
+        munmap(executor->host, executor->plan->host_bytes);
     free(executor->base);
     free(executor);
 }
@@ -230,6 +244,8 @@ enum mf_status mf_executor_run(struct mf_executor *executor, int32_t id, const s
     status = check_step(program, step, &checked, error);
     if (status != MF_OK)
         return status;
+    if (executor->options.poison && executor->host)
+        memset(executor->host, 0xff, executor->plan->host_bytes);
     if (executor->options.poison)
         memset(executor->arena + executor->plan->persistent_bytes, 0xff, executor->plan->program_bytes);
     for (int32_t n = 0; n < program->nodes && status == MF_OK; n++)

@@ -36,7 +36,7 @@ struct mf_step {
     int32_t value[MF_SYMBOLS]; /* sizes; MF_OFFSETS and MF_CONST are derived, not read */
 };
 
-enum mf_node_phase { MF_FORWARD, MF_RECOMPUTE, MF_BACKWARD, MF_UPDATE };
+enum mf_node_phase { MF_FORWARD, MF_RECOMPUTE, MF_OFFLOAD, MF_BACKWARD, MF_UPDATE, MF_NODE_PHASES };
 
 struct mf_node {
     uint16_t op;                  /* enum mf_op */
@@ -61,7 +61,10 @@ struct mf_program {
     int32_t nodes, capacity;
     int32_t bound[MF_SYMBOLS]; /* greatest sizes of a run; set by mf_program_set_bound */
     size_t arena_bytes;        /* set by the plan */
-    uint8_t fingerprint[32];   /* sha256 of the nodes, shapes and attributes; set by the plan */
+    size_t host_bytes;         /* the same: of what is offloaded */
+    bool sealed;               /* its numbers are settled: mf_program_seal */
+    int32_t numeric_nodes;     /* nodes when it was sealed */
+    uint8_t fingerprint[32];   /* sha256 of the nodes, shapes and attributes when it was sealed */
 };
 
 /* A linear layer as stored on disk: what adapters attach to. */
@@ -185,6 +188,11 @@ const char *mf_purpose_name(enum mf_purpose purpose);
 /* Checks the rules above on a whole program: every input is made before it is used, one writer a tensor, no
  * read of an old version, nothing of another program. MF_ERROR_INTERNAL names the node. */
 enum mf_status mf_program_check(const struct mf_graph *graph, int32_t program, struct mf_error *error);
+/* Takes the fingerprint. From here on the program may change only in ways that change no bit of its results:
+ * the memory passes (passes/memory.h), which seal it themselves; the plan seals what is not. Again: nothing.
+ */
+enum mf_status mf_program_seal(struct mf_graph *graph, int32_t program, struct mf_error *error);
+const char *mf_node_phase_name(enum mf_node_phase phase);
 /* One line a node: "12 backward layer 3 linear_input_gradient (T, 576) bf16 <- 101 7". */
 void mf_program_print(const struct mf_graph *graph, int32_t program, FILE *file);
 

@@ -50,6 +50,14 @@ struct mf_kernel {
     uint32_t flags; /* enum mf_kernel_flag */
 };
 
+/* A copy of a weight in a layout of the backend's own. One tensor and form is one copy, however many nodes
+ * ask. */
+struct mf_weight_copy {
+    int32_t tensor, form;
+    size_t bytes;
+};
+enum { MF_WEIGHT_COPIES = 2 };
+
 /* The first member of a backend's own struct. Made by the backend's create function (kernels/cpu/backend.h).
  */
 struct mf_backend {
@@ -62,10 +70,19 @@ struct mf_backend {
     const struct mf_kernel *(*find)(const struct mf_backend *backend, enum mf_op op, enum mf_dtype dtype);
     /* Called once for each node that reads a weight, after all weights are bound and before the first run;
      * `call` has data only for weights. The backend may repack and keep the copy under array.tensor (several
-     * nodes and programs share a weight: it must do the work once). May be NULL. Counted bytes go to *bytes.
-     */
+     * nodes and programs share a weight: it must do the work once). May be NULL. The bytes of what it keeps
+     * are added to *bytes. */
     enum mf_status (*prepare)(struct mf_backend *backend, const struct mf_kernel_call *call, size_t *bytes,
                               struct mf_error *error);
+    /* The copies that prepare will keep for this node, told by its shapes alone, so that the plan counts
+     * them; returns how many. Those of tensors that are no weights are not made. NULL: prepare keeps none. */
+    int (*weight_copies)(const struct mf_backend *backend, const struct mf_kernel_call *call,
+                         struct mf_weight_copy copy[MF_WEIGHT_COPIES]);
+    /* The machine's nominal balance, by which the memory plan weighs what costs less; never measured, so that
+     * the same job gets the same plan. FLOP of a matrix product in the time that a byte takes from memory,
+     * and bytes from memory in the time that a byte takes from host memory; 0: programs compute in host
+     * memory and offloading gives nothing back. */
+    double flop_per_byte, bytes_per_host_byte;
     void (*destroy)(struct mf_backend *backend);
 };
 

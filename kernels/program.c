@@ -150,11 +150,13 @@ enum mf_status mf_program_check(const struct mf_graph *graph, int32_t id, struct
     return status;
 }
 
-static const char *phase_name(uint8_t phase) {
-    static const char *const name[] = {[MF_FORWARD] = "forward",
-                                       [MF_RECOMPUTE] = "recompute",
-                                       [MF_BACKWARD] = "backward",
-                                       [MF_UPDATE] = "update"};
+const char *mf_node_phase_name(enum mf_node_phase phase) {
+    static const char *const name[MF_NODE_PHASES] = {[MF_FORWARD] = "forward",
+                                                     [MF_RECOMPUTE] = "recompute",
+                                                     [MF_OFFLOAD] = "offload",
+                                                     [MF_BACKWARD] = "backward",
+                                                     [MF_UPDATE] = "update"};
+    assert(phase < MF_NODE_PHASES);
     return name[phase];
 }
 
@@ -163,7 +165,7 @@ void mf_program_print(const struct mf_graph *graph, int32_t id, FILE *file) {
     char text[96];
     for (int32_t n = 0; n < program->nodes; n++) {
         const struct mf_node *node = &program->node[n];
-        fprintf(file, "%d %s", (int)n, phase_name(node->phase));
+        fprintf(file, "%d %s", (int)n, mf_node_phase_name((enum mf_node_phase)node->phase));
         if (node->layer >= 0)
             fprintf(file, " layer %d", node->layer);
         fprintf(file, " %s", mf_op_name((enum mf_op)node->op));
@@ -249,4 +251,13 @@ enum mf_status mf_program_fingerprint(const struct mf_graph *graph, int32_t id, 
         mf_digest_cancel(fingerprint.digest);
     free(fingerprint.number);
     return status;
+}
+
+enum mf_status mf_program_seal(struct mf_graph *graph, int32_t id, struct mf_error *error) {
+    struct mf_program *program = graph->program[id];
+    if (program->sealed)
+        return MF_OK;
+    program->sealed = true;
+    program->numeric_nodes = program->nodes;
+    return mf_program_fingerprint(graph, id, program->fingerprint, error);
 }

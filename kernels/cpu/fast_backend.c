@@ -12,25 +12,46 @@ static const struct mf_kernel *fast_find(const struct mf_backend *backend, enum 
     return own->instructions.kernels[op] ? own->instructions.kernels[op] : mf_reference_kernel(op);
 }
 
-/* Packs what linear layers and the output layer multiply by; other weights are read as they lie. */
+/* Packed is what linear layers and the output layer multiply by; other weights are read as they lie. Fills
+ * the forms in which the node wants its weight, in[1]; returns how many. */
+static int wanted_forms(const struct mf_kernel_call *call, enum mf_weight_form form[MF_FORMS]) {
+    const enum mf_op op = (enum mf_op)call->node->op;
+    int forms = 0;
+    if (op == MF_OP_LINEAR || op == MF_OP_HEAD || op == MF_OP_LOGITS)
+        form[forms++] = MF_FORM_FORWARD;
+    if (op == MF_OP_LINEAR_INPUT_GRADIENT || (op == MF_OP_HEAD && call->node->a.head.with_gradient))
+        form[forms++] = MF_FORM_GRADIENT;
+    return forms;
+}
+
 static enum mf_status fast_prepare(struct mf_backend *backend, const struct mf_kernel_call *call,
                                    size_t *bytes, struct mf_error *error) {
-    struct mf_fast_backend *own = (struct mf_fast_backend *)backend;
-    const struct mf_array *weight = &call->in[1];
-    enum mf_dtype dtype = call->in[0].dtype;
-    enum mf_op op = (enum mf_op)call->node->op;
-    bool product = op == MF_OP_LINEAR || op == MF_OP_HEAD || op == MF_OP_LOGITS;
-    bool gradient =
-        op == MF_OP_LINEAR_INPUT_GRADIENT || (op == MF_OP_HEAD && call->node->a.head.with_gradient);
+    enum mf_weight_form form[MF_FORMS];
     enum mf_status status = MF_OK;
-    *bytes = 0;
-    if (!weight->data) /* trainable */
+    const int forms = wanted_forms(call, form);
+    if (!call->in[1].data) /* trainable */
         return MF_OK;
-    if (product)
-        status = mf_packed_weight_prepare(own, weight, MF_FORM_FORWARD, dtype, bytes, error);
-    if (status == MF_OK && gradient)
-        status = mf_packed_weight_prepare(own, weight, MF_FORM_GRADIENT, dtype, bytes, error);
+    for (int i = 0; i < forms && status == MF_OK; i++)
+        status = mf_packed_weight_prepare((struct mf_fast_backend *)backend, &call->in[1], form[i],
+                                          call->in[0].dtype, bytes, error);
     return status;
+}
+
+static int fast_weight_copies(const struct mf_backend *backend, const struct mf_kernel_call *call,
+                              struct mf_weight_copy copy[MF_WEIGHT_COPIES]) {
+    const struct mf_fast_backend *own = (const struct mf_fast_backend *)backend;
+    const struct mf_array *weight = &call->in[1];
+    const bool bf16 = call->in[0].dtype == MF_BF16;
+    enum mf_weight_form form[MF_FORMS];
+    const int forms = wanted_forms(call, form);
+    for (int i = 0; i < forms; i++) {
+        const bool forward = form[i] == MF_FORM_FORWARD;
+        copy[i] = (struct mf_weight_copy){
+            .tensor = weight->tensor,
+            .form = 2 * (int32_t)form[i] + bf16,
+            .bytes = mf_gemm_packed_bytes(own->gemm, weight->dim[forward], weight->dim[!forward], bf16)};
+    }
+    return forms;
 }
 
 static void fast_destroy(struct mf_backend *backend) {
@@ -68,6 +89,8 @@ enum mf_status mf_cpu_create(const struct mf_cpu_options *options, struct mf_bac
                                     .library = mf_gemm_library(),
                                     .find = fast_find,
                                     .prepare = fast_prepare,
+                                    .weight_copies = fast_weight_copies,
+                                    .flop_per_byte = 10,
                                     .destroy = fast_destroy};
     *backend = &own->base;
     return MF_OK;

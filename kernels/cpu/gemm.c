@@ -19,7 +19,17 @@ struct entry {
     dnnl_memory_t a, b, bias, c; /* without storage: the data handle is set at each call */
 };
 
+/* What a packed weight takes: a model has few shapes, and asking oneDNN takes long. */
+struct packed_size {
+    int64_t K, N;
+    bool bf16;
+    size_t bytes;
+};
+enum { PACKED_SIZES = 64 };
+
 struct mf_gemm {
+    struct packed_size size[PACKED_SIZES];
+    int32_t sizes;
     dnnl_engine_t engine;
     dnnl_stream_t stream;
     int32_t used;
@@ -138,10 +148,15 @@ static enum mf_status packed_layout(struct mf_gemm *gemm, int64_t K, int64_t N, 
 
 size_t mf_gemm_packed_bytes(struct mf_gemm *gemm, int64_t K, int64_t N, bool bf16) {
     struct layout layout = {0};
+    for (int32_t i = 0; i < gemm->sizes; i++)
+        if (gemm->size[i].K == K && gemm->size[i].N == N && gemm->size[i].bf16 == bf16)
+            return gemm->size[i].bytes;
     size_t bytes = packed_layout(gemm, K, N, bf16, &layout, NULL) == MF_OK
                        ? dnnl_memory_desc_get_size(LAYOUT(&layout))
                        : 0;
     layout_destroy(&layout);
+    if (bytes && gemm->sizes < PACKED_SIZES)
+        gemm->size[gemm->sizes++] = (struct packed_size){K, N, bf16, bytes};
     return bytes;
 }
 

@@ -17,6 +17,10 @@ static bool in_program_region(const struct mf_tensor *tensor) {
     return tensor->view_of < 0 && (tensor->storage == MF_ACTIVATION || tensor->storage == MF_WORKSPACE);
 }
 
+static bool in_host_region(const struct mf_tensor *tensor) {
+    return tensor->flags & MF_TENSOR_HOST;
+}
+
 /* Bytes of an owner under `bound`; false when they cannot be counted. */
 static bool owner_bytes(const struct mf_tensor *tensor, const int32_t *bound, size_t *bytes) {
     int64_t elements = mf_tensor_elements(tensor, bound);
@@ -101,7 +105,7 @@ static bool can_share(const struct mf_plan *plan, const struct mf_node *node, in
     const struct mf_tensor *storage = mf_graph_tensor(plan->graph, owner);
     if (!in_program_region(storage) || !in_program_region(out) || (storage->flags & MF_TENSOR_OUTPUT) ||
         plan->lifetime[owner].last != n || in->dtype != out->dtype || !mf_tensor_same_shape(in, out) ||
-        in->view_offset != 0)
+        in->view_offset != 0 || in_host_region(storage) != in_host_region(out))
         return false;
     /* A view must cover its owner, element by element at the same place. */
     if (!mf_tensor_is_contiguous(in) ||
@@ -163,8 +167,8 @@ static void place(struct mf_block *placed, size_t count, struct mf_block block) 
     placed[at] = block;
 }
 
-/* One block for every owner of the program that is no taker of another's storage. */
-static enum mf_status collect_blocks(const struct mf_plan *plan, const struct mf_program *program,
+/* One block for every owner of the program, in host memory or not, that is no taker of another's storage. */
+static enum mf_status collect_blocks(const struct mf_plan *plan, const struct mf_program *program, bool host,
                                      struct mf_block *block, size_t *count, struct mf_error *error) {
     int32_t *index = malloc((size_t)plan->tensors * sizeof *index);
     enum mf_status status = MF_OK;
@@ -174,7 +178,8 @@ static enum mf_status collect_blocks(const struct mf_plan *plan, const struct mf
     for (int32_t i = 0; i < plan->tensors && status == MF_OK; i++) {
         const struct mf_tensor *tensor = &plan->graph->tensor[i];
         index[i] = -1;
-        if (tensor->program != program->id || plan->lifetime[i].first < 0 || plan->shares[i] >= 0)
+        if (tensor->program != program->id || plan->lifetime[i].first < 0 || plan->shares[i] >= 0 ||
+            in_host_region(tensor) != host)
             continue;
         index[i] = (int32_t)*count;
         block[*count] =
@@ -183,7 +188,9 @@ static enum mf_status collect_blocks(const struct mf_plan *plan, const struct mf
             status = too_large(error);
     }
     for (int32_t i = 0; i < plan->tensors && status == MF_OK; i++) {
-        int32_t root = plan->graph->tensor[i].program == program->id ? plan->shares[i] : -1;
+        const struct mf_tensor *tensor = &plan->graph->tensor[i];
+        int32_t root =
+            tensor->program == program->id && in_host_region(tensor) == host ? plan->shares[i] : -1;
         if (root >= 0 && block[index[root]].last < plan->lifetime[i].last)
             block[index[root]].last = plan->lifetime[i].last;
     }
@@ -191,18 +198,23 @@ static enum mf_status collect_blocks(const struct mf_plan *plan, const struct mf
     return status;
 }
 
-/* Places the blocks in turn and tells each owner where it lies; returns the bytes they take. */
+/* Places the blocks in turn and tells each owner where it lies, from `start` on; returns the bytes they take.
+ */
 static size_t place_blocks(struct mf_plan *plan, const struct mf_block *block, struct mf_block *placed,
-                           size_t count) {
+                           size_t count, size_t start) {
     size_t bytes = 0;
     for (size_t i = 0; i < count; i++)
         place(placed, i, block[i]);
     for (size_t i = 0; i < count; i++) {
-        plan->offset[placed[i].owner] = (int64_t)(plan->persistent_bytes + placed[i].offset);
+        plan->offset[placed[i].owner] = (int64_t)(start + placed[i].offset);
         if (placed[i].offset + placed[i].bytes > bytes)
             bytes = placed[i].offset + placed[i].bytes;
     }
     return bytes;
+}
+
+static size_t larger(size_t a, size_t b) {
+    return a > b ? a : b;
 }
 
 static enum mf_status place_program(struct mf_plan *plan, struct mf_program *program,
@@ -210,18 +222,25 @@ static enum mf_status place_program(struct mf_plan *plan, struct mf_program *pro
     struct mf_block *block = calloc((size_t)plan->tensors + 1, sizeof *block);
     struct mf_block *placed = calloc((size_t)plan->tensors + 1, sizeof *placed);
     size_t count = 0;
-    enum mf_status status;
+    enum mf_status status = MF_OK;
     if (!block || !placed) {
         free(block);
         free(placed);
         return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory to plan");
     }
-    status = collect_blocks(plan, program, block, &count, error);
-    if (status == MF_OK) {
+    for (int host = 0; host < 2 && status == MF_OK; host++) {
+        status = collect_blocks(plan, program, host, block, &count, error);
+        if (status != MF_OK)
+            break;
         qsort(block, count, sizeof *block, by_size);
-        program->arena_bytes = place_blocks(plan, block, placed, count);
-        if (program->arena_bytes > plan->program_bytes)
-            plan->program_bytes = program->arena_bytes;
+        if (host)
+            program->host_bytes = place_blocks(plan, block, placed, count, 0);
+        else
+            program->arena_bytes = place_blocks(plan, block, placed, count, plan->persistent_bytes);
+    }
+    if (status == MF_OK) {
+        plan->program_bytes = larger(plan->program_bytes, program->arena_bytes);
+        plan->host_bytes = larger(plan->host_bytes, program->host_bytes);
         for (int32_t i = 0; i < plan->tensors; i++)
             if (plan->graph->tensor[i].program == program->id && plan->shares[i] >= 0)
                 plan->offset[i] = plan->offset[plan->shares[i]];
@@ -239,6 +258,7 @@ static enum mf_status place_persistent(struct mf_plan *plan, struct mf_error *er
             continue;
         if (!owner_bytes(tensor, plan->persistent_bound, &bytes))
             return too_large(error);
+        plan->storage_bytes[tensor->storage] += bytes;
         if (tensor->storage == MF_WEIGHT) {
             plan->weight_bytes += bytes;
             continue;
@@ -292,10 +312,51 @@ static enum mf_status lay_out(struct mf_plan *plan, struct mf_graph *graph, stru
         share_in_place(plan, graph->program[p]);
         status = place_program(plan, graph->program[p], error);
         if (status == MF_OK)
-            status = mf_program_fingerprint(graph, p, graph->program[p]->fingerprint, error);
+            status = mf_program_seal(graph, p, error);
     }
     plan->arena_bytes = plan->persistent_bytes + plan->program_bytes;
     return status;
+}
+
+static int by_copy(const void *left, const void *right) {
+    const struct mf_weight_copy *a = left, *b = right;
+    if (a->tensor != b->tensor)
+        return a->tensor < b->tensor ? -1 : 1;
+    return (a->form > b->form) - (a->form < b->form);
+}
+
+/* Counts what the backend will keep of the weights that it repacks. */
+static enum mf_status count_copies(struct mf_plan *plan, const struct mf_backend *backend,
+                                   struct mf_error *error) {
+    const struct mf_graph *graph = plan->graph;
+    struct mf_weight_copy *copy;
+    size_t most = 1, count = 0;
+    if (!backend->weight_copies)
+        return MF_OK;
+    for (int32_t p = 0; p < graph->programs; p++)
+        most += MF_WEIGHT_COPIES * (size_t)graph->program[p]->nodes;
+    copy = calloc(most, sizeof *copy);
+    if (!copy)
+        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory to plan");
+    for (int32_t p = 0; p < graph->programs; p++)
+        for (int32_t n = 0; n < graph->program[p]->nodes; n++) {
+            struct mf_kernel_call call = {.backend = backend};
+            mf_kernel_call_fill(graph, &graph->program[p]->node[n], graph->program[p]->bound, &call);
+            const int found = backend->weight_copies(backend, &call, copy + count);
+            for (int i = 0, first = (int)count; i < found; i++)
+                if (graph->tensor[copy[first + i].tensor].storage == MF_WEIGHT)
+                    copy[count++] = copy[first + i];
+        }
+    qsort(copy, count, sizeof *copy, by_copy);
+    for (size_t i = 0; i < count; i++)
+        if (i == 0 || by_copy(&copy[i - 1], &copy[i]) != 0)
+            plan->copy_bytes += copy[i].bytes;
+    free(copy);
+    return MF_OK;
+}
+
+size_t mf_plan_bytes(const struct mf_plan *plan) {
+    return plan->weight_bytes + plan->copy_bytes + plan->arena_bytes + plan->host_bytes;
 }
 
 enum mf_status mf_plan_create(struct mf_graph *graph, const struct mf_backend *backend, size_t budget_bytes,
@@ -318,10 +379,11 @@ enum mf_status mf_plan_create(struct mf_graph *graph, const struct mf_backend *b
         status = allocate(plan, error);
     if (status == MF_OK)
         status = lay_out(plan, graph, error);
-    if (status == MF_OK && budget_bytes && plan->arena_bytes > budget_bytes)
-        status = mf_error_set(error, MF_ERROR_PLAN_TOO_LARGE,
-                              "the job needs %zu bytes beside the weights, %zu are allowed",
-                              plan->arena_bytes, budget_bytes);
+    if (status == MF_OK)
+        status = count_copies(plan, backend, error);
+    if (status == MF_OK && budget_bytes && mf_plan_bytes(plan) > budget_bytes)
+        status = mf_error_set(error, MF_ERROR_PLAN_TOO_LARGE, "the plan needs %zu bytes, %zu are allowed",
+                              mf_plan_bytes(plan), budget_bytes);
     if (status == MF_OK)
         status = mf_plan_write_record(plan, backend, error);
     if (status == MF_OK) {
@@ -348,11 +410,28 @@ static double mebibytes(size_t bytes) {
 }
 
 void mf_plan_print(const struct mf_plan *plan, FILE *file) {
-    fprintf(file, "managed %.1f MiB = persistent %.1f MiB + programs %.1f MiB (",
-            mebibytes(plan->arena_bytes), mebibytes(plan->persistent_bytes), mebibytes(plan->program_bytes));
+    static const struct {
+        enum mf_storage storage;
+        const char *name;
+    } kinds[] = {{MF_ADAPTER, "parameters"},
+                 {MF_GRADIENT, "gradients"},
+                 {MF_OPTIMIZER, "optimizer"},
+                 {MF_STATE, "state"},
+                 {MF_INPUT, "inputs"}};
+    fprintf(file, "managed %.1f MiB = weights %.1f", mebibytes(mf_plan_bytes(plan)),
+            mebibytes(plan->weight_bytes));
+    if (plan->copy_bytes)
+        fprintf(file, " + copies of weights %.1f", mebibytes(plan->copy_bytes));
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (plan->storage_bytes[kinds[i].storage])
+            fprintf(file, " + %s %.1f", kinds[i].name, mebibytes(plan->storage_bytes[kinds[i].storage]));
+    fprintf(file, " + programs %.1f (", mebibytes(plan->program_bytes));
     for (int32_t p = 0; p < plan->graph->programs; p++)
         fprintf(file, "%s%s %.1f", p ? ", " : "",
                 mf_purpose_name((enum mf_purpose)plan->graph->program[p]->purpose),
                 mebibytes(plan->graph->program[p]->arena_bytes));
-    fprintf(file, "); weights %.1f MiB\n", mebibytes(plan->weight_bytes));
+    fputs(")", file);
+    if (plan->host_bytes)
+        fprintf(file, " + offloaded %.1f", mebibytes(plan->host_bytes));
+    fputc('\n', file);
 }

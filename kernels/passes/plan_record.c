@@ -28,7 +28,7 @@ static json_t *program_json(const struct mf_program *program) {
     mf_hex(program->fingerprint, sizeof program->fingerprint, fingerprint);
     return json_pack("{s:o, s:s, s:s, s:i, s:i, s:s, s:i}", "bounds", bounds_json(program), "dtype",
                      mf_dtype_name((enum mf_dtype)program->dtype), "fingerprint", fingerprint,
-                     "head_chunk_rows", (int)head_chunk_rows(program), "nodes", (int)program->nodes,
+                     "head_chunk_rows", (int)head_chunk_rows(program), "nodes", (int)program->numeric_nodes,
                      "purpose", mf_purpose_name((enum mf_purpose)program->purpose), "slot",
                      (int)program->slot);
 }

@@ -8,7 +8,8 @@
 struct recompute {
     struct mf_builder builder;
     const struct mf_node *node; /* the program before the pass */
-    int32_t *producer;          /* [tensors] forward node whose out[0] this owner is, when it is cheap; -1 */
+    int32_t *made;              /* [tensors] forward node of a layer whose out[0] this owner is; -1 */
+    int32_t *producer;          /* [tensors] the same, of what is to be computed again; -1 */
     int32_t *again;             /* [tensors] the twin's output for this owner; -1: not computed again yet */
     int32_t tensors;
 };
@@ -48,12 +49,55 @@ static int32_t input_again(struct recompute *pass, int32_t id) {
     return id;
 }
 
-static void find_producers(struct recompute *pass, int32_t nodes) {
+/* What made the owner of `id`, when that is a forward node `op` of a layer; else NULL. */
+static const struct mf_node *maker(const struct recompute *pass, int32_t id, enum mf_op op) {
+    const int32_t owner = id < 0 ? -1 : mf_graph_owner(pass->builder.graph, id);
+    const int32_t made = owner < 0 ? -1 : pass->made[owner];
+    return made >= 0 && pass->node[made].op == op ? &pass->node[made] : NULL;
+}
+
+static void compute_owner_again(struct recompute *pass, int32_t id) {
+    const int32_t owner = mf_graph_owner(pass->builder.graph, id);
+    pass->producer[owner] = pass->made[owner];
+}
+
+/* A linear layer's result, and the partial results that its branches were added to. */
+static void choose_linear(struct recompute *pass, int32_t id) {
+    for (const struct mf_node *node; (node = maker(pass, id, MF_OP_LINEAR)); id = node->in[3])
+        compute_owner_again(pass, id);
+}
+
+/* Queries, keys or values: rotated, normed, projected. */
+static void choose_projection(struct recompute *pass, int32_t id) {
+    static const enum mf_op between[] = {MF_OP_ROPE, MF_OP_RMS_NORM};
+    for (size_t i = 0; i < sizeof between / sizeof *between; i++) {
+        const struct mf_node *node = maker(pass, id, between[i]);
+        if (node) {
+            compute_owner_again(pass, id);
+            id = node->in[0];
+        }
+    }
+    choose_linear(pass, id);
+}
+
+static void find_producers(struct recompute *pass, int32_t nodes, enum mf_recompute level) {
+    for (int32_t n = 0; n < nodes; n++)
+        if (pass->node[n].phase == MF_FORWARD && pass->node[n].layer >= 0)
+            pass->made[pass->node[n].out[0]] = n;
     for (int32_t n = 0; n < nodes; n++) {
         const struct mf_node *node = &pass->node[n];
-        if (node->phase == MF_FORWARD && node->layer >= 0 &&
-            (mf_op_row((enum mf_op)node->op)->flags & MF_OP_CHEAP))
-            pass->producer[node->out[0]] = n;
+        if (node->phase != MF_FORWARD || node->layer < 0)
+            continue;
+        if (mf_op_row((enum mf_op)node->op)->flags & MF_OP_CHEAP)
+            compute_owner_again(pass, node->out[0]);
+        if (node->op == MF_OP_GATED_ACTIVATION && level >= MF_RECOMPUTE_FEED_FORWARD)
+            for (int i = 0; i < 2; i++)
+                choose_linear(pass, node->in[i]);
+        if (node->op == MF_OP_ATTENTION && level >= MF_RECOMPUTE_PROJECTIONS)
+            for (int i = 0; i < 3; i++)
+                choose_projection(pass, node->in[i]);
+        if (node->op == MF_OP_ATTENTION && level >= MF_RECOMPUTE_ATTENTION)
+            compute_owner_again(pass, node->out[0]);
     }
 }
 
@@ -67,30 +111,40 @@ static void copy_node(struct recompute *pass, struct mf_node node) {
             mf_program_append(pass->builder.graph, pass->builder.program, &node, &pass->builder.error);
 }
 
-enum mf_status mf_pass_recompute(struct mf_graph *graph, int32_t id, struct mf_error *error) {
+const char *mf_recompute_name(enum mf_recompute level) {
+    static const char *const name[MF_RECOMPUTE_LEVELS] = {
+        [MF_RECOMPUTE_NONE] = "none",
+        [MF_RECOMPUTE_CHEAP] = "norms and activations",
+        [MF_RECOMPUTE_FEED_FORWARD] = "norms, activations, feed-forward projections",
+        [MF_RECOMPUTE_PROJECTIONS] = "norms, activations, all projections",
+        [MF_RECOMPUTE_ATTENTION] = "norms, activations, all projections, attention"};
+    return name[level];
+}
+
+enum mf_status mf_pass_recompute(struct mf_graph *graph, int32_t id, enum mf_recompute level,
+                                 struct mf_error *error) {
     struct mf_program *program = graph->program[id];
     struct mf_node *old = program->node;
     int32_t nodes = program->nodes;
-    size_t bytes = (size_t)graph->tensors * sizeof(int32_t);
+    const size_t count = (size_t)graph->tensors;
     struct recompute pass = {.builder = mf_builder_begin(graph, id), .node = old, .tensors = graph->tensors};
-    enum mf_status status;
-    pass.producer = malloc(bytes);
-    pass.again = malloc(bytes);
-    if (!pass.producer || !pass.again) {
-        status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for the recompute pass");
-        goto done;
-    }
-    memset(pass.producer, 0xff, bytes);
-    memset(pass.again, 0xff, bytes);
-    find_producers(&pass, nodes);
+    enum mf_status status = mf_program_seal(graph, id, error);
+    if (status != MF_OK || level == MF_RECOMPUTE_NONE)
+        return status;
+    int32_t *table = malloc(3 * count * sizeof *table);
+    if (!table)
+        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for the recompute pass");
+    memset(table, 0xff, 3 * count * sizeof *table);
+    pass.made = table;
+    pass.producer = table + count;
+    pass.again = table + 2 * count;
+    find_producers(&pass, nodes, level);
     program->node = NULL;
     program->nodes = program->capacity = 0;
     for (int32_t n = 0; n < nodes && pass.builder.status == MF_OK; n++)
         copy_node(&pass, old[n]);
     free(old);
     status = mf_builder_finish(&pass.builder, error);
-done:
-    free(pass.producer);
-    free(pass.again);
+    free(table);
     return status;
 }

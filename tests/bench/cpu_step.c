@@ -16,8 +16,8 @@
 #include <time.h>
 
 struct ledger {
-    double seconds[MF_OPS][MF_UPDATE + 1];
-    int64_t calls[MF_OPS][MF_UPDATE + 1];
+    double seconds[MF_OPS][MF_NODE_PHASES];
+    int64_t calls[MF_OPS][MF_NODE_PHASES];
 };
 
 struct run {
@@ -119,12 +119,12 @@ static void fill(const struct run *run, int32_t sequences, int32_t length) {
 }
 
 static void print_ledger(const struct ledger *ledger, double seconds, int steps) {
-    static const char *const phases[] = {"forward", "recompute", "backward", "update"};
     printf("%-28s %-9s %7s %10s %7s\n", "op", "phase", "calls", "ms a step", "share");
     for (int op = 0; op < MF_OPS; op++)
-        for (int phase = 0; phase <= MF_UPDATE; phase++)
+        for (int phase = 0; phase < MF_NODE_PHASES; phase++)
             if (ledger->calls[op][phase])
-                printf("%-28s %-9s %7lld %10.2f %6.1f%%\n", mf_op_name((enum mf_op)op), phases[phase],
+                printf("%-28s %-9s %7lld %10.2f %6.1f%%\n", mf_op_name((enum mf_op)op),
+                       mf_node_phase_name((enum mf_node_phase)phase),
                        (long long)(ledger->calls[op][phase] / steps),
                        1e3 * ledger->seconds[op][phase] / steps, 100 * ledger->seconds[op][phase] / seconds);
 }

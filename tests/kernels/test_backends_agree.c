@@ -15,7 +15,8 @@ struct result {
     int64_t elements;
 };
 
-static void train(struct mf_backend *backend, enum mf_dtype dtype, bool recompute, struct result *result) {
+static void train(struct mf_backend *backend, enum mf_dtype dtype, enum mf_recompute recompute,
+                  struct result *result) {
     struct fixture fixture;
     struct mf_error error;
     fixture_begin_on(&fixture, backend, dtype);
@@ -23,13 +24,14 @@ static void train(struct mf_backend *backend, enum mf_dtype dtype, bool recomput
     int32_t loss = fixture_decoder(&fixture.builder, LAYERS);
     require_ok(mf_pass_expand(fixture.graph, fixture.program, &error), &error);
     require_ok(mf_gradient_build(fixture.graph, fixture.program, loss, &error), &error);
-    if (recompute)
-        require_ok(mf_pass_recompute(fixture.graph, fixture.program, &error), &error);
+    require_ok(mf_pass_recompute(fixture.graph, fixture.program, recompute, &error), &error);
     fixture_realize(&fixture, &(struct mf_executor_options){.poison = true});
     for (int32_t i = 0; i < fixture.graph->adapters; i++) {
         fixture_fill(&fixture, fixture.graph->adapter[i].a);
         fixture_fill(&fixture, fixture.graph->adapter[i].b);
     }
+    /* Managed bytes are counted completely before anything is allocated. */
+    assert_int_equal(fixture.plan->copy_bytes, mf_executor_prepared_bytes(fixture.executor));
     fixture_run(&fixture);
     result->loss = (double)fixture_data(&fixture, loss)[0];
     result->elements = fixture.graph->bucket[0].elements;
@@ -78,8 +80,8 @@ static double cosine(const struct result *a, const struct result *b) {
 static void test_fast_f32_agrees_with_the_oracle(void **state) {
     static struct result oracle, quick;
     (void)state;
-    train(reference(), MF_F32, false, &oracle);
-    train(fast(1), MF_F32, false, &quick);
+    train(reference(), MF_F32, MF_RECOMPUTE_NONE, &oracle);
+    train(fast(1), MF_F32, MF_RECOMPUTE_NONE, &quick);
     assert_true(fabs(quick.loss - oracle.loss) <= 1e-5 * fabs(oracle.loss));
     assert_true(distance(&quick, &oracle) <= 1e-4);
 }
@@ -87,9 +89,9 @@ static void test_fast_f32_agrees_with_the_oracle(void **state) {
 static void test_bf16_points_the_same_way(void **state) {
     static struct result oracle, slow, quick;
     (void)state;
-    train(reference(), MF_F32, false, &oracle);
-    train(reference(), MF_BF16, false, &slow);
-    train(fast(1), MF_BF16, false, &quick);
+    train(reference(), MF_F32, MF_RECOMPUTE_NONE, &oracle);
+    train(reference(), MF_BF16, MF_RECOMPUTE_NONE, &slow);
+    train(fast(1), MF_BF16, MF_RECOMPUTE_NONE, &quick);
     assert_true(fabs(quick.loss - oracle.loss) <= 2e-2 * fabs(oracle.loss));
     assert_true(cosine(&quick, &oracle) >= 0.999);
     assert_true(distance(&quick, &oracle) <= 1.5 * distance(&slow, &oracle));
@@ -99,12 +101,15 @@ static void test_fast_path_repeats_bit_for_bit(void **state) {
     static struct result first, second, recomputed;
     (void)state;
     for (int dtype = MF_F32; dtype <= MF_BF16; dtype++) {
-        train(fast(2), (enum mf_dtype)dtype, false, &first);
-        train(fast(2), (enum mf_dtype)dtype, false, &second);
-        train(fast(2), (enum mf_dtype)dtype, true, &recomputed);
+        train(fast(2), (enum mf_dtype)dtype, MF_RECOMPUTE_NONE, &first);
+        train(fast(2), (enum mf_dtype)dtype, MF_RECOMPUTE_NONE, &second);
         assert_memory_equal(first.gradient, second.gradient, (size_t)first.elements * sizeof *first.gradient);
-        assert_memory_equal(first.gradient, recomputed.gradient,
-                            (size_t)first.elements * sizeof *first.gradient);
+        for (int level = MF_RECOMPUTE_CHEAP; level < MF_RECOMPUTE_LEVELS; level++) {
+            train(fast(2), (enum mf_dtype)dtype, (enum mf_recompute)level, &recomputed);
+            assert_memory_equal(&first.loss, &recomputed.loss, sizeof first.loss);
+            assert_memory_equal(first.gradient, recomputed.gradient,
+                                (size_t)first.elements * sizeof *first.gradient);
+        }
     }
 }
 

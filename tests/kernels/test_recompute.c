@@ -9,15 +9,14 @@
 
 enum { LAYERS = 3, ELEMENTS = 2048 };
 
-static void build(struct fixture *fixture, bool recompute) {
+static void build(struct fixture *fixture, enum mf_recompute level) {
     struct mf_error error;
     fixture_begin(fixture);
     fixture_adapters(fixture, 0, LAYERS, 0.25f);
     int32_t loss = fixture_decoder(&fixture->builder, LAYERS);
     require_ok(mf_pass_expand(fixture->graph, fixture->program, &error), &error);
     require_ok(mf_gradient_build(fixture->graph, fixture->program, loss, &error), &error);
-    if (recompute)
-        require_ok(mf_pass_recompute(fixture->graph, fixture->program, &error), &error);
+    require_ok(mf_pass_recompute(fixture->graph, fixture->program, level, &error), &error);
 }
 
 static void run(struct fixture *fixture) {
@@ -31,28 +30,32 @@ static void run(struct fixture *fixture) {
 }
 
 static void test_gradients_do_not_change_by_a_bit(void **state) {
-    static float gradient[2][ELEMENTS];
-    size_t bytes[2], size = 0;
+    static float gradient[MF_RECOMPUTE_LEVELS][ELEMENTS];
+    char sha256[MF_RECOMPUTE_LEVELS][65];
+    size_t bytes[MF_RECOMPUTE_LEVELS], size = 0;
     (void)state;
-    for (int recompute = 0; recompute < 2; recompute++) {
+    for (int level = 0; level < MF_RECOMPUTE_LEVELS; level++) {
         struct fixture fixture;
-        build(&fixture, recompute);
+        build(&fixture, (enum mf_recompute)level);
         run(&fixture);
         size = (size_t)fixture.graph->bucket[0].elements * sizeof(float);
         assert_true(size <= sizeof gradient[0]);
-        memcpy(gradient[recompute], fixture_data(&fixture, fixture.graph->bucket[0].gradient), size);
-        bytes[recompute] = fixture.plan->program_bytes;
+        memcpy(gradient[level], fixture_data(&fixture, fixture.graph->bucket[0].gradient), size);
+        memcpy(sha256[level], fixture.plan->record_sha256, sizeof sha256[level]);
+        bytes[level] = fixture.plan->program_bytes;
         fixture_end(&fixture);
     }
-    assert_memory_equal(gradient[0], gradient[1], size);
-    assert_true(bytes[1] < bytes[0]);
+    for (int level = 1; level < MF_RECOMPUTE_LEVELS; level++) {
+        assert_memory_equal(gradient[0], gradient[level], size);
+        assert_string_equal(sha256[0], sha256[level]); /* the choice is not numeric */
+        assert_true(bytes[level] < bytes[level - 1]);
+    }
 }
 
 static void test_twins_repeat_bit_for_bit(void **state) {
     struct fixture fixture;
     int twins = 0;
-    (void)state;
-    build(&fixture, true);
+    build(&fixture, (enum mf_recompute)(intptr_t)*state);
     const struct mf_program *program = fixture.graph->program[fixture.program];
     for (int32_t n = 0; n < program->nodes; n++) {
         const struct mf_node *node = &program->node[n];
@@ -65,8 +68,11 @@ static void test_twins_repeat_bit_for_bit(void **state) {
         mf_build_output(&fixture.builder, program->node[node->twin].out[0]);
         twins++;
     }
-    /* A layer: the attention norm with dropout of q and v, the gated activation with dropout of down. */
-    assert_int_equal(twins, LAYERS * 5);
+    /* A layer: the attention norm with dropout of q and v, the gated activation with dropout of down; gate
+     * and up, and the norm that they read; q (with its branch and rotation), k (with its rotation) and v
+     * (with its branch); attention. */
+    static const int expected[MF_RECOMPUTE_LEVELS] = {0, 5, 8, 15, 16};
+    assert_int_equal(twins, LAYERS * expected[(intptr_t)*state]);
     run(&fixture);
     for (int32_t n = 0; n < program->nodes; n++) {
         const struct mf_node *node = &program->node[n];
@@ -79,8 +85,14 @@ static void test_twins_repeat_bit_for_bit(void **state) {
     fixture_end(&fixture);
 }
 
+#define TWINS(level) cmocka_unit_test_prestate(test_twins_repeat_bit_for_bit, (void *)(intptr_t)(level))
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_gradients_do_not_change_by_a_bit),
-                                       cmocka_unit_test(test_twins_repeat_bit_for_bit)};
+                                       TWINS(MF_RECOMPUTE_NONE),
+                                       TWINS(MF_RECOMPUTE_CHEAP),
+                                       TWINS(MF_RECOMPUTE_FEED_FORWARD),
+                                       TWINS(MF_RECOMPUTE_PROJECTIONS),
+                                       TWINS(MF_RECOMPUTE_ATTENTION)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

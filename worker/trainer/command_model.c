@@ -143,7 +143,7 @@ static enum mf_status open_model(const struct arguments *arguments, const char *
 }
 
 static enum mf_status realize(struct model *model, struct mf_error *error) {
-    enum mf_status status = mf_runtime_realize(&model->runtime, 0, error);
+    enum mf_status status = mf_runtime_realize(&model->runtime, error);
     if (status == MF_OK && model->adapter)
         status = mf_adapter_load(model->adapter, model->runtime.graph, model->runtime.executor, error);
     return status;

@@ -3,7 +3,7 @@
 #include "common/clock.h"
 #include "common/files.h"
 #include "common/json.h"
-#include "kernels/passes/recompute.h"
+#include "worker/trainer/memory.h"
 #include "worker/trainer/outputs.h"
 
 #include <stdio.h>
@@ -239,8 +239,8 @@ static enum mf_status build_programs(struct mf_job *job, struct mf_error *error)
     enum mf_status status = add_adapters(job, error);
     if (status == MF_OK)
         status = job->strategy->build(job->runtime.model, graph, MF_POLICY_SLOT, &job->programs, error);
-    if (status == MF_OK && job->recompute)
-        status = mf_pass_recompute(graph, job->programs.train.program, error);
+    if (status == MF_OK)
+        status = mf_pass_memory(graph, job->programs.train.program, &job->memory, error);
     if (status == MF_OK)
         status = mf_graph_build_update(graph, MF_POLICY_SLOT, adamw, &job->update, &job->norm, error);
     if (status == MF_OK) {
@@ -250,8 +250,7 @@ static enum mf_status build_programs(struct mf_job *job, struct mf_error *error)
     return status;
 }
 
-/* The largest pass first. While its plan does not fit: recompute what is cheap, where the request allows it,
- * then halve the pass, but never below the longest row. */
+/* The largest pass that gains something, if memory allows. */
 static enum mf_status plan_programs(struct mf_job *job, struct mf_error *error) {
     const struct mf_request *request = &job->request;
     const int64_t longest = job->samples.longest;
@@ -261,22 +260,8 @@ static enum mf_status plan_programs(struct mf_job *job, struct mf_error *error) 
     int64_t pass = window > batch ? window : batch;
     pass = pass > PASS_TOKENS ? PASS_TOKENS : pass;
     job->pass_tokens = (int32_t)(pass > longest ? pass : longest);
-    enum mf_status status = MF_OK;
-    for (;;) {
-        status = build_programs(job, error);
-        if (status == MF_OK)
-            status = mf_runtime_realize(&job->runtime, job->budget_bytes, error);
-        const bool may_recompute = request->gradient_checkpointing && !job->recompute;
-        if (status != MF_ERROR_PLAN_TOO_LARGE || (job->pass_tokens == longest && !may_recompute))
-            return status;
-        if (may_recompute)
-            job->recompute = true;
-        else
-            job->pass_tokens = job->pass_tokens / 2 > longest ? job->pass_tokens / 2 : (int32_t)longest;
-        status = mf_runtime_discard(&job->runtime, error);
-        if (status != MF_OK)
-            return status;
-    }
+    enum mf_status status = mf_job_fit_memory(job, build_programs, error);
+    return status ? status : mf_runtime_realize(&job->runtime, error);
 }
 
 static void report_plan(const struct mf_job *job) {

@@ -2,6 +2,7 @@
 #ifndef MF_WORKER_TRAINER_JOB_H
 #define MF_WORKER_TRAINER_JOB_H
 
+#include "kernels/passes/memory.h"
 #include "schemas/request.h"
 #include "worker/trainer/adapter.h"
 #include "worker/trainer/batcher.h"
@@ -24,7 +25,7 @@ struct mf_job {
     char *checkpoint_dir; /* run's, else output_dir/checkpoints */
     char *resume_from;    /* a checkpoint's folder; NULL: from step 0 */
     int64_t created_at_ms;
-    size_t budget_bytes; /* of the plan; 0: what mf_runtime_budget says */
+    size_t budget_bytes; /* of the plan; 0: the request's memory_budget_gib, else mf_runtime_budget */
 
     const struct mf_strategy *strategy;
     struct mf_runtime runtime;
@@ -38,9 +39,9 @@ struct mf_job {
 
     struct mf_adapter_settings adapter;
     struct mf_strategy_programs programs;
-    int32_t update, norm; /* the update program and its gradient norm (1) f32 */
-    int32_t pass_tokens;  /* most tokens in one run of a program */
-    bool recompute;       /* what is cheap is computed again in backward, because memory is short */
+    int32_t update, norm;           /* the update program and its gradient norm (1) f32 */
+    int32_t pass_tokens;            /* most tokens in one run of a program */
+    struct mf_memory_choice memory; /* what is given up of speed, because memory is short */
 };
 
 /* Reads the request file: all fields flat, and under a worker the object "run" {job_id, attempt, attempt_id,

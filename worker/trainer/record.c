@@ -124,21 +124,22 @@ static json_t *results_json(const struct mf_job *job, const struct mf_history *h
 enum mf_status mf_record_write(const char *path, const struct mf_job *job, const struct mf_history *history,
                                struct mf_error *error) {
     json_t *request = NULL, *files = json_array(), *record = NULL;
-    char created[MF_TIME_TEXT_BYTES], *text = NULL;
+    char created[MF_TIME_TEXT_BYTES], memory[160], *text = NULL;
     enum mf_status status = mf_request_to_json(&job->request, false, &request, error);
     if (status == MF_OK)
         status = model_files(mf_model_folder(job->runtime.model), files, error);
     if (status != MF_OK)
         goto done;
-    record = json_pack("{s:s, s:O, s:O?, s:o, s:I, s:I, s:I, s:I, s:o, s:{s:s, s:O}, s:o, s:s, s:o, s:o}",
-                       "created_at", mf_time_format(job->created_at_ms, created), "request", request, "run",
-                       job->run, "versions", versions_json(job), "seed", (json_int_t)job->request.seed,
-                       "pass_tokens", (json_int_t)job->pass_tokens, "managed_bytes",
-                       (json_int_t)mf_runtime_managed_bytes(&job->runtime), "trainable_parameters",
-                       (json_int_t)job->trainable_parameters, "dataset", dataset_json(job), "model", "path",
-                       job->request.model_name, "files", files, "quantization", quantization_json(job),
-                       "numeric_plan_sha256", job->runtime.plan->record_sha256, "numeric_plan",
-                       json_loads(job->runtime.plan->record, 0, NULL), "results", results_json(job, history));
+    record = json_pack(
+        "{s:s, s:O, s:O?, s:o, s:I, s:I, s:s, s:I, s:I, s:o, s:{s:s, s:O}, s:o, s:s, s:o, s:o}", "created_at",
+        mf_time_format(job->created_at_ms, created), "request", request, "run", job->run, "versions",
+        versions_json(job), "seed", (json_int_t)job->request.seed, "pass_tokens",
+        (json_int_t)job->pass_tokens, "memory", mf_memory_describe(&job->memory, memory, sizeof memory),
+        "managed_bytes", (json_int_t)mf_runtime_managed_bytes(&job->runtime), "trainable_parameters",
+        (json_int_t)job->trainable_parameters, "dataset", dataset_json(job), "model", "path",
+        job->request.model_name, "files", files, "quantization", quantization_json(job),
+        "numeric_plan_sha256", job->runtime.plan->record_sha256, "numeric_plan",
+        json_loads(job->runtime.plan->record, 0, NULL), "results", results_json(job, history));
     text = record ? json_dumps(record, JSON_INDENT(1) | JSON_PRESERVE_ORDER) : NULL;
     status = text ? mf_file_write_atomic(path, text, strlen(text), 0644, error)
                   : mf_error_set(error, MF_ERROR_INTERNAL, "training.json: cannot be put together");

@@ -88,16 +88,18 @@ enum mf_status mf_runtime_discard(struct mf_runtime *runtime, struct mf_error *e
 }
 
 size_t mf_runtime_budget(const struct mf_runtime *runtime) {
-    const int64_t element =
-        runtime->model ? (int64_t)mf_dtype_bytes(mf_model_compute_dtype(runtime->model)) : 0;
-    const int64_t weights = runtime->model ? mf_model_parameters(runtime->model) * element : 0;
-    const int64_t budget = runtime->memory_bytes / 5 * 4 - weights;
-    return budget > 0 ? (size_t)budget : 1;
+    return (size_t)(runtime->memory_bytes / 5 * 4);
 }
 
-enum mf_status mf_runtime_realize(struct mf_runtime *runtime, size_t budget_bytes, struct mf_error *error) {
-    const size_t budget = budget_bytes ? budget_bytes : mf_runtime_budget(runtime);
-    enum mf_status status = mf_plan_create(runtime->graph, runtime->backend, budget, &runtime->plan, error);
+enum mf_status mf_runtime_plan(struct mf_runtime *runtime, struct mf_error *error) {
+    return mf_plan_create(runtime->graph, runtime->backend, 0, &runtime->plan, error);
+}
+
+enum mf_status mf_runtime_realize(struct mf_runtime *runtime, struct mf_error *error) {
+    enum mf_status status = MF_OK;
+    if (!runtime->plan)
+        status = mf_plan_create(runtime->graph, runtime->backend, mf_runtime_budget(runtime), &runtime->plan,
+                                error);
     if (status == MF_OK)
         status = mf_executor_create(runtime->graph, runtime->plan, runtime->backend, NULL, &runtime->executor,
                                     error);
@@ -109,5 +111,5 @@ enum mf_status mf_runtime_realize(struct mf_runtime *runtime, size_t budget_byte
 }
 
 int64_t mf_runtime_managed_bytes(const struct mf_runtime *runtime) {
-    return runtime->plan ? (int64_t)runtime->plan->arena_bytes : 0;
+    return runtime->plan ? (int64_t)mf_plan_bytes(runtime->plan) : 0;
 }

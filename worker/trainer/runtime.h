@@ -49,16 +49,18 @@ enum mf_status mf_runtime_open(const struct mf_runtime_options *options, struct 
                                struct mf_error *error);
 void mf_runtime_close(struct mf_runtime *runtime); /* a zeroed one too */
 
-/* MF_ERROR_PLAN_TOO_LARGE leaves the graph planned: discard it and build a smaller one. `budget_bytes` 0:
- * what mf_runtime_budget says. */
-enum mf_status mf_runtime_realize(struct mf_runtime *runtime, size_t budget_bytes, struct mf_error *error);
+/* Plans the graph, whatever it takes; discard it to try another one. */
+enum mf_status mf_runtime_plan(struct mf_runtime *runtime, struct mf_error *error);
+/* Plans the graph where that is not done, and fails with MF_ERROR_PLAN_TOO_LARGE when the plan takes more
+ * than mf_runtime_budget; then makes the executor and binds the weights. */
+enum mf_status mf_runtime_realize(struct mf_runtime *runtime, struct mf_error *error);
 enum mf_status mf_runtime_discard(struct mf_runtime *runtime, struct mf_error *error);
 
-/* What a plan may take: 80% of memory_bytes less the weights. A function of the machine, not of what is free.
+/* What a plan may take, weights and all: 80% of memory_bytes. A function of the machine, not of what is free.
  */
 size_t mf_runtime_budget(const struct mf_runtime *runtime);
 
-/* Bytes of the arena. */
+/* Bytes that the plan manages: mf_plan_bytes; 0 without a plan. */
 int64_t mf_runtime_managed_bytes(const struct mf_runtime *runtime);
 
 #endif

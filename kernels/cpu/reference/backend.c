@@ -30,6 +30,7 @@ enum mf_status mf_cpu_reference_create(struct mf_backend **backend, struct mf_er
                                           .threads = 1,
                                           .library = "",
                                           .find = reference_find,
+                                          .flop_per_byte = 1,
                                           .destroy = reference_destroy};
     (void)error;
     *backend = &reference;

@@ -52,7 +52,7 @@ static void realize(struct mf_runtime *runtime) {
     mf_program_set_bound(runtime->graph, program.program, MF_TOKENS, 4);
     mf_program_set_bound(runtime->graph, program.program, MF_LABELLED, 4);
     mf_program_set_bound(runtime->graph, program.program, MF_SEQUENCES, 1);
-    must(mf_runtime_realize(runtime, 0, &error), &error);
+    must(mf_runtime_realize(runtime, &error), &error);
 }
 
 static void add_adapters(struct mf_runtime *runtime, const char *target,

@@ -31,7 +31,7 @@ static int open_runtime(void **state) {
         mf_program_set_bound(runtime.graph, program[i].program, MF_LABELLED, 16);
         mf_program_set_bound(runtime.graph, program[i].program, MF_CACHE, 32);
     }
-    return mf_runtime_realize(&runtime, 0, &error) != MF_OK;
+    return mf_runtime_realize(&runtime, &error) != MF_OK;
 }
 
 static int close_runtime(void **state) {

@@ -92,7 +92,7 @@ static void build(struct golden *golden) {
     bound(golden, &job->programs.train, job->pass_tokens);
     bound(golden, &job->programs.evaluate, 128);
     bound(golden, &golden->evaluate_base, 128);
-    must(mf_runtime_realize(runtime, 0, &error), &error);
+    must(mf_runtime_realize(runtime, &error), &error);
     must(mf_adapter_load(golden->adapter, runtime->graph, runtime->executor, &error), &error);
 }
 

@@ -91,7 +91,7 @@ static void build(struct quantized *under) {
         mf_program_set_bound(runtime->graph, programs[i], MF_LABELLED, PASS);
         mf_program_set_bound(runtime->graph, programs[i], MF_SEQUENCES, ROWS);
     }
-    must(mf_runtime_realize(runtime, 0, &error), &error);
+    must(mf_runtime_realize(runtime, &error), &error);
     must(mf_adapter_load(under->adapter, runtime->graph, runtime->executor, &error), &error);
 }
 
@@ -265,7 +265,7 @@ static void test_which_weights_in_bf16(void **state) {
     mf_program_set_bound(runtime.graph, program.program, MF_TOKENS, 16);
     mf_program_set_bound(runtime.graph, program.program, MF_LABELLED, 16);
     mf_program_set_bound(runtime.graph, program.program, MF_SEQUENCES, 2);
-    must(mf_runtime_realize(&runtime, 0, &error), &error);
+    must(mf_runtime_realize(&runtime, &error), &error);
     for (size_t i = 0; i < mf_safetensors_count(file); i++) {
         const struct mf_stored_tensor *stored = mf_safetensors_at(file, i);
         const int32_t id = mf_graph_find_tensor(runtime.graph, stored->name);

@@ -1,0 +1,69 @@
+#include "kernels/cost.h"
+
+/* Elements of a tensor; 0 for none. */
+static double elements(const struct mf_graph *graph, int32_t id, const int32_t *value) {
+    return id < 0 ? 0 : (double)mf_tensor_elements(mf_graph_tensor(graph, id), value);
+}
+
+static double bytes(const struct mf_graph *graph, int32_t id, const int32_t *value) {
+    return id < 0 ? 0
+                  : elements(graph, id, value) *
+                        (double)mf_dtype_bytes((enum mf_dtype)mf_graph_tensor(graph, id)->dtype);
+}
+
+static double rows(const struct mf_graph *graph, int32_t id, const int32_t *value) {
+    return (double)mf_dim_value(mf_graph_tensor(graph, id)->dim[0], value);
+}
+
+/* Products q kᵀ and p v of every query with the keys that it sees: half of them where it is causal. */
+static double attention(const struct mf_graph *graph, const struct mf_node *node, const int32_t *value,
+                        int products) {
+    const double sequences = value[MF_SEQUENCES] > 0 ? value[MF_SEQUENCES] : 1;
+    double keys = rows(graph, node->in[1], value) / sequences;
+    if (node->a.attention.causal)
+        keys /= 2;
+    if (node->a.attention.window > 0 && keys > node->a.attention.window)
+        keys = node->a.attention.window;
+    return 2 * products * elements(graph, node->in[0], value) * keys;
+}
+
+static double flop(const struct mf_graph *graph, const struct mf_node *node, const int32_t *value) {
+    switch ((enum mf_op)node->op) {
+    case MF_OP_LINEAR:
+    case MF_OP_ADAPTED_LINEAR:
+    case MF_OP_LINEAR_INPUT_GRADIENT: /* every row times the weight */
+        return 2 * rows(graph, node->in[0], value) * elements(graph, node->in[1], value);
+    case MF_OP_LINEAR_WEIGHT_GRADIENT:
+        return 2 * rows(graph, node->in[0], value) * elements(graph, node->in[2], value);
+    case MF_OP_HEAD:
+        return (node->a.head.with_gradient ? 4 : 2) * rows(graph, node->in[2], value) *
+               elements(graph, node->in[1], value);
+    case MF_OP_LOGITS:
+        return 2 * rows(graph, node->in[2], value) * elements(graph, node->in[1], value);
+    case MF_OP_ATTENTION:
+        return attention(graph, node, value, 2);
+    case MF_OP_ATTENTION_GRADIENT: /* q kᵀ again, and the gradients of q, k, v and p */
+        return attention(graph, node, value, 5);
+    default:
+        return 0;
+    }
+}
+
+/* An op that gathers rows reads as much as it writes, not the whole table. */
+static bool gathers(const struct mf_node *node, int input) {
+    return node->op == MF_OP_EMBEDDING && input == 0;
+}
+
+struct mf_cost mf_node_cost(const struct mf_graph *graph, const struct mf_node *node, const int32_t *value) {
+    struct mf_cost cost = {.flop = flop(graph, node, value)};
+    for (int i = 0; i < MF_NODE_INPUTS; i++)
+        cost.bytes += bytes(graph, gathers(node, i) ? node->out[0] : node->in[i], value);
+    for (int i = 0; i < MF_NODE_OUTPUTS; i++)
+        cost.bytes += bytes(graph, node->out[i], value);
+    return cost;
+}
+
+double mf_cost_in_bytes(struct mf_cost cost, double flop_per_byte) {
+    const double product = cost.flop / flop_per_byte;
+    return product > cost.bytes ? product : cost.bytes;
+}

@@ -1,0 +1,25 @@
+/* The memory plan's choice for a training program: what is given up of speed for memory. No choice changes a
+ * bit of any result, so none is in the numeric plan. */
+#ifndef MF_KERNELS_PASSES_MEMORY_H
+#define MF_KERNELS_PASSES_MEMORY_H
+
+#include "kernels/graph.h"
+#include "kernels/kernel.h"
+#include "kernels/passes/recompute.h"
+
+struct mf_memory_choice {
+    enum mf_recompute recompute;
+};
+
+/* Seals the program and runs the chosen passes, in the order in which they build on each other. After
+ * mf_gradient_build, before the plan. */
+enum mf_status mf_pass_memory(struct mf_graph *graph, int32_t program, const struct mf_memory_choice *choice,
+                              struct mf_error *error);
+
+/* What the passes cost in one run of the program at its bounds: bytes from memory that take as long. */
+double mf_memory_cost(const struct mf_graph *graph, int32_t program, const struct mf_backend *backend);
+
+/* "recompute norms and activations"; "keep all"; returns `text`. */
+char *mf_memory_describe(const struct mf_memory_choice *choice, char *text, size_t bytes);
+
+#endif

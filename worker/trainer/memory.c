@@ -1,0 +1,171 @@
+#include "worker/trainer/memory.h"
+
+#include "common/text.h"
+
+#include <math.h>
+
+/* Fewer tokens than this are no row to train on. */
+enum { SHORTEST_LENGTH = 16 };
+
+static const double gibibyte = 1073741824.0;
+
+size_t mf_job_budget(const struct mf_job *job) {
+    const size_t machine = mf_runtime_budget(&job->runtime);
+    if (job->budget_bytes)
+        return job->budget_bytes;
+    if (!job->request.memory_budget_gib.set)
+        return machine;
+    const double asked = job->request.memory_budget_gib.value * gibibyte;
+    return asked < (double)machine ? (size_t)asked : machine;
+}
+
+/* What one plan takes. */
+struct fit {
+    size_t bytes;
+    double cost; /* of its passes */
+};
+
+/* Plans the job anew. */
+static enum mf_status plan(struct mf_job *job, mf_job_builder *build, int32_t pass,
+                           struct mf_memory_choice choice, struct fit *fit, struct mf_error *error) {
+    enum mf_status status = MF_OK;
+    job->pass_tokens = pass;
+    job->memory = choice;
+    if (job->runtime.graph->programs || job->runtime.plan)
+        status = mf_runtime_discard(&job->runtime, error);
+    if (status == MF_OK)
+        status = build(job, error);
+    if (status == MF_OK)
+        status = mf_runtime_plan(&job->runtime, error);
+    if (status == MF_OK)
+        *fit = (struct fit){
+            .bytes = mf_plan_bytes(job->runtime.plan),
+            .cost = mf_memory_cost(job->runtime.graph, job->programs.train.program, job->runtime.backend)};
+    return status;
+}
+
+/* Every choice there is, the one that takes least memory last. */
+static const struct mf_memory_choice choices[] = {
+    {.recompute = MF_RECOMPUTE_NONE},         {.recompute = MF_RECOMPUTE_CHEAP},
+    {.recompute = MF_RECOMPUTE_FEED_FORWARD}, {.recompute = MF_RECOMPUTE_PROJECTIONS},
+    {.recompute = MF_RECOMPUTE_ATTENTION},
+};
+enum { CHOICES = sizeof choices / sizeof *choices, QUICK_CHOICES = 2 };
+
+/* Choices that the request allows. */
+static size_t allowed(const struct mf_job *job) {
+    return job->request.gradient_checkpointing ? CHOICES : 1;
+}
+
+static enum mf_status try_passes(struct mf_job *job, mf_job_builder *build, bool *fits,
+                                 struct mf_error *error) {
+    const size_t budget = mf_job_budget(job);
+    const size_t quick = allowed(job) < QUICK_CHOICES ? allowed(job) : QUICK_CHOICES;
+    const int32_t longest = job->samples.longest;
+    for (int32_t pass = job->pass_tokens;; pass = pass / 2 > longest ? pass / 2 : longest) {
+        for (size_t i = 0; i < quick; i++) {
+            struct fit fit;
+            const enum mf_status status = plan(job, build, pass, choices[i], &fit, error);
+            *fits = status == MF_OK && fit.bytes <= budget;
+            if (status != MF_OK || *fits)
+                return status;
+        }
+        if (pass == longest)
+            return MF_OK;
+    }
+}
+
+/* The cheapest choice that fits at the longest row. */
+static enum mf_status try_choices(struct mf_job *job, mf_job_builder *build, bool *fits,
+                                  struct mf_error *error) {
+    const size_t budget = mf_job_budget(job);
+    const int32_t longest = job->samples.longest;
+    size_t best = CHOICES;
+    double least = INFINITY;
+    struct fit fit;
+    for (size_t i = QUICK_CHOICES; i < allowed(job); i++) {
+        const enum mf_status status = plan(job, build, longest, choices[i], &fit, error);
+        if (status != MF_OK)
+            return status;
+        if (fit.bytes <= budget && fit.cost < least) {
+            least = fit.cost;
+            best = i;
+        }
+    }
+    *fits = best < CHOICES;
+    return *fits ? plan(job, build, longest, choices[best], &fit, error) : MF_OK;
+}
+
+/* ---- when nothing fits: what would
+ * --------------------------------------------------------------------------------- */
+
+/* The longest row, a multiple of SHORTEST_LENGTH, with which the smallest plan fits; 0: none. */
+static enum mf_status fitting_length(struct mf_job *job, mf_job_builder *build, int32_t *length,
+                                     struct mf_error *error) {
+    int32_t low = 0, high = (job->samples.longest - 1) / SHORTEST_LENGTH;
+    while (low < high) {
+        const int32_t middle = low + (high - low + 1) / 2;
+        struct fit fit;
+        const enum mf_status status =
+            plan(job, build, middle * SHORTEST_LENGTH, choices[allowed(job) - 1], &fit, error);
+        if (status != MF_OK)
+            return status;
+        if (fit.bytes <= mf_job_budget(job))
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    *length = low * SHORTEST_LENGTH;
+    return MF_OK;
+}
+
+static double rounded_up(size_t bytes) {
+    return ceil((double)bytes / gibibyte * 100) / 100;
+}
+
+/* A budget, or a machine where the machine is what limits. */
+static void suggest_memory(const struct mf_job *job, size_t bytes, struct mf_text *text) {
+    if (mf_job_budget(job) < mf_runtime_budget(&job->runtime))
+        mf_text_printf(text, "memory_budget_gib %.2f", rounded_up(bytes));
+    else
+        mf_text_printf(text, "a machine with %.2f GiB of memory", rounded_up(bytes / 4 * 5));
+}
+
+static enum mf_status refuse(struct mf_job *job, mf_job_builder *build, struct mf_error *error) {
+    const int32_t longest = job->samples.longest;
+    struct fit smallest, recomputed;
+    struct mf_text text = {0};
+    int32_t length = 0;
+    enum mf_status status = plan(job, build, longest, choices[allowed(job) - 1], &smallest, error);
+    const size_t weights =
+        status == MF_OK ? job->runtime.plan->weight_bytes + job->runtime.plan->copy_bytes : 0;
+    if (status == MF_OK)
+        status = plan(job, build, longest, choices[CHOICES - 1], &recomputed, error);
+    if (status == MF_OK)
+        status = fitting_length(job, build, &length, error);
+    if (status != MF_OK)
+        return status;
+    suggest_memory(job, smallest.bytes, &text);
+    if (length)
+        mf_text_printf(&text, ", max_seq_length %d (the longest row has %d tokens)", length, longest);
+    if (recomputed.bytes <= mf_job_budget(job))
+        mf_text_printf(&text, ", gradient_checkpointing true");
+    status = mf_text_status(&text, error);
+    if (status == MF_OK)
+        status =
+            mf_error_set(error, MF_ERROR_PLAN_TOO_LARGE,
+                         "the smallest plan of this job needs %.2f GiB (%.2f for weights and their "
+                         "copies), %.2f may be used; any of these would fit: %s",
+                         rounded_up(smallest.bytes), rounded_up(weights),
+                         floor((double)mf_job_budget(job) / gibibyte * 100) / 100, mf_text_string(&text));
+    mf_text_free(&text);
+    return status;
+}
+
+enum mf_status mf_job_fit_memory(struct mf_job *job, mf_job_builder *build, struct mf_error *error) {
+    bool fits = false;
+    enum mf_status status = try_passes(job, build, &fits, error);
+    if (status == MF_OK && !fits)
+        status = try_choices(job, build, &fits, error);
+    return status == MF_OK && !fits ? refuse(job, build, error) : status;
+}
