@@ -8,6 +8,10 @@
 
 #include "common/error.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum { MF_SHA1_BYTES = 20, MF_SHA256_BYTES = 32, MF_SHA256_TEXT_BYTES = 65, MF_UUID_TEXT_BYTES = 37 };
 
 enum mf_digest_kind { MF_DIGEST_SHA1, MF_DIGEST_SHA256 };
@@ -50,5 +54,9 @@ bool mf_uuid_parse(const char *text, struct mf_uuid *uuid);
 
 /* From the kernel; for identifiers and jitter. Aborts when the kernel has none to give (it always has). */
 uint64_t mf_random_u64(void);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -5,6 +5,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Codes of common/errors.def; MF_OK is 0. */
 enum mf_status {
     MF_OK = 0,
@@ -63,5 +67,9 @@ const char *mf_error_class_name(enum mf_error_class class_);
 /* What a person reads and what is stored: "ProviderError: Unknown provider 'xyz'. Valid providers: ...".
  * Writes at most `bytes` including the NUL; returns `text`. */
 char *mf_error_format(const struct mf_error *error, char *text, size_t bytes);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -12,8 +12,12 @@
 
 #include "common/digest.h"
 #include "common/error.h"
-#include "schemas/avro_codec.h"
+#include "schemas/command.h"
 #include "schemas/request.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 #define MF_TOPIC_REQUESTS "modelforge.requests"
 #define MF_TOPIC_COMMANDS "modelforge.commands"
@@ -71,5 +75,9 @@ int mf_client_poll(struct mf_client *client, int timeout_ms);
 /* Runs callbacks until nothing is on its way; MF_ERROR_KAFKA with how many messages still were after
  * timeout_ms. */
 enum mf_status mf_client_flush(struct mf_client *client, int timeout_ms, struct mf_error *error);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -64,20 +64,10 @@ enum mf_status mf_avro_decode_json(const struct mf_avro_schema *schema, const ui
 enum mf_status mf_avro_decode_request(const struct mf_avro_schema *schema, const uint8_t *body,
                                       size_t body_bytes, struct mf_request *request, struct mf_error *error);
 
-/* Owns its strings; freed with mf_command_free. */
-struct mf_command {
-    char command_id[MF_UUID_TEXT_BYTES]; /* the same command sent twice has the same id */
-    char *tenant, *request_id;
-    enum mf_command_action action;
-    struct mf_optional_integer expected_generation;
-    char *reason, *requested_by; /* may be NULL */
-};
-
 /* As for requests: *command must be freed whatever is returned. MF_ERROR_INVALID_FIELD for a bad name, action
  * or uuid. */
 enum mf_status mf_avro_decode_command(const struct mf_avro_schema *schema, const uint8_t *body,
                                       size_t body_bytes, struct mf_command *command, struct mf_error *error);
-void mf_command_free(struct mf_command *command);
 
 /* What the events topic carries. Strings are borrowed; those that may be NULL say so. */
 struct mf_job_event {

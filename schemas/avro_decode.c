@@ -333,11 +333,3 @@ enum mf_status mf_avro_decode_command(const struct mf_avro_schema *schema, const
     json_decref(object);
     return earlier ? mf_error_set(error, earlier, "%s", reason.message) : status;
 }
-
-void mf_command_free(struct mf_command *command) {
-    free(command->tenant);
-    free(command->request_id);
-    free(command->reason);
-    free(command->requested_by);
-    *command = (struct mf_command){0};
-}

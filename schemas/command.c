@@ -1,6 +1,7 @@
 #include "schemas/command.h"
 
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char *const names[] = {
@@ -22,4 +23,12 @@ bool mf_command_action_parse(const char *name, enum mf_command_action *action) {
             return true;
         }
     return false;
+}
+
+void mf_command_free(struct mf_command *command) {
+    free(command->tenant);
+    free(command->request_id);
+    free(command->reason);
+    free(command->requested_by);
+    *command = (struct mf_command){0};
 }

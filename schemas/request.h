@@ -10,6 +10,10 @@
 #include "common/digest.h"
 #include "common/error.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct mf_optional_integer {
     bool set;
     int64_t value;
@@ -156,5 +160,9 @@ const struct mf_field *mf_request_field_find(const char *name);
  * *text is freed by the caller. */
 enum mf_status mf_request_fields_markdown(char **text, struct mf_error *error);
 enum mf_status mf_request_avro_schema(char **text, struct mf_error *error);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

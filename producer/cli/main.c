@@ -1,38 +1,57 @@
 /* modelforge: the producer's command. Reads the global flags, then hands over to a subcommand. */
 #include "common/log.h"
-#include "producer/cli/settings.h"
+#include "producer/cli/command.h"
 
 #include <locale.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const struct {
-    const char *name;
-    int (*run)(struct mf_settings *, int, char **);
-    const char *summary;
-} commands[] = {
-    {"submit", mf_command_submit, "send a training request; --wait or --watch to see it through"},
-    {"batch", mf_command_batch, "send many requests from a JSONL file or a folder"},
-    {"cancel", mf_command_cancel, "ask for a job to be cancelled"},
-    {"status", mf_command_status, "what a job is doing, or the newest jobs"},
-    {"watch", mf_command_watch, "follow a job until it ends"},
-    {"history", mf_command_history, "past runs; with a job: its loss curve and artifacts"},
-    {"logs", mf_command_logs, "what a job's trainer logged"},
-    {"events", mf_command_events, "a job's audit trail"},
-    {"ingest", mf_command_ingest, "where partitions stand; let a halted one go on"},
-    {"setup", mf_command_setup, "make topics, register schemas, migrate the database"},
-    {"migrate", mf_command_migrate, "bring the database to this version's schema"},
-    {"doctor", mf_command_doctor, "check brokers, topics, registry and database"},
+#define FOLLOW "--wait --watch --timeout "
+static const struct mf_cli_command commands[] = {
+    {"submit", mf_command_submit, "send a training request; --wait or --watch to see it through",
+     FOLLOW "--fields", "", true},
+    {"batch", mf_command_batch, "send many requests from a JSONL file or a folder", FOLLOW "--check", "",
+     true},
+    {"cancel", mf_command_cancel, "ask for a job to be cancelled", "--reason", "", false},
+    {"status", mf_command_status, "what a job is doing, or the newest jobs", "--tenant --limit", "", false},
+    {"watch", mf_command_watch, "follow a job until it ends", "--timeout", "", false},
+    {"history", mf_command_history, "past runs; with a job: its loss curve and artifacts", "--tenant --limit",
+     "", false},
+    {"logs", mf_command_logs, "what a job's trainer logged", "--limit", "", false},
+    {"events", mf_command_events, "a job's audit trail", "", "", false},
+    {"ingest", mf_command_ingest, "where partitions stand; let a halted one go on", "--from", "status reset",
+     false},
+    {"setup", mf_command_setup, "make topics, register schemas, migrate the database",
+     "--partitions --replication-factor", "", false},
+    {"migrate", mf_command_migrate, "bring the database to this version's schema",
+     "--worker-login --reader-login", "", false},
+    {"doctor", mf_command_doctor, "check brokers, topics, registry and database", "--development", "", false},
+    {"completion", mf_command_completion, "teach bash, zsh or fish to complete these commands", "",
+     "bash zsh fish", false},
+    {"complete", mf_command_complete, NULL, "", "", false},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
+
+const struct mf_cli_command *mf_cli_commands(size_t *count) {
+    *count = COMMANDS;
+    return commands;
+}
+
+const struct mf_cli_command *mf_cli_command_find(const char *name) {
+    for (int i = 0; i < COMMANDS; i++)
+        if (!strcmp(commands[i].name, name))
+            return &commands[i];
+    return NULL;
+}
 
 static void print_help(void) {
     puts("modelforge: fine-tuning jobs through Kafka\n\n"
          "usage: modelforge [--config FILE] [--set NAME=VALUE]... [--json] COMMAND ...\n\n"
          "commands ('modelforge COMMAND --help' says more):");
     for (int i = 0; i < COMMANDS; i++)
-        printf("  %-9s %s\n", commands[i].name, commands[i].summary);
+        if (commands[i].summary)
+            printf("  %-10s %s\n", commands[i].name, commands[i].summary);
     puts("\nA JOB is a job id, a request id of your tenant (option tenant), or TENANT/REQUEST_ID.\n\n"
          "exit status: 0 done, 1 the job failed or doctor found a fault, 2 wrong command line, configuration "
          "or\n"
@@ -57,10 +76,8 @@ static int add_override(struct mf_settings *settings, char *text) {
 }
 
 static int run_command(struct mf_settings *settings, int argc, char **argv) {
-    for (int i = 0; i < COMMANDS; i++)
-        if (!strcmp(commands[i].name, argv[0]))
-            return commands[i].run(settings, argc, argv);
-    return mf_usage("", "unknown command '%s'", argv[0]);
+    const struct mf_cli_command *command = mf_cli_command_find(argv[0]);
+    return command ? command->run(settings, argc, argv) : mf_usage("", "unknown command '%s'", argv[0]);
 }
 
 int main(int argc, char **argv) {

@@ -78,5 +78,7 @@ int mf_command_ingest(struct mf_settings *settings, int argc, char **argv);
 int mf_command_migrate(struct mf_settings *settings, int argc, char **argv);
 int mf_command_setup(struct mf_settings *settings, int argc, char **argv);
 int mf_command_doctor(struct mf_settings *settings, int argc, char **argv);
+int mf_command_completion(struct mf_settings *settings, int argc, char **argv);
+int mf_command_complete(struct mf_settings *settings, int argc, char **argv);
 
 #endif

@@ -60,7 +60,10 @@ int mf_command_usage(const char *command, const char *problem, const char *argum
 }
 
 static void print_usage(FILE *file) {
-    fprintf(file, "modelforge-trainer %s\nusage: modelforge-trainer COMMAND ...\n\n", MF_VERSION);
+    fprintf(file,
+            "modelforge-trainer %s: trains one model; run by modelforge-worker, or by hand.\n\n"
+            "usage: modelforge-trainer COMMAND ...\n\n",
+            MF_VERSION);
     for (size_t i = 0; i < COMMANDS; i++)
         fprintf(file, "  %-9s %s\n", commands[i].name, commands[i].help);
     fprintf(file, "\n--reference computes with the oracle's plain kernels: slow, to check the fast ones.\n");
