@@ -53,6 +53,7 @@ static enum mf_status make_output(struct mf_builder *builder, const struct mf_no
         tensor.name = NULL;
     } else {
         memcpy(tensor.dim, shape->dim, sizeof tensor.dim);
+        tensor.flags = shape->flags;
     }
     tensor.program = builder->program;
     return mf_graph_append_tensor(builder->graph, &tensor, id, &builder->error);
@@ -151,11 +152,12 @@ static bool begin_view(struct mf_builder *builder, int32_t x, struct mf_tensor *
 /* Merges a run of constant dimensions so that shapes of equal size compare equal: {symbol, product of
  * multipliers}. */
 static struct mf_dim whole_size(const struct mf_tensor *tensor) {
-    struct mf_dim size = {1, MF_CONST};
+    struct mf_dim size = mf_dim_const(1);
     for (int i = 0; i < tensor->rank; i++) {
-        size.multiplier *= tensor->dim[i].multiplier;
+        const int32_t multiplier = size.multiplier * tensor->dim[i].multiplier;
         if (tensor->dim[i].symbol != MF_CONST)
-            size.symbol = tensor->dim[i].symbol;
+            size = tensor->dim[i];
+        size.multiplier = multiplier;
     }
     return size;
 }

@@ -21,6 +21,12 @@ struct mf_array {
     int32_t tensor; /* id, for messages and for the backend's own tables; -1 when absent */
 };
 
+/* Rows of a token stream that are multiplied at a time, counted from its first row: matrix products of LINEAR
+ * and its gradients are made block by block, and sums over tokens add the blocks in order, each rounded to
+ * f32. So a product over rows from a multiple of MF_ROW_BLOCK on gives the bits that it has within the whole.
+ */
+enum { MF_ROW_BLOCK = 256 };
+
 /* Elements of the whole array: the product of dim. */
 static inline int64_t mf_array_elements(const struct mf_array *array) {
     return array->dim[0] * array->dim[1] * array->dim[2] * array->dim[3];

@@ -190,6 +190,37 @@ RULE(add_columns) {
     return MF_OK;
 }
 
+RULE(set_rows) {
+    tensor_pointer part = IN(0), addend = IN(1);
+    (void)dtype;
+    DEMAND(part->dim[0].most > 0 && node->a.rows.first == part->dim[0].multiplier * part->dim[0].first, 0,
+           "a stretch of rows");
+    set_like(&output[0], part);
+    output[0].dim[0] = mf_dim_symbol((enum mf_symbol)part->dim[0].symbol, part->dim[0].multiplier);
+    if (addend) {
+        bool same = addend->dtype == part->dtype && addend->rank == part->rank;
+        for (int i = 0; i < part->rank && same; i++)
+            same = mf_dim_equal(addend->dim[i], output[0].dim[i]);
+        DEMAND(same, 1, "an addend shaped as the whole");
+    }
+    return MF_OK;
+}
+
+RULE(offload) {
+    (void)dtype;
+    DEMAND(IN(0)->storage == MF_ACTIVATION && !(IN(0)->flags & MF_TENSOR_HOST), 0, "an activation");
+    set_like(&output[0], IN(0));
+    output[0].flags = MF_TENSOR_HOST;
+    return MF_OK;
+}
+
+RULE(fetch) {
+    (void)dtype;
+    DEMAND(IN(0)->flags & MF_TENSOR_HOST, 0, "an activation in host memory");
+    set_like(&output[0], IN(0));
+    return MF_OK;
+}
+
 RULE(rope_table) {
     tensor_pointer frequency = IN(0), positions = IN(1);
     DEMAND(frequency->rank == 1 && frequency->dtype == MF_F32 && frequency->dim[0].symbol == MF_CONST, 0,

@@ -15,7 +15,7 @@ enum mf_op {
     MF_OPS
 };
 
-enum mf_op_flag { MF_OP_WRITES_STATE = 1, MF_OP_CHEAP = 2 };
+enum mf_op_flag { MF_OP_WRITES_STATE = 1, MF_OP_CHEAP = 2, MF_OP_BY_ROWS = 4 };
 
 enum { MF_NODE_INPUTS = 8, MF_NODE_OUTPUTS = 4, MF_NODE_WORKSPACES = 2 };
 
@@ -46,6 +46,9 @@ struct mf_dropout_attributes {
 };
 struct mf_columns_attributes {
     int32_t first, width; /* column of y where the part starts; columns of y */
+};
+struct mf_rows_attributes {
+    int32_t first; /* row of y where the part starts */
 };
 struct mf_rope_table_attributes {
     float factor; /* of cos and sin; 1: none */
@@ -80,6 +83,7 @@ union mf_attributes {
     struct mf_adapted_linear_attributes adapted_linear;
     struct mf_dropout_attributes dropout;
     struct mf_columns_attributes columns;
+    struct mf_rows_attributes rows;
     struct mf_rope_table_attributes rope_table;
     struct mf_rope_attributes rope;
     struct mf_attention_attributes attention;
@@ -96,6 +100,7 @@ struct mf_gradient_context;
 /* What a shape rule says about one output. */
 struct mf_output_shape {
     uint8_t dtype, rank; /* rank 0: there is no such output */
+    uint8_t flags;       /* enum mf_tensor_flag of a new activation */
     struct mf_dim dim[MF_RANK];
     int32_t writes; /* index of the persistent input whose next version this is; -1: a new activation */
 };

@@ -80,6 +80,9 @@ char *mf_tensor_describe(const struct mf_tensor *tensor, char *text, size_t byte
         int written;
         if (dim.symbol == MF_CONST)
             written = snprintf(text + used, bytes - used, "%s%d", separator, (int)dim.multiplier);
+        else if (dim.most > 0)
+            written = snprintf(text + used, bytes - used, "%s%d%s[%d:%d]", separator, (int)dim.multiplier,
+                               letter[dim.symbol], (int)dim.first, (int)(dim.first + dim.most));
         else if (dim.multiplier == 1)
             written = snprintf(text + used, bytes - used, "%s%s", separator, letter[dim.symbol]);
         else

@@ -22,10 +22,14 @@ enum mf_symbol {
     MF_SYMBOLS
 };
 
-/* multiplier * value of the symbol. Only dim[0] of a tensor may carry a symbol other than MF_CONST. */
+/* multiplier * value of the symbol; with `most` > 0, multiplier * how many of the value's first .. first +
+ * most
+ * - 1 there are: a stretch of a token stream. Only dim[0] of a tensor may carry a symbol other than MF_CONST.
+ */
 struct mf_dim {
     int32_t multiplier;
     uint8_t symbol;
+    int32_t first, most;
 };
 
 enum mf_storage {
@@ -67,17 +71,22 @@ struct mf_tensor {
 };
 
 static inline struct mf_dim mf_dim_const(int64_t size) {
-    return (struct mf_dim){(int32_t)size, MF_CONST};
+    return (struct mf_dim){(int32_t)size, MF_CONST, 0, 0};
 }
 static inline struct mf_dim mf_dim_symbol(enum mf_symbol symbol, int32_t multiplier) {
-    return (struct mf_dim){multiplier, (uint8_t)symbol};
+    return (struct mf_dim){multiplier, (uint8_t)symbol, 0, 0};
 }
 static inline bool mf_dim_equal(struct mf_dim a, struct mf_dim b) {
-    return a.multiplier == b.multiplier && a.symbol == b.symbol;
+    return a.multiplier == b.multiplier && a.symbol == b.symbol && a.first == b.first && a.most == b.most;
 }
 /* The size of `dim` when the symbols have `value`[MF_SYMBOLS] (value[MF_CONST] is not read). */
 static inline int64_t mf_dim_value(struct mf_dim dim, const int32_t *value) {
-    return (int64_t)dim.multiplier * (dim.symbol == MF_CONST ? 1 : value[dim.symbol]);
+    int64_t size = dim.symbol == MF_CONST ? 1 : value[dim.symbol];
+    if (dim.most > 0) {
+        size = size > dim.first ? size - dim.first : 0;
+        size = size < dim.most ? size : dim.most;
+    }
+    return dim.multiplier * size;
 }
 
 size_t mf_dtype_bytes(enum mf_dtype dtype);

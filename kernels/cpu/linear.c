@@ -25,7 +25,7 @@ static struct mf_operand right_hand_side(const struct mf_kernel_call *call, enum
     enum mf_dtype dtype = left->dtype;
     const struct mf_operand *packed = mf_packed_weight_find(mf_fast_backend_of(call), weight, form, dtype);
     /* oneDNN multiplies by packed weights fast only when the other two are dense. */
-    if (packed && (left->dim[0] == 1 || (left->stride[0] == packed->K && result->stride[0] == packed->N)))
+    if (packed && left->stride[0] == packed->K && result->stride[0] == packed->N)
         return *packed;
     int64_t N = weight->dim[0], K = weight->dim[1], stride = weight->stride[0];
     const void *data = weight->data;
@@ -65,6 +65,20 @@ static void *column(const struct mf_array *array, int64_t first) {
     return (char *)array->data + (size_t)first * mf_dtype_bytes(array->dtype);
 }
 
+/* product->a (M, K) times b into c, a block of rows at a time. */
+static enum mf_status multiply_rows(const struct mf_kernel_call *call, const struct mf_product *product,
+                                    size_t a_bytes, size_t c_bytes, struct mf_error *error) {
+    enum mf_status status = MF_OK;
+    for (int64_t row = 0; row < product->M && status == MF_OK; row += MF_ROW_BLOCK) {
+        struct mf_product block = *product;
+        block.M = product->M - row < MF_ROW_BLOCK ? product->M - row : MF_ROW_BLOCK;
+        block.a = (const char *)product->a + (size_t)(row * product->a_row) * a_bytes;
+        block.c = (char *)product->c + (size_t)(row * product->c_row) * c_bytes;
+        status = mf_gemm_run(mf_fast_backend_of(call)->gemm, &block, error);
+    }
+    return status;
+}
+
 static enum mf_status linear(const struct mf_kernel_call *call, struct mf_error *error) {
     const struct mf_array *x = &call->in[0];      // (T, K); weight (N, K): in[1]
     const struct mf_array *bias = &call->in[2];   // (N) or none
@@ -90,7 +104,7 @@ static enum mf_status linear(const struct mf_kernel_call *call, struct mf_error 
                                  .c_bf16 = y->dtype == MF_BF16,
                                  .accumulate = addend->data != NULL,
                                  .alpha = a->alpha};
-    return mf_gemm_run(mf_fast_backend_of(call)->gemm, &product, error);
+    return multiply_rows(call, &product, mf_dtype_bytes(x->dtype), mf_dtype_bytes(y->dtype), error);
 }
 const struct mf_kernel mf_fast_linear[1] = {{.function = linear, .workspace_bytes = linear_workspace}};
 
@@ -111,7 +125,7 @@ static enum mf_status linear_input_gradient(const struct mf_kernel_call *call, s
                                  .c_bf16 = dx->dtype == MF_BF16,
                                  .accumulate = addend->data != NULL,
                                  .alpha = a->alpha};
-    return mf_gemm_run(mf_fast_backend_of(call)->gemm, &product, error);
+    return multiply_rows(call, &product, mf_dtype_bytes(dy->dtype), mf_dtype_bytes(dx->dtype), error);
 }
 const struct mf_kernel mf_fast_linear_input_gradient[1] = {
     {.function = linear_input_gradient, .workspace_bytes = linear_workspace}};
@@ -121,21 +135,27 @@ static enum mf_status linear_weight_gradient(const struct mf_kernel_call *call, 
     const struct mf_array *dy = &call->in[1];        // (T, M)
     const struct mf_array *gradient = &call->out[0]; // (N, K) f32
     const struct mf_linear_attributes *a = &call->node->a.linear;
-    struct mf_operand right = {.data = x->data,
-                               .K = x->dim[0],
-                               .N = x->dim[1],
-                               .k_stride = x->stride[0],
-                               .n_stride = 1,
-                               .bf16 = x->dtype == MF_BF16};
-    struct mf_product product = {.M = gradient->dim[0],
-                                 .a = column(dy, a->first), /* dyᵀ (N, T) */
-                                 .a_row = 1,
-                                 .a_column = dy->stride[0],
-                                 .b = &right,
-                                 .c = gradient->data,
-                                 .c_row = gradient->stride[0],
-                                 .accumulate = true,
-                                 .alpha = a->alpha};
-    return mf_gemm_run(mf_fast_backend_of(call)->gemm, &product, error);
+    const size_t x_bytes = mf_dtype_bytes(x->dtype), dy_bytes = mf_dtype_bytes(dy->dtype);
+    enum mf_status status = MF_OK;
+    for (int64_t row = 0; row < x->dim[0] && status == MF_OK; row += MF_ROW_BLOCK) {
+        struct mf_operand right = {.data = (const char *)x->data + (size_t)(row * x->stride[0]) * x_bytes,
+                                   .K = x->dim[0] - row < MF_ROW_BLOCK ? x->dim[0] - row : MF_ROW_BLOCK,
+                                   .N = x->dim[1],
+                                   .k_stride = x->stride[0],
+                                   .n_stride = 1,
+                                   .bf16 = x->dtype == MF_BF16};
+        struct mf_product product = {.M = gradient->dim[0],
+                                     .a = (const char *)column(dy, a->first) +
+                                          (size_t)(row * dy->stride[0]) * dy_bytes, /* dyᵀ (N, T) */
+                                     .a_row = 1,
+                                     .a_column = dy->stride[0],
+                                     .b = &right,
+                                     .c = gradient->data,
+                                     .c_row = gradient->stride[0],
+                                     .accumulate = true,
+                                     .alpha = a->alpha};
+        status = mf_gemm_run(mf_fast_backend_of(call)->gemm, &product, error);
+    }
+    return status;
 }
 const struct mf_kernel mf_fast_linear_weight_gradient[1] = {{.function = linear_weight_gradient}};

@@ -1,10 +1,17 @@
 #include "kernels/passes/memory.h"
 
 #include "kernels/cost.h"
+#include "kernels/passes/chunk.h"
+#include "kernels/passes/offload.h"
 
 enum mf_status mf_pass_memory(struct mf_graph *graph, int32_t program, const struct mf_memory_choice *choice,
                               struct mf_error *error) {
-    return mf_pass_recompute(graph, program, choice->recompute, error);
+    enum mf_status status = mf_pass_recompute(graph, program, choice->recompute, error);
+    if (status == MF_OK && choice->chunk)
+        status = mf_pass_chunk(graph, program, error);
+    if (status == MF_OK && choice->offload)
+        status = mf_pass_offload(graph, program, error);
+    return status;
 }
 
 double mf_memory_cost(const struct mf_graph *graph, int32_t id, const struct mf_backend *backend) {
@@ -15,16 +22,18 @@ double mf_memory_cost(const struct mf_graph *graph, int32_t id, const struct mf_
     value[MF_SEQUENCES] = 1; /* attention over the longest row costs most */
     for (int32_t n = 0; n < program->nodes; n++) {
         const struct mf_node *node = &program->node[n];
-        if (node->phase == MF_RECOMPUTE)
-            cost += mf_cost_in_bytes(mf_node_cost(graph, node, value), backend->flop_per_byte);
+        const struct mf_cost one = mf_node_cost(graph, node, value);
+        cost += node->phase == MF_OFFLOAD ? one.bytes / 2 * backend->bytes_per_host_byte
+                                          : mf_cost_in_bytes(one, backend->flop_per_byte);
     }
     return cost;
 }
 
 char *mf_memory_describe(const struct mf_memory_choice *choice, char *text, size_t bytes) {
-    if (choice->recompute == MF_RECOMPUTE_NONE)
-        snprintf(text, bytes, "keep all");
-    else
-        snprintf(text, bytes, "recompute %s", mf_recompute_name(choice->recompute));
+    const bool recompute = choice->recompute != MF_RECOMPUTE_NONE;
+    snprintf(text, bytes, "%s%s%s%s", recompute ? "recompute " : "keep all",
+             recompute ? mf_recompute_name(choice->recompute) : "",
+             choice->chunk ? "; feed-forward by stretches of tokens" : "",
+             choice->offload ? "; in host memory" : "");
     return text;
 }

@@ -9,14 +9,16 @@
 
 struct mf_memory_choice {
     enum mf_recompute recompute;
+    bool chunk;   /* the feed-forward by stretches of tokens; only from MF_RECOMPUTE_FEED_FORWARD on */
+    bool offload; /* what is kept waits in host memory; only where that is another memory */
 };
 
 /* Seals the program and runs the chosen passes, in the order in which they build on each other. After
- * mf_gradient_build, before the plan. */
+ * mf_gradient_build and mf_program_set_bound, before the plan. */
 enum mf_status mf_pass_memory(struct mf_graph *graph, int32_t program, const struct mf_memory_choice *choice,
                               struct mf_error *error);
 
-/* What the passes cost in one run of the program at its bounds: bytes from memory that take as long. */
+/* What one run of the program costs at its bounds: bytes from memory that take as long. */
 double mf_memory_cost(const struct mf_graph *graph, int32_t program, const struct mf_backend *backend);
 
 /* "recompute norms and activations"; "keep all"; returns `text`. */

@@ -356,7 +356,8 @@ static enum mf_status count_copies(struct mf_plan *plan, const struct mf_backend
 }
 
 size_t mf_plan_bytes(const struct mf_plan *plan) {
-    return plan->weight_bytes + plan->copy_bytes + plan->arena_bytes + plan->host_bytes;
+    return plan->weight_bytes + plan->copy_bytes + plan->arena_bytes +
+           (plan->host_apart ? 0 : plan->host_bytes);
 }
 
 enum mf_status mf_plan_create(struct mf_graph *graph, const struct mf_backend *backend, size_t budget_bytes,
@@ -367,6 +368,7 @@ enum mf_status mf_plan_create(struct mf_graph *graph, const struct mf_backend *b
     if (!plan)
         return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory to plan");
     plan->graph = graph;
+    plan->host_apart = backend->bytes_per_host_byte > 0;
     for (int32_t p = 0; p < graph->programs && status == MF_OK; p++) {
         status = demand_bounds(graph, graph->program[p], error);
         if (status == MF_OK)
@@ -432,6 +434,7 @@ void mf_plan_print(const struct mf_plan *plan, FILE *file) {
                 mebibytes(plan->graph->program[p]->arena_bytes));
     fputs(")", file);
     if (plan->host_bytes)
-        fprintf(file, " + offloaded %.1f", mebibytes(plan->host_bytes));
+        fprintf(file, "%s %.1f", plan->host_apart ? "; in host memory" : " + offloaded",
+                mebibytes(plan->host_bytes));
     fputc('\n', file);
 }

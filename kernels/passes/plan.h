@@ -31,6 +31,7 @@ struct mf_plan {
     int32_t persistent_bound[MF_SYMBOLS]; /* greatest bound over the programs: sizes of persistent tensors */
     size_t persistent_bytes, program_bytes, arena_bytes; /* arena = persistent + program */
     size_t host_bytes;                                   /* what is offloaded */
+    bool host_apart;                                     /* to another memory than programs compute in */
     size_t weight_bytes;                                 /* bound from outside */
     size_t copy_bytes;                                   /* the backend's copies of weights */
     size_t storage_bytes[MF_STORAGES];                   /* persistent_bytes and weight_bytes by kind */
@@ -46,7 +47,8 @@ enum mf_status mf_plan_create(struct mf_graph *graph, const struct mf_backend *b
                               struct mf_plan **plan, struct mf_error *error);
 void mf_plan_destroy(struct mf_plan *plan); /* NULL is allowed */
 
-/* All bytes that the plan manages: weights, their copies, arena and host region. */
+/* All bytes that the plan manages in the memory that programs compute in: weights, their copies, arena, and
+ * what is offloaded unless host memory is another. */
 size_t mf_plan_bytes(const struct mf_plan *plan);
 
 /* "managed 1069.0 MiB = weights 257.0 + copies of weights 256.0 + adapters 18.6 + ... + programs 777.0 (train

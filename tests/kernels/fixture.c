@@ -245,6 +245,16 @@ int32_t fixture_decoder(struct mf_builder *builder, int layers) {
     return mf_build_loss(builder, head.log_probability);
 }
 
+void fixture_adapters_on_all(struct fixture *fixture, int layers, float dropout) {
+    struct mf_error error;
+    int32_t id;
+    for (int layer = 0; layer < layers; layer++)
+        for (int index = 0; index < MODULES; index++)
+            require_ok(mf_graph_add_adapter(fixture->graph, 0, module(fixture->graph, layer, index), 2, 1.5f,
+                                            dropout, &id, &error),
+                       &error);
+}
+
 void fixture_adapters(struct fixture *fixture, int first, int layers, float dropout) {
     static const int adapted[] = {Q, V, DOWN};
     struct mf_error error;

@@ -56,6 +56,9 @@ int32_t fixture_decoder(struct mf_builder *builder, int layers);
 /* LoRA of rank 2 on q, v and down of layers first .. layers - 1. */
 void fixture_adapters(struct fixture *fixture, int first, int layers, float dropout);
 
+/* The same on every module of all layers. */
+void fixture_adapters_on_all(struct fixture *fixture, int layers, float dropout);
+
 /* In [-1, 1), the same sequence each time. */
 float fixture_random(struct fixture *fixture);
 /* Fills a persistent f32 tensor with random numbers. */

@@ -103,7 +103,7 @@ static void test_errors_are_sticky_and_say_where(void **state) {
     assert_int_equal(mf_build_rms_norm(&fixture.builder, x, fixture_weight(&fixture, "n", 5, 0), 1e-5f, 0),
                      -1);
     assert_int_equal(mf_build_add(&fixture.builder, x, x), -1);
-    assert_int_equal(mf_build_reshape(&fixture.builder, x, 1, &(struct mf_dim){1, MF_CONST}), -1);
+    assert_int_equal(mf_build_reshape(&fixture.builder, x, 1, &(struct mf_dim){1, MF_CONST, 0, 0}), -1);
     assert_int_equal(fixture.graph->program[fixture.program]->nodes, 0);
     assert_int_equal(mf_builder_finish(&fixture.builder, &error), MF_ERROR_INTERNAL);
     assert_message(&error, "train program, layer 3, rms_norm");
@@ -168,7 +168,8 @@ static void test_shapes_that_almost_fit(void **state) {
         if (variant == 4)
             mf_build_heads(builder, x, 4);
         if (variant == 5) /* a column view is not contiguous */
-            mf_build_reshape(builder, mf_build_columns(builder, x, 1, 4), 1, &(struct mf_dim){4, MF_TOKENS});
+            mf_build_reshape(builder, mf_build_columns(builder, x, 1, 4), 1,
+                             &(struct mf_dim){4, MF_TOKENS, 0, 0});
         if (mf_builder_finish(builder, &error) != MF_ERROR_INTERNAL)
             fail_msg("variant %d was accepted", variant);
         fixture_end(&fixture);

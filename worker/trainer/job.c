@@ -239,14 +239,13 @@ static enum mf_status build_programs(struct mf_job *job, struct mf_error *error)
     enum mf_status status = add_adapters(job, error);
     if (status == MF_OK)
         status = job->strategy->build(job->runtime.model, graph, MF_POLICY_SLOT, &job->programs, error);
-    if (status == MF_OK)
-        status = mf_pass_memory(graph, job->programs.train.program, &job->memory, error);
-    if (status == MF_OK)
-        status = mf_graph_build_update(graph, MF_POLICY_SLOT, adamw, &job->update, &job->norm, error);
     if (status == MF_OK) {
         set_bounds(job, job->programs.train.program);
         set_bounds(job, job->programs.evaluate.program);
+        status = mf_pass_memory(graph, job->programs.train.program, &job->memory, error);
     }
+    if (status == MF_OK)
+        status = mf_graph_build_update(graph, MF_POLICY_SLOT, adamw, &job->update, &job->norm, error);
     return status;
 }
 

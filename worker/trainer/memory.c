@@ -46,15 +46,31 @@ static enum mf_status plan(struct mf_job *job, mf_job_builder *build, int32_t pa
 
 /* Every choice there is, the one that takes least memory last. */
 static const struct mf_memory_choice choices[] = {
-    {.recompute = MF_RECOMPUTE_NONE},         {.recompute = MF_RECOMPUTE_CHEAP},
-    {.recompute = MF_RECOMPUTE_FEED_FORWARD}, {.recompute = MF_RECOMPUTE_PROJECTIONS},
+    {.recompute = MF_RECOMPUTE_NONE},
+    {.recompute = MF_RECOMPUTE_CHEAP},
+    {.recompute = MF_RECOMPUTE_FEED_FORWARD},
+    {.recompute = MF_RECOMPUTE_FEED_FORWARD, .chunk = true},
+    {.recompute = MF_RECOMPUTE_PROJECTIONS},
+    {.recompute = MF_RECOMPUTE_PROJECTIONS, .chunk = true},
     {.recompute = MF_RECOMPUTE_ATTENTION},
+    {.recompute = MF_RECOMPUTE_ATTENTION, .chunk = true},
+    {.recompute = MF_RECOMPUTE_CHEAP, .offload = true},
+    {.recompute = MF_RECOMPUTE_FEED_FORWARD, .chunk = true, .offload = true},
+    {.recompute = MF_RECOMPUTE_ATTENTION, .chunk = true, .offload = true},
 };
 enum { CHOICES = sizeof choices / sizeof *choices, QUICK_CHOICES = 2 };
 
-/* Choices that the request allows. */
+/* The number of choices that mean something here. */
+static size_t possible(const struct mf_job *job) {
+    size_t count = CHOICES;
+    while (choices[count - 1].offload && !(job->runtime.backend->bytes_per_host_byte > 0))
+        count--;
+    return count;
+}
+
+/* The number of those that the request allows. */
 static size_t allowed(const struct mf_job *job) {
-    return job->request.gradient_checkpointing ? CHOICES : 1;
+    return job->request.gradient_checkpointing ? possible(job) : 1;
 }
 
 static enum mf_status try_passes(struct mf_job *job, mf_job_builder *build, bool *fits,
@@ -140,7 +156,7 @@ static enum mf_status refuse(struct mf_job *job, mf_job_builder *build, struct m
     const size_t weights =
         status == MF_OK ? job->runtime.plan->weight_bytes + job->runtime.plan->copy_bytes : 0;
     if (status == MF_OK)
-        status = plan(job, build, longest, choices[CHOICES - 1], &recomputed, error);
+        status = plan(job, build, longest, choices[possible(job) - 1], &recomputed, error);
     if (status == MF_OK)
         status = fitting_length(job, build, &length, error);
     if (status != MF_OK)

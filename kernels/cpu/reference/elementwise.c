@@ -61,6 +61,32 @@ static enum mf_status add_columns(const struct mf_kernel_call *call, struct mf_e
 }
 const struct mf_kernel mf_reference_add_columns[1] = {{.function = add_columns}};
 
+static enum mf_status set_rows(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const struct mf_array *part = &call->in[0];   // (t, ...), rows from `first` on
+    const struct mf_array *addend = &call->in[1]; // (T, ...) or none
+    const struct mf_array *y = &call->out[0];     // (T, ...), may be addend; all are contiguous
+    const size_t bytes = mf_dtype_bytes((enum mf_dtype)y->dtype);
+    char *to = y->data;
+    if (!addend->data)
+        memset(to, 0, (size_t)mf_array_elements(y) * bytes);
+    else if (addend->data != y->data)
+        memcpy(to, addend->data, (size_t)mf_array_elements(y) * bytes);
+    if (part->dim[0] > 0)
+        memcpy(to + (size_t)(call->node->a.rows.first * y->stride[0]) * bytes, part->data,
+               (size_t)mf_array_elements(part) * bytes);
+    return MF_OK;
+}
+const struct mf_kernel mf_reference_set_rows[1] = {{.function = set_rows}};
+
+static enum mf_status copy(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const struct mf_array *x = &call->in[0], *y = &call->out[0]; // both contiguous
+    memcpy(y->data, x->data, (size_t)mf_array_elements(x) * mf_dtype_bytes((enum mf_dtype)x->dtype));
+    return MF_OK;
+}
+const struct mf_kernel mf_reference_copy[1] = {{.function = copy}};
+
 static enum mf_status zero(const struct mf_kernel_call *call, struct mf_error *error) {
     (void)error;
     const struct mf_array *state = &call->out[0];

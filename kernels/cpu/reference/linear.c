@@ -68,9 +68,13 @@ static enum mf_status linear_weight_gradient(const struct mf_kernel_call *call, 
     double alpha = call->node->a.linear.alpha;
     for (int64_t n = 0; n < N; n++)
         for (int64_t k = 0; k < K; k++) {
-            double sum = dot(dy, first + n, dy->stride[0], x, k, x->stride[0], T);
             float *to = (float *)gradient->data + n * gradient->stride[0] + k;
-            *to = (float)(*to + alpha * sum);
+            for (int64_t t = 0; t < T; t += MF_ROW_BLOCK) {
+                const int64_t rows = T - t < MF_ROW_BLOCK ? T - t : MF_ROW_BLOCK;
+                double sum = dot(dy, t * dy->stride[0] + first + n, dy->stride[0], x, t * x->stride[0] + k,
+                                 x->stride[0], rows);
+                *to = (float)(*to + alpha * sum);
+            }
         }
     return MF_OK;
 }

@@ -1,0 +1,158 @@
+/* Every choice of memory passes, on every backend and in both dtypes: loss and all gradients as without them,
+ * bit for bit, under one numeric plan; and less memory. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fixture.h"
+#include "kernels/cost.h"
+#include "kernels/passes/expand.h"
+#include "kernels/passes/memory.h"
+
+/* Tokens: two blocks and a bit, in sequences that no stretch's edge respects. */
+enum { LAYERS = 3, ELEMENTS = 4096, BOUND = 700, LONG = 2 * MF_ROW_BLOCK + 37, LABELS = 90, ROWS = 3 };
+
+static const struct mf_memory_choice choices[] = {
+    {.recompute = MF_RECOMPUTE_NONE},
+    {.recompute = MF_RECOMPUTE_CHEAP},
+    {.recompute = MF_RECOMPUTE_FEED_FORWARD},
+    {.recompute = MF_RECOMPUTE_FEED_FORWARD, .chunk = true},
+    {.recompute = MF_RECOMPUTE_PROJECTIONS, .chunk = true},
+    {.recompute = MF_RECOMPUTE_ATTENTION, .chunk = true},
+    {.recompute = MF_RECOMPUTE_NONE, .offload = true},
+    {.recompute = MF_RECOMPUTE_ATTENTION, .chunk = true, .offload = true},
+};
+enum { CHOICES = sizeof choices / sizeof *choices, CHOICES_IN_PLACE = CHOICES - 2 };
+
+struct result {
+    float loss[ROWS], gradient[ELEMENTS];
+    size_t elements, program_bytes, host_bytes, managed_bytes;
+    size_t fixed_bytes; /* of what is managed: neither of a program nor offloaded */
+    double cost;
+    char sha256[65];
+};
+
+/* A batch of `tokens`, in sequences of 100 and a rest; every sixth token labelled. */
+static void write_batch(struct fixture *fixture, int32_t tokens) {
+    int32_t *input[MF_INPUTS], labelled = 0, sequences = 0;
+    for (int i = 0; i < MF_INPUTS; i++)
+        input[i] = mf_executor_data(fixture->executor, fixture->graph->input[i]);
+    for (int32_t t = 0; t < tokens; t++) {
+        input[MF_INPUT_TOKENS][t] = (t * 7 + t / 5) % VOCABULARY;
+        input[MF_INPUT_POSITIONS][t] = t % 100;
+        input[MF_INPUT_ROWS][t] = t / 100;
+        if (t % 100 == 0)
+            input[MF_INPUT_OFFSETS][sequences++] = t;
+        if (t % 6 == 0 && labelled < LABELS) {
+            input[MF_INPUT_LABEL_ROWS][labelled] = t;
+            input[MF_INPUT_LABELS][labelled] = (t * 5 + 1) % VOCABULARY;
+            ((float *)input[MF_INPUT_COEFFICIENTS])[labelled++] = 1;
+        }
+    }
+    input[MF_INPUT_OFFSETS][sequences] = tokens;
+    fixture->step.value[MF_TOKENS] = tokens;
+    fixture->step.value[MF_SEQUENCES] = sequences;
+    fixture->step.value[MF_LABELLED] = labelled;
+}
+
+static void train(struct mf_backend *backend, enum mf_dtype dtype, struct mf_memory_choice choice,
+                  struct result *result) {
+    static const int32_t tokens[ROWS] = {LONG, MF_ROW_BLOCK + 1, 5}; /* later stretches are empty */
+    struct fixture fixture;
+    struct mf_error error;
+    fixture_begin_on(&fixture, backend, dtype);
+    mf_program_set_bound(fixture.graph, fixture.program, MF_TOKENS, BOUND);
+    mf_program_set_bound(fixture.graph, fixture.program, MF_SEQUENCES, BOUND / 100 + 1);
+    mf_program_set_bound(fixture.graph, fixture.program, MF_LABELLED, LABELS);
+    fixture_adapters_on_all(&fixture, LAYERS, 0.25f);
+    int32_t loss = fixture_decoder(&fixture.builder, LAYERS);
+    require_ok(mf_pass_expand(fixture.graph, fixture.program, &error), &error);
+    require_ok(mf_gradient_build(fixture.graph, fixture.program, loss, &error), &error);
+    require_ok(mf_pass_memory(fixture.graph, fixture.program, &choice, &error), &error);
+    fixture_realize(&fixture, &(struct mf_executor_options){.poison = true});
+    for (int32_t i = 0; i < fixture.graph->adapters; i++) {
+        fixture_fill(&fixture, fixture.graph->adapter[i].a);
+        fixture_fill(&fixture, fixture.graph->adapter[i].b);
+    }
+    for (int i = 0; i < ROWS; i++) { /* gradients add up */
+        write_batch(&fixture, tokens[i]);
+        fixture_run(&fixture);
+        result->loss[i] = fixture_data(&fixture, loss)[0];
+    }
+    result->elements = (size_t)fixture.graph->bucket[0].elements;
+    assert_true(result->elements <= ELEMENTS);
+    memcpy(result->gradient, fixture_data(&fixture, fixture.graph->bucket[0].gradient),
+           result->elements * sizeof *result->gradient);
+    result->program_bytes = fixture.plan->program_bytes;
+    result->host_bytes = fixture.plan->host_bytes;
+    result->managed_bytes = mf_plan_bytes(fixture.plan);
+    result->fixed_bytes =
+        fixture.plan->weight_bytes + fixture.plan->copy_bytes + fixture.plan->persistent_bytes;
+    result->cost = mf_memory_cost(fixture.graph, fixture.program, backend);
+    memcpy(result->sha256, fixture.plan->record_sha256, sizeof result->sha256);
+    fixture_end(&fixture);
+}
+
+static struct mf_backend *create(bool fast) {
+    struct mf_backend *backend;
+    struct mf_error error;
+    require_ok(fast ? mf_cpu_create(&(struct mf_cpu_options){.threads = 2}, &backend, &error)
+                    : mf_cpu_reference_create(&backend, &error),
+               &error);
+    return backend;
+}
+
+static void test_no_choice_changes_a_bit(void **state) {
+    static struct result plain, passed;
+    const bool fast = *state != NULL;
+    for (int dtype = MF_F32; dtype <= MF_BF16; dtype++) {
+        train(create(fast), (enum mf_dtype)dtype, choices[0], &plain);
+        for (size_t i = 1; i < CHOICES; i++) {
+            train(create(fast), (enum mf_dtype)dtype, choices[i], &passed);
+            assert_memory_equal(plain.loss, passed.loss, sizeof plain.loss);
+            assert_memory_equal(plain.gradient, passed.gradient, plain.elements * sizeof *plain.gradient);
+            assert_string_equal(plain.sha256, passed.sha256);
+        }
+    }
+}
+
+static void test_each_takes_less_and_costs_more(void **state) {
+    static struct result last, next;
+    (void)state;
+    train(create(false), MF_F32, choices[0], &last);
+    for (size_t i = 1; i < CHOICES_IN_PLACE; i++, last = next) {
+        train(create(false), MF_F32, choices[i], &next);
+        assert_true(next.program_bytes < last.program_bytes);
+        assert_true(next.cost > last.cost);
+    }
+}
+
+/* What is offloaded leaves the arena and is counted in the host region, which is part of what is managed only
+ * where host memory is the programs' own. */
+static void test_offload_is_planned(void **state) {
+    static struct result plain, moved;
+    (void)state;
+    for (size_t i = CHOICES_IN_PLACE; i < CHOICES; i++) {
+        struct mf_memory_choice kept = choices[i];
+        kept.offload = false;
+        train(create(false), MF_F32, kept, &plain);
+        train(create(false), MF_F32, choices[i], &moved);
+        assert_int_equal(plain.host_bytes, 0);
+        assert_true(moved.host_bytes > 0);
+        assert_true(moved.program_bytes < plain.program_bytes);
+        assert_int_equal(moved.managed_bytes - moved.fixed_bytes, moved.program_bytes + moved.host_bytes);
+        struct mf_backend other = *create(false); /* a device with memory of its own */
+        other.bytes_per_host_byte = 50;
+        train(&other, MF_F32, choices[i], &moved);
+        assert_int_equal(moved.managed_bytes - moved.fixed_bytes, moved.program_bytes);
+        assert_true(moved.cost > plain.cost);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_no_choice_changes_a_bit),
+                                       cmocka_unit_test_prestate(test_no_choice_changes_a_bit, "fast"),
+                                       cmocka_unit_test(test_each_takes_less_and_costs_more),
+                                       cmocka_unit_test(test_offload_is_planned)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
