@@ -90,27 +90,35 @@ static void fetch_before(struct offload *pass, int32_t n) {
     }
 }
 
-enum mf_status mf_pass_offload(struct mf_graph *graph, int32_t id, struct mf_error *error) {
-    const size_t tensors = (size_t)graph->tensors;
-    struct offload pass = {.wait = calloc(tensors + 1, sizeof *pass.wait)};
-    int32_t *uses = calloc(2 * tensors + 1, sizeof *uses);
-    enum mf_status status =
-        pass.wait && uses ? mf_rewrite_begin(graph, id, &pass.rewrite, error)
-                          : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for the offload pass");
-    if (status == MF_OK) {
-        memset(uses, 0xff, 2 * tensors * sizeof *uses);
-        find_uses(&pass, uses, uses + tensors);
-        choose(&pass, uses, uses + tensors);
-        pass.rewrite.builder.phase = MF_OFFLOAD;
-        for (int32_t n = 0; n < pass.rewrite.nodes && pass.rewrite.builder.status == MF_OK; n++) {
-            if (!in_forward(&pass.rewrite.node[n]))
-                fetch_before(&pass, n);
-            mf_rewrite_copy(&pass.rewrite, n);
-            if (in_forward(&pass.rewrite.node[n]))
-                offload_after(&pass, n);
-        }
-        status = mf_rewrite_end(&pass.rewrite, error);
+static void rewrite(struct offload *pass) {
+    pass->rewrite.builder.phase = MF_OFFLOAD;
+    for (int32_t n = 0; n < pass->rewrite.nodes && pass->rewrite.builder.status == MF_OK; n++) {
+        if (!in_forward(&pass->rewrite.node[n]))
+            fetch_before(pass, n);
+        mf_rewrite_copy(&pass->rewrite, n);
+        if (in_forward(&pass->rewrite.node[n]))
+            offload_after(pass, n);
     }
+}
+
+enum mf_status mf_pass_offload(struct mf_graph *graph, int32_t id, struct mf_error *error) {
+    const size_t tensors = (size_t)graph->tensors + 1;
+    struct offload pass = {.wait = calloc(tensors, sizeof *pass.wait)};
+    int32_t *uses = malloc(2 * tensors * sizeof *uses);
+    enum mf_status status = MF_OK;
+    if (!pass.wait || !uses) {
+        status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for the offload pass");
+        goto done;
+    }
+    memset(uses, 0xff, 2 * tensors * sizeof *uses);
+    status = mf_rewrite_begin(graph, id, &pass.rewrite, error);
+    if (status != MF_OK)
+        goto done;
+    find_uses(&pass, uses, uses + tensors);
+    choose(&pass, uses, uses + tensors);
+    rewrite(&pass);
+    status = mf_rewrite_end(&pass.rewrite, error);
+done:
     free(pass.wait);
     free(uses);
     return status;

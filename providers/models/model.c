@@ -388,6 +388,7 @@ static enum mf_status weight_data(struct mf_model *model, const struct mf_stored
         const enum mf_status status = convert_quantized(model, tensor, dtype, converted, bytes, error);
         if (status != MF_OK)
             return status;
+        mf_safetensors_release(tensor);
     }
     if (!quantized && tensor->dtype == dtype && (uintptr_t)tensor->data % mf_dtype_bytes(dtype) == 0)
         return MF_OK;
@@ -399,6 +400,7 @@ static enum mf_status weight_data(struct mf_model *model, const struct mf_stored
         converted->dtype = dtype;
         if (!converted->data)
             return mf_error_errno(error, ENOMEM, "%s", tensor->name);
+        mf_safetensors_release(tensor);
     }
     if (converted->dtype != dtype)
         return mf_error_set(error, MF_ERROR_INTERNAL, "%s: wanted in two dtypes", tensor->name);

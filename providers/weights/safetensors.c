@@ -460,6 +460,14 @@ const struct mf_stored_tensor *mf_safetensors_find(const struct mf_safetensors *
     return set->count ? bsearch(&key, set->tensor, set->count, sizeof key, by_name) : NULL;
 }
 
+void mf_safetensors_release(const struct mf_stored_tensor *tensor) {
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), start = (uintptr_t)tensor->data;
+    const uintptr_t first = (start + page - 1) / page * page, end = (start + tensor->bytes) / page * page;
+    char *data = (char *)tensor->data;
+    if (first < end)
+        (void)madvise(data + (first - start), end - first, MADV_DONTNEED); /* whole pages; only a hint */
+}
+
 const char *mf_safetensors_metadata(const struct mf_safetensors *set, const char *key) {
     return json_string_value(json_object_get(json_object_get(set->file[0].header, "__metadata__"), key));
 }

@@ -54,6 +54,9 @@ size_t mf_safetensors_count(const struct mf_safetensors *file);
 const struct mf_stored_tensor *mf_safetensors_at(const struct mf_safetensors *file, size_t index);
 /* NULL when there is none. */
 const struct mf_stored_tensor *mf_safetensors_find(const struct mf_safetensors *file, const char *name);
+/* Says that a tensor's data are not needed for now: its pages leave memory and come back from the file when
+ * they are read again. */
+void mf_safetensors_release(const struct mf_stored_tensor *tensor);
 /* A string of `__metadata__`, NULL when there is none; of a sharded folder, the first shard's. */
 const char *mf_safetensors_metadata(const struct mf_safetensors *file, const char *key);
 

@@ -136,15 +136,15 @@ static enum mf_status fitting_length(struct mf_job *job, mf_job_builder *build, 
 }
 
 static double rounded_up(size_t bytes) {
-    return ceil((double)bytes / gibibyte * 100) / 100;
+    return ceil((double)bytes / gibibyte * 1000) / 1000;
 }
 
 /* A budget, or a machine where the machine is what limits. */
 static void suggest_memory(const struct mf_job *job, size_t bytes, struct mf_text *text) {
     if (mf_job_budget(job) < mf_runtime_budget(&job->runtime))
-        mf_text_printf(text, "memory_budget_gib %.2f", rounded_up(bytes));
+        mf_text_printf(text, "memory_budget_gib %.3f", rounded_up(bytes));
     else
-        mf_text_printf(text, "a machine with %.2f GiB of memory", rounded_up(bytes / 4 * 5));
+        mf_text_printf(text, "a machine with %.3f GiB of memory", rounded_up(bytes / 4 * 5));
 }
 
 static enum mf_status refuse(struct mf_job *job, mf_job_builder *build, struct mf_error *error) {
@@ -170,10 +170,10 @@ static enum mf_status refuse(struct mf_job *job, mf_job_builder *build, struct m
     if (status == MF_OK)
         status =
             mf_error_set(error, MF_ERROR_PLAN_TOO_LARGE,
-                         "the smallest plan of this job needs %.2f GiB (%.2f for weights and their "
-                         "copies), %.2f may be used; any of these would fit: %s",
+                         "the smallest plan of this job needs %.3f GiB (%.3f for weights and their "
+                         "copies), %.3f may be used; any of these would fit: %s",
                          rounded_up(smallest.bytes), rounded_up(weights),
-                         floor((double)mf_job_budget(job) / gibibyte * 100) / 100, mf_text_string(&text));
+                         floor((double)mf_job_budget(job) / gibibyte * 1000) / 1000, mf_text_string(&text));
     mf_text_free(&text);
     return status;
 }
