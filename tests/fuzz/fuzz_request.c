@@ -2,7 +2,7 @@
 #include <stdlib.h>
 
 #include "schemas/request.h"
-#include "tests/schemas/fuzz.h"
+#include "tests/fuzz/fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct mf_request request, again;

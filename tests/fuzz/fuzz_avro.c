@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "schemas/avro_codec.h"
-#include "tests/schemas/fuzz.h"
+#include "tests/fuzz/fuzz.h"
 
 static void decode(const struct mf_avro_schema *schema, const uint8_t *body, size_t size) {
     struct mf_request request;
