@@ -1,6 +1,8 @@
 #include "producer/client.h"
 
+#include "common/clock.h"
 #include "common/text.h"
+#include "producer/trouble.h"
 #include "schemas/registry.h"
 
 #include <librdkafka/rdkafka.h>
@@ -8,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DESTROY_WAIT_MS = 5000 };
+enum { DESTROY_WAIT_MS = 5000, FLUSH_SLICE_MS = 100 };
 
 /* One topic we send to, with the id that its schema has in the registry (0: not asked for yet). */
 struct destination {
@@ -19,6 +21,7 @@ struct destination {
 
 struct mf_client {
     rd_kafka_t *kafka;
+    struct mf_kafka_trouble trouble;
     struct mf_registry *registry;
     struct destination requests, commands;
     pthread_mutex_t lock; /* schema_id of both */
@@ -32,14 +35,19 @@ struct ticket {
 
 static void on_delivery(rd_kafka_t *kafka, const rd_kafka_message_t *message, void *opaque) {
     (void)kafka;
-    (void)opaque;
+    struct mf_kafka_trouble *trouble = opaque;
     struct ticket *ticket = message->_private;
+    bool failed = message->err != RD_KAFKA_RESP_ERR_NO_ERROR;
+    char reason[MF_TROUBLE_TEXT_BYTES], text[MF_TROUBLE_TEXT_BYTES + 128];
+    if (!failed)
+        mf_kafka_trouble_over(trouble);
     if (!ticket)
         return;
-    bool failed = message->err != RD_KAFKA_RESP_ERR_NO_ERROR;
+    snprintf(text, sizeof text, "%s%s", rd_kafka_err2str(message->err),
+             mf_kafka_trouble_text(trouble, reason));
     struct mf_delivery delivery = {
         .status = failed ? MF_ERROR_KAFKA : MF_OK,
-        .message = failed ? rd_kafka_err2str(message->err) : "accepted",
+        .message = failed ? text : "accepted",
         .topic = message->rkt ? rd_kafka_topic_name(message->rkt) : "",
         .partition = failed ? -1 : message->partition,
         .offset = failed ? -1 : message->offset,
@@ -116,6 +124,7 @@ static enum mf_status start_producer(struct mf_client *client, const struct mf_c
         return status;
     }
     rd_kafka_conf_set_dr_msg_cb(conf, on_delivery);
+    mf_kafka_trouble_watch(&client->trouble, conf);
     char text[512];
     client->kafka = rd_kafka_new(RD_KAFKA_PRODUCER, conf, text, sizeof text);
     if (!client->kafka) {
@@ -132,6 +141,7 @@ enum mf_status mf_client_create(const struct mf_client_options *options, struct 
     if (!client)
         return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a client");
     pthread_mutex_init(&client->lock, NULL);
+    mf_kafka_trouble_init(&client->trouble);
     client->requests =
         (struct destination){strdup(options->requests_topic ? options->requests_topic : MF_TOPIC_REQUESTS),
                              MF_AVRO_TRAINING_REQUEST, 0};
@@ -161,7 +171,8 @@ void mf_client_destroy(struct mf_client *client) {
     if (!client)
         return;
     if (client->kafka) {
-        rd_kafka_flush(client->kafka, DESTROY_WAIT_MS);
+        if (!mf_kafka_trouble_hopeless(&client->trouble))
+            rd_kafka_flush(client->kafka, DESTROY_WAIT_MS);
         rd_kafka_purge(client->kafka, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
         rd_kafka_flush(client->kafka, DESTROY_WAIT_MS);
         rd_kafka_destroy(client->kafka);
@@ -170,6 +181,7 @@ void mf_client_destroy(struct mf_client *client) {
     free(client->requests.topic);
     free(client->commands.topic);
     pthread_mutex_destroy(&client->lock);
+    mf_kafka_trouble_destroy(&client->trouble);
     free(client);
 }
 
@@ -272,10 +284,19 @@ int mf_client_poll(struct mf_client *client, int timeout_ms) {
 }
 
 enum mf_status mf_client_flush(struct mf_client *client, int timeout_ms, struct mf_error *error) {
-    if (rd_kafka_flush(client->kafka, timeout_ms) == RD_KAFKA_RESP_ERR_NO_ERROR)
-        return MF_OK;
-    return mf_error_set(
-        error, MF_ERROR_KAFKA,
-        "%d message(s) not acknowledged after %d ms; check kafka.bootstrap.servers and the brokers",
-        rd_kafka_outq_len(client->kafka), timeout_ms);
+    const int64_t end = mf_clock_monotonic_ms() + timeout_ms;
+    char reason[MF_TROUBLE_TEXT_BYTES];
+    while (rd_kafka_flush(client->kafka, FLUSH_SLICE_MS) != RD_KAFKA_RESP_ERR_NO_ERROR) {
+        if (mf_kafka_trouble_hopeless(&client->trouble))
+            return mf_error_set(error, MF_ERROR_KAFKA, "%d message(s) not accepted%s",
+                                rd_kafka_outq_len(client->kafka),
+                                mf_kafka_trouble_text(&client->trouble, reason));
+        if (mf_clock_monotonic_ms() >= end)
+            return mf_error_set(
+                error, MF_ERROR_KAFKA,
+                "%d message(s) not acknowledged after %d ms%s; check kafka.bootstrap.servers and the brokers",
+                rd_kafka_outq_len(client->kafka), timeout_ms,
+                mf_kafka_trouble_text(&client->trouble, reason));
+    }
+    return MF_OK;
 }

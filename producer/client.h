@@ -73,7 +73,7 @@ enum mf_status mf_client_command(struct mf_client *client, struct mf_command *co
 /* Runs callbacks, waiting up to timeout_ms for the first. Returns how many ran. */
 int mf_client_poll(struct mf_client *client, int timeout_ms);
 /* Runs callbacks until nothing is on its way; MF_ERROR_KAFKA with how many messages still were after
- * timeout_ms. */
+ * timeout_ms, or at once when every broker refuses this client's login or certificate. */
 enum mf_status mf_client_flush(struct mf_client *client, int timeout_ms, struct mf_error *error);
 
 #ifdef __cplusplus

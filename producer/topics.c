@@ -1,40 +1,52 @@
 #include "producer/topics.h"
 
 #include "common/clock.h"
+#include "producer/trouble.h"
 
 #include <librdkafka/rdkafka.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { TIMEOUT_MS = 15000, ATTEMPT_MS = 5000 };
+enum { TIMEOUT_MS = 15000, ATTEMPT_MS = 5000, METADATA_SLICE_MS = 1000 };
 
 struct mf_admin {
     rd_kafka_t *kafka;
     rd_kafka_queue_t *queue;
+    struct mf_kafka_trouble trouble;
 };
+
+/* The reason that the connection gave, when it gave one. */
+static const char *why(struct mf_admin *admin, char text[MF_TROUBLE_TEXT_BYTES]) {
+    rd_kafka_poll(admin->kafka, 0); /* nobody else lets the callbacks run */
+    return mf_kafka_trouble_text(&admin->trouble, text);
+}
 
 enum mf_status mf_admin_create(const struct mf_client_property *kafka, size_t count, struct mf_admin **out,
                                struct mf_error *error) {
     char text[512];
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
-    rd_kafka_conf_set(conf, "log_level", "2", NULL, 0);
-    rd_kafka_conf_set(conf, "reconnect.backoff.ms", "50", NULL, 0);
-    for (size_t i = 0; i < count; i++)
-        if (rd_kafka_conf_set(conf, kafka[i].name, kafka[i].value, text, sizeof text) != RD_KAFKA_CONF_OK) {
-            rd_kafka_conf_destroy(conf);
-            return mf_error_set(error, MF_ERROR_CONFIGURATION, "kafka.%s: %s", kafka[i].name, text);
-        }
     struct mf_admin *admin = calloc(1, sizeof *admin);
     if (!admin) {
         rd_kafka_conf_destroy(conf);
         return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for an admin connection");
     }
-    admin->kafka = rd_kafka_new(RD_KAFKA_PRODUCER, conf, text, sizeof text);
-    if (!admin->kafka) {
+    mf_kafka_trouble_init(&admin->trouble);
+    rd_kafka_conf_set(conf, "log_level", "3", NULL,
+                      0); /* errors are heard of only at a level that logs them */
+    rd_kafka_conf_set(conf, "reconnect.backoff.ms", "50", NULL, 0);
+    mf_kafka_trouble_watch(&admin->trouble, conf);
+    enum mf_status status = MF_OK;
+    for (size_t i = 0; i < count && !status; i++)
+        if (rd_kafka_conf_set(conf, kafka[i].name, kafka[i].value, text, sizeof text) != RD_KAFKA_CONF_OK)
+            status = mf_error_set(error, MF_ERROR_CONFIGURATION, "kafka.%s: %s", kafka[i].name, text);
+    if (!status && !(admin->kafka = rd_kafka_new(RD_KAFKA_PRODUCER, conf, text, sizeof text)))
+        status = mf_error_set(error, MF_ERROR_CONFIGURATION, "kafka: %s", text);
+    if (status) {
         rd_kafka_conf_destroy(conf);
+        mf_kafka_trouble_destroy(&admin->trouble);
         free(admin);
-        return mf_error_set(error, MF_ERROR_CONFIGURATION, "kafka: %s", text);
+        return status;
     }
     admin->queue = rd_kafka_queue_new(admin->kafka);
     *out = admin;
@@ -46,6 +58,7 @@ void mf_admin_destroy(struct mf_admin *admin) {
         return;
     rd_kafka_queue_destroy(admin->queue);
     rd_kafka_destroy(admin->kafka);
+    mf_kafka_trouble_destroy(&admin->trouble);
     free(admin);
 }
 
@@ -85,7 +98,7 @@ static rd_kafka_resp_err_t try_create(struct mf_admin *admin, rd_kafka_NewTopic_
 
 enum mf_status mf_admin_create_topic(struct mf_admin *admin, const char *topic, int partitions, int replicas,
                                      bool *created, struct mf_error *error) {
-    char reason[512];
+    char reason[512], trouble[MF_TROUBLE_TEXT_BYTES];
     rd_kafka_NewTopic_t *new_topic =
         rd_kafka_NewTopic_new(topic, partitions, replicas, reason, sizeof reason);
     if (!new_topic)
@@ -97,10 +110,12 @@ enum mf_status mf_admin_create_topic(struct mf_admin *admin, const char *topic, 
     rd_kafka_resp_err_t result;
     do /* a cluster that has just started may lack brokers for the replicas */
         result = try_create(admin, new_topic, reason);
-    while (result && result != RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS && mf_clock_monotonic_ms() < deadline);
+    while (result && result != RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS && mf_clock_monotonic_ms() < deadline &&
+           (rd_kafka_poll(admin->kafka, 0), !mf_kafka_trouble_hopeless(&admin->trouble)));
     rd_kafka_NewTopic_destroy(new_topic);
     if (result && result != RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS)
-        return mf_error_set(error, MF_ERROR_KAFKA, "topic %s cannot be made: %s", topic, reason);
+        return mf_error_set(error, MF_ERROR_KAFKA, "topic %s cannot be made: %s%s", topic, reason,
+                            why(admin, trouble));
     *created = !result;
     return MF_OK;
 }
@@ -121,7 +136,9 @@ static enum mf_status read_metadata(struct mf_admin *admin, const char *topic, s
     if (metadata)
         rd_kafka_metadata_destroy(metadata);
     rd_kafka_topic_destroy(handle);
-    return result ? mf_error_set(error, MF_ERROR_KAFKA, "topic %s: %s", topic, rd_kafka_err2str(result))
+    char trouble[MF_TROUBLE_TEXT_BYTES];
+    return result ? mf_error_set(error, MF_ERROR_KAFKA, "topic %s: %s%s", topic, rd_kafka_err2str(result),
+                                 why(admin, trouble))
                   : MF_OK;
 }
 
@@ -176,10 +193,16 @@ enum mf_status mf_admin_describe_topic(struct mf_admin *admin, const char *topic
 
 enum mf_status mf_admin_brokers(struct mf_admin *admin, int *brokers, struct mf_error *error) {
     const struct rd_kafka_metadata *metadata;
-    rd_kafka_resp_err_t result = rd_kafka_metadata(admin->kafka, 0, NULL, &metadata, TIMEOUT_MS);
+    const int64_t deadline = mf_clock_monotonic_ms() + TIMEOUT_MS;
+    char trouble[MF_TROUBLE_TEXT_BYTES];
+    rd_kafka_resp_err_t result;
+    do { /* in slices, to see a login that is refused */
+        result = rd_kafka_metadata(admin->kafka, 0, NULL, &metadata, METADATA_SLICE_MS);
+        rd_kafka_poll(admin->kafka, 0);
+    } while (result && mf_clock_monotonic_ms() < deadline && !mf_kafka_trouble_hopeless(&admin->trouble));
     if (result)
-        return mf_error_set(error, MF_ERROR_KAFKA, "no broker answers: %s; check kafka.bootstrap.servers",
-                            rd_kafka_err2str(result));
+        return mf_error_set(error, MF_ERROR_KAFKA, "no broker answers: %s%s; check kafka.bootstrap.servers",
+                            rd_kafka_err2str(result), why(admin, trouble));
     *brokers = metadata->broker_cnt;
     rd_kafka_metadata_destroy(metadata);
     return MF_OK;
@@ -187,20 +210,23 @@ enum mf_status mf_admin_brokers(struct mf_admin *admin, int *brokers, struct mf_
 
 enum mf_status mf_admin_watermarks(struct mf_admin *admin, const char *topic, int32_t partition, int64_t *low,
                                    int64_t *high, struct mf_error *error) {
+    char trouble[MF_TROUBLE_TEXT_BYTES];
     rd_kafka_resp_err_t result =
         rd_kafka_query_watermark_offsets(admin->kafka, topic, partition, low, high, TIMEOUT_MS);
     if (result)
-        return mf_error_set(error, MF_ERROR_KAFKA, "partition %d of topic %s: %s", partition, topic,
-                            rd_kafka_err2str(result));
+        return mf_error_set(error, MF_ERROR_KAFKA, "partition %d of topic %s: %s%s", partition, topic,
+                            rd_kafka_err2str(result), why(admin, trouble));
     return MF_OK;
 }
 
 enum mf_status mf_admin_cluster(struct mf_admin *admin, char *id, size_t bytes, struct mf_error *error) {
+    char trouble[MF_TROUBLE_TEXT_BYTES];
     char *text = rd_kafka_clusterid(admin->kafka, TIMEOUT_MS);
     if (!text)
         return mf_error_set(
             error, MF_ERROR_KAFKA,
-            "the cluster does not tell its id; check kafka.bootstrap.servers and the brokers");
+            "the cluster does not tell its id%s; check kafka.bootstrap.servers and the brokers",
+            why(admin, trouble));
     snprintf(id, bytes, "%s", text);
     rd_kafka_mem_free(admin->kafka, text);
     return MF_OK;

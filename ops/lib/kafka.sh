@@ -23,7 +23,8 @@ fetch_kafka() {
 }
 
 kafka_settings() { # BROKER COUNT
-  local broker=$1 count=$2 other voters='' replicas in_sync
+  local broker=$1 count=$2 other voters='' replicas in_sync listener=PLAINTEXT
+  ! tls_on || listener=SASL_SSL
   for ((other = 1; other <= count; other++)); do
     voters+=${voters:+,}$other@127.0.0.1:$(setting "controller_port_$other")
   done
@@ -33,11 +34,11 @@ kafka_settings() { # BROKER COUNT
 node.id=$broker
 process.roles=broker,controller
 controller.quorum.voters=$voters
-listeners=PLAINTEXT://127.0.0.1:$(setting "broker_port_$broker"),CONTROLLER://127.0.0.1:$(setting "controller_port_$broker")
-advertised.listeners=PLAINTEXT://127.0.0.1:$(setting "broker_port_$broker")
+listeners=$listener://127.0.0.1:$(setting "broker_port_$broker"),CONTROLLER://127.0.0.1:$(setting "controller_port_$broker")
+advertised.listeners=$listener://127.0.0.1:$(setting "broker_port_$broker")
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=$listener:$listener,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=$listener
 log.dirs=$stack/kafka-$broker/log
 auto.create.topics.enable=false
 default.replication.factor=$replicas
@@ -67,6 +68,7 @@ log.segment.bytes=67108864
 log.index.size.max.bytes=1048576
 log.retention.hours=168
 SETTINGS
+  ! tls_on || kafka_tls_settings
 }
 
 kafka_java() { # MAIN_CLASS ARGUMENT...
@@ -86,7 +88,7 @@ kafka_launch() { # BROKER COUNT
   local broker=$1 folder=$stack/kafka-$1 log=$stack/logs/kafka-$1.log
   ! live_process "$folder/pid" >/dev/null || return 0
   mkdir -p "$folder"
-  kafka_settings "$broker" "$2" >"$folder/server.properties"
+  (umask 077 && kafka_settings "$broker" "$2" >"$folder/server.properties")
   if [[ ! -e $folder/log/meta.properties ]]; then
     kafka_java kafka.tools.StorageTool format --ignore-formatted --cluster-id "$(setting kafka_cluster)" \
       --config "$folder/server.properties"

@@ -8,7 +8,7 @@ packages_to_build=(
 )
 packages_to_serve=(postgresql maven curl procps util-linux python3 python3-pip)
 packages_to_test=(
-  libcmocka-dev kcat jq ccache shellcheck python3-venv binutils g++ man-db
+  libcmocka-dev kcat jq ccache shellcheck python3-venv binutils g++ man-db openssl
   clang-14 clang-format-14 clang-tidy-14
 )
 

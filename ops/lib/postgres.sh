@@ -18,8 +18,11 @@ as_postgres() {
 }
 
 postgres_password() { cat "$stack/postgres.password"; }
+postgres_host() { if tls_on; then printf localhost; else printf 127.0.0.1; fi; } # libpq 14 matches no addresses
 postgres_url() {
-  printf 'postgresql://modelforge_admin:%s@127.0.0.1:%s/postgres' "$(postgres_password)" "$(setting postgres_port)"
+  printf 'postgresql://modelforge_admin:%s@%s:%s/postgres' "$(postgres_password)" "$(postgres_host)" \
+    "$(setting postgres_port)"
+  ! tls_on || printf '?sslmode=verify-full&sslrootcert=%s' "$(tls_file ca.pem)"
 }
 
 postgres_choose_folder() {
@@ -68,6 +71,7 @@ log_timezone = 'UTC'
 fsync = $durable
 full_page_writes = $durable
 SETTINGS
+  ! tls_on || postgres_tls_settings "$folder" | as_postgres tee -a "$folder/postgresql.conf" >/dev/null
 }
 
 postgres_launch() {

@@ -3,7 +3,16 @@
 # $stack/registry and survives a restart and a kill (WRITE_DELAY=0).
 
 registry_program() { printf '%s/apicurio-registry-3.3.3' "$(cache_folder)"; }
-registry_url() { printf 'http://127.0.0.1:%s/apis/ccompat/v7' "$(setting registry_port)"; }
+registry_url() {
+  local scheme=http
+  ! tls_on || scheme=https
+  printf '%s://127.0.0.1:%s/apis/ccompat/v7' "$scheme" "$(setting registry_port)"
+}
+registry_curl() { # ARGUMENT...
+  local authority=()
+  ! tls_on || authority=(--cacert "$(tls_file ca.pem)")
+  curl --silent --fail --output /dev/null "${authority[@]}" "$@"
+}
 
 fetch_registry() {
   local folder partial
@@ -26,14 +35,15 @@ fetch_registry() {
 }
 
 registry_launch() {
-  local folder=$stack/registry
+  local folder=$stack/registry port=("-Dquarkus.http.port=$(setting registry_port)")
+  ! tls_on || mapfile -t port < <(registry_tls_options)
   ! live_process "$folder/pid" >/dev/null || return 0
   mkdir -p "$folder/tmp"
   start_daemon "$folder/pid" "$stack/logs/registry.log" \
     "$(setting java)" -Xms64m -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:+ExitOnOutOfMemoryError \
     "-Djava.io.tmpdir=$folder/tmp" -Dapicurio.storage.kind=sql -Dapicurio.storage.sql.kind=h2 \
     "-Dapicurio.datasource.url=jdbc:h2:file:$folder/schemas;WRITE_DELAY=0" \
-    -Dquarkus.http.host=127.0.0.1 "-Dquarkus.http.port=$(setting registry_port)" \
+    -Dquarkus.http.host=127.0.0.1 "${port[@]}" \
     -Dquarkus.management.host=127.0.0.1 "-Dquarkus.management.port=$(setting registry_management_port)" \
     -Dquarkus.log.level=WARN -Dapicurio.logging.level=WARN '-Dquarkus.log.category."io.apicurio".level=WARN' \
     -Dquarkus.http.access-log.enabled=false -jar "$(registry_program)/quarkus-run.jar"
@@ -41,7 +51,7 @@ registry_launch() {
 
 registry_is_ready() {
   live_process "$stack/registry/pid" >/dev/null || return 0
-  curl --silent --fail --max-time 5 --output /dev/null "$(registry_url)/subjects"
+  registry_curl --max-time 5 "$(registry_url)/subjects"
 }
 
 registry_await() {
@@ -49,6 +59,6 @@ registry_await() {
   live_process "$stack/registry/pid" >/dev/null ||
     die "the registry did not start: $(tail -n 5 "$stack/logs/registry.log")"
   # Confluent's default; this server's own is NONE.
-  curl --silent --fail --max-time 10 --output /dev/null --request PUT --data '{"compatibility":"BACKWARD"}' \
+  registry_curl --max-time 10 --request PUT --data '{"compatibility":"BACKWARD"}' \
     --header 'Content-Type: application/vnd.schemaregistry.v1+json' "$(registry_url)/config"
 }
