@@ -177,6 +177,7 @@ struct mf_claim {
     int64_t created_at, deadline;
     char *checkpoint_uri; /* the newest checkpoint to resume from; NULL: start at step 0 */
     int64_t checkpoint_step;
+    char checkpoint_sha256[MF_SHA256_TEXT_BYTES]; /* as struct mf_stored_object has it */
 };
 void mf_claim_free(struct mf_claim *claim);
 
@@ -394,6 +395,37 @@ enum mf_status mf_store_outbox_park(struct mf_database *database, int64_t id, co
 /* For metrics: rows waiting and parked. */
 enum mf_status mf_store_outbox_depth(struct mf_database *database, int64_t *waiting, int64_t *parked,
                                      struct mf_error *error);
+
+/* ================================================================ (k) what the storage need not keep */
+
+struct mf_text_table;
+
+/* One collector at a time, by a lock of the session. */
+enum mf_status mf_store_collect_lock(struct mf_database *database, bool *held, struct mf_error *error);
+enum mf_status mf_store_collect_unlock(struct mf_database *database, struct mf_error *error);
+/* Checkpoints that nothing will be resumed from: uri, size_bytes, reason. */
+enum mf_status mf_store_superseded(struct mf_database *database, int64_t keep_s, struct mf_text_table *table,
+                                   struct mf_error *error);
+/* Marks them: no job is given a marked one any more. Repeatable. */
+enum mf_status mf_store_collect_mark(struct mf_database *database, int64_t keep_s, struct mf_error *error);
+/* Marked ones whose objects are not removed yet, at most 1,000: uri, size_bytes. */
+enum mf_status mf_store_collect_marked(struct mf_database *database, struct mf_text_table *table,
+                                       struct mf_error *error);
+/* Their objects are gone. Uses up the array. Repeatable. */
+enum mf_status mf_store_collect_removed(struct mf_database *database, struct mf_array *uris,
+                                        struct mf_error *error);
+
+/* Objects that the storage holds, in step; zero-initialise. */
+struct mf_storage_entries {
+    struct mf_array attempt_id, uri, size_bytes;
+    size_t count;
+};
+void mf_storage_entries_add(struct mf_storage_entries *entries, const char *attempt_id, const char *uri,
+                            int64_t size_bytes);
+void mf_storage_entries_free(struct mf_storage_entries *entries); /* leaves it empty */
+/* Which of them an attempt of this database, ended keep_s ago, left without a row: uri, size_bytes. */
+enum mf_status mf_store_orphans(struct mf_database *database, struct mf_storage_entries *entries,
+                                int64_t keep_s, struct mf_text_table *table, struct mf_error *error);
 
 /* ================================================================ (j) reads and upkeep */
 

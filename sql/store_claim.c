@@ -111,6 +111,8 @@ static enum mf_status take_lease(struct mf_database *database, const struct clai
     claim->deadline = mf_result_time(job, 0, 4);
     claim->checkpoint_uri = mf_result_copy(rows, 0, 3);
     claim->checkpoint_step = mf_result_integer(rows, 0, 4);
+    snprintf(claim->checkpoint_sha256, sizeof claim->checkpoint_sha256, "%s",
+             mf_result_null(rows, 0, 5) ? "" : mf_result_text(rows, 0, 5));
     if (!claim->tenant || !claim->request_id || !claim->config ||
         (!claim->checkpoint_uri && !mf_result_null(rows, 0, 3))) {
         status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a claim");

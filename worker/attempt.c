@@ -29,21 +29,33 @@ static enum mf_status add_run(json_t *request, const struct mf_claim *claim, con
     return MF_OK;
 }
 
-enum mf_status mf_attempt_prepare(const struct mf_settings *settings, const struct mf_claim *claim,
-                                  const char *resume_from, char **folder, struct mf_error *error) {
-    char *runs = mf_path_join(settings->work_dir, "runs"), *file = NULL, *text = NULL;
+enum mf_status mf_attempt_make_folder(const struct mf_settings *settings, const struct mf_claim *claim,
+                                      char **folder, struct mf_error *error) {
+    char *runs = mf_path_join(settings->work_dir, "runs");
+    *folder = runs ? mf_path_join(runs, claim->attempt_id) : NULL;
+    enum mf_status status =
+        *folder ? mf_directory_create(*folder, 0700, error)
+                : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for an attempt's folder");
+    if (status) {
+        free(*folder);
+        *folder = NULL;
+    }
+    free(runs);
+    return status;
+}
+
+enum mf_status mf_attempt_write_request(const struct mf_claim *claim, const char *folder,
+                                        const char *resume_from, struct mf_error *error) {
+    char *file = mf_path_join(folder, "request.json"), *text = NULL;
     json_t *request = NULL;
     enum mf_status status = MF_OK;
-    *folder = runs ? mf_path_join(runs, claim->attempt_id) : NULL;
-    file = *folder ? mf_path_join(*folder, "request.json") : NULL;
     if (!file) {
-        status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for an attempt's folder");
+        status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a request file");
         goto done;
     }
-    if ((status = mf_directory_create(*folder, 0700, error)) ||
-        (status =
+    if ((status =
              mf_json_parse(claim->config, strlen(claim->config), "the stored request", &request, error)) ||
-        (status = add_run(request, claim, *folder, resume_from, error)))
+        (status = add_run(request, claim, folder, resume_from, error)))
         goto done;
     text = json_dumps(request, JSON_INDENT(2));
     if (text)
@@ -51,14 +63,9 @@ enum mf_status mf_attempt_prepare(const struct mf_settings *settings, const stru
     else
         status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a request file");
 done:
-    if (status) {
-        free(*folder);
-        *folder = NULL;
-    }
     json_decref(request);
     free(text);
     free(file);
-    free(runs);
     return status;
 }
 

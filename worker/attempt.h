@@ -4,10 +4,14 @@
 
 #include "worker/job.h"
 
-/* Makes work.dir/runs/<attempt uuid>/ (0700) with request.json (0600): the request and the object "run".
- * `resume_from`: a checkpoint's folder, NULL: start at step 0. */
-enum mf_status mf_attempt_prepare(const struct mf_settings *settings, const struct mf_claim *claim,
-                                  const char *resume_from, char **folder, struct mf_error *error);
+/* Makes work.dir/runs/<attempt uuid>/ (0700); *folder is freed by the caller. */
+enum mf_status mf_attempt_make_folder(const struct mf_settings *settings, const struct mf_claim *claim,
+                                      char **folder, struct mf_error *error);
+
+/* Writes its request.json (0600): the request and the object "run". `resume_from`: a checkpoint's folder,
+ * NULL: start at step 0. */
+enum mf_status mf_attempt_write_request(const struct mf_claim *claim, const char *folder,
+                                        const char *resume_from, struct mf_error *error);
 
 /* The trainer's environment: the few variables of this process that it may see. Freed with free(); the texts
  * are this process's. NULL when memory runs out. */

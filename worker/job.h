@@ -75,7 +75,8 @@ struct mf_job_checkpoint {
 struct mf_job {
     struct mf_worker *worker;
     struct mf_claim claim;
-    char *folder; /* work.dir/runs/<attempt uuid> */
+    char *folder;            /* work.dir/runs/<attempt uuid> */
+    bool limits_checkpoints; /* the request has a save_total_limit */
     struct mf_spool *spool;
     pthread_t thread;
     int wake_fd;          /* eventfd: something for the supervisor to look at */

@@ -6,6 +6,7 @@
 #include "sql/store.h"
 #include "worker/attempt.h"
 #include "worker/claim.h"
+#include "worker/collector.h"
 #include "worker/ingest.h"
 #include "worker/job.h"
 #include "worker/kafka.h"
@@ -37,23 +38,27 @@ struct daemon {
     struct mf_worker worker;
     struct mf_ingest *ingest;
     struct mf_status_server *status_server;
-    pthread_t claim, heartbeat, recorder, outbox;
+    pthread_t claim, heartbeat, recorder, outbox, collector;
     int lock_fd;
 };
 
 /* ---- command line ----------------------------------------------------------------------------------- */
 
 static void usage(FILE *out) {
-    fprintf(out,
-            "modelforge-worker %s: takes training requests from Kafka, runs them, keeps the record in "
-            "PostgreSQL.\n\n"
-            "    modelforge-worker [--config FILE] [--set NAME=VALUE]...\n\n"
-            "    --config FILE       properties file (else $MODELFORGE_CONFIG, else none)\n"
-            "    --set NAME=VALUE    one option, over file and environment\n"
-            "    --print-config      print the values in force and end\n"
-            "    --version, --help\n\n"
-            "SIGTERM drains: running jobs are given back without charge; a second one ends at once.\n\n",
-            MF_VERSION);
+    fprintf(
+        out,
+        "modelforge-worker %s: takes training requests from Kafka, runs them, keeps the record in "
+        "PostgreSQL.\n\n"
+        "    modelforge-worker [--config FILE] [--set NAME=VALUE]...\n"
+        "    modelforge-worker collect [--dry-run] [--config FILE] [--set NAME=VALUE]...\n"
+        "        removes from the storage what it need not keep, once, as the daemon does by itself every\n"
+        "        storage.collect_seconds; --dry-run only says what that would be\n\n"
+        "    --config FILE       properties file (else $MODELFORGE_CONFIG, else none)\n"
+        "    --set NAME=VALUE    one option, over file and environment\n"
+        "    --print-config      print the values in force and end\n"
+        "    --version, --help\n\n"
+        "SIGTERM drains: running jobs are given back without charge; a second one ends at once.\n\n",
+        MF_VERSION);
     mf_config_print_options(&mf_settings_table, out);
 }
 
@@ -61,15 +66,18 @@ struct arguments {
     const char *path;
     struct mf_config_override override[MAX_OVERRIDES];
     size_t override_count;
-    bool print_config;
+    bool print_config, collect, dry_run;
 };
 
 /* Returns -1 to go on, else the exit status. */
 static int parse_arguments(int argc, char **argv, struct arguments *arguments) {
-    static const struct option longs[] = {
-        {"config", required_argument, NULL, 'c'}, {"set", required_argument, NULL, 's'},
-        {"print-config", no_argument, NULL, 'p'}, {"version", no_argument, NULL, 'v'},
-        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
+    static const struct option longs[] = {{"config", required_argument, NULL, 'c'},
+                                          {"set", required_argument, NULL, 's'},
+                                          {"print-config", no_argument, NULL, 'p'},
+                                          {"version", no_argument, NULL, 'v'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {"dry-run", no_argument, NULL, 'd'},
+                                          {NULL, 0, NULL, 0}};
     int option;
     while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1) {
         char *equals;
@@ -90,6 +98,9 @@ static int parse_arguments(int argc, char **argv, struct arguments *arguments) {
         case 'p':
             arguments->print_config = true;
             break;
+        case 'd':
+            arguments->dry_run = true;
+            break;
         case 'v':
             puts(MF_VERSION);
             return EXIT_SUCCESS;
@@ -99,6 +110,14 @@ static int parse_arguments(int argc, char **argv, struct arguments *arguments) {
         default:
             return EXIT_USAGE;
         }
+    }
+    if (optind < argc && !strcmp(argv[optind], "collect")) {
+        arguments->collect = true;
+        optind++;
+    }
+    if (arguments->dry_run && !arguments->collect) {
+        fprintf(stderr, "modelforge-worker: --dry-run belongs to collect\n");
+        return EXIT_USAGE;
     }
     if (optind == argc)
         return -1;
@@ -172,6 +191,7 @@ static void init_worker(struct daemon *daemon) {
     mf_wakeup_init(&worker->heartbeat_wakeup);
     mf_wakeup_init(&worker->outbox_wakeup);
     mf_wakeup_init(&worker->writer_wakeup);
+    mf_wakeup_init(&worker->collector_wakeup);
     mf_counter_set(&worker->counters, MF_COUNTER_SLOTS, daemon->settings.slots);
     read_boot_id(worker);
 }
@@ -185,9 +205,10 @@ static enum mf_status start_thread(pthread_t *thread, void *(*function)(void *),
 /* All but the threads. */
 static enum mf_status prepare(struct daemon *daemon, struct mf_error *error) {
     struct mf_worker *worker = &daemon->worker;
+    const struct mf_storage_options storage = mf_settings_storage(&daemon->settings);
     enum mf_status status;
     if ((status = take_instance_lock(daemon, error)) || (status = mf_kafka_check(worker, error)) ||
-        (status = mf_storage_open(daemon->settings.storage_url, &worker->storage, error)) ||
+        (status = mf_storage_open(&storage, &worker->storage, error)) ||
         (status = mf_job_table_new(&worker->jobs, error)) ||
         (status = mf_spawner_start(&worker->spawner, error)) ||
         (status =
@@ -204,6 +225,7 @@ static enum mf_status start_threads(struct daemon *daemon, struct mf_error *erro
            (status = start_thread(&daemon->heartbeat, mf_heartbeat_main, worker, error)) ||
            (status = start_thread(&daemon->claim, mf_claim_main, worker, error)) ||
            (status = start_thread(&daemon->outbox, mf_outbox_main, worker, error)) ||
+           (status = start_thread(&daemon->collector, mf_collector_main, worker, error)) ||
            (status = mf_ingest_start(worker, &daemon->ingest, error)));
     return status;
 }
@@ -216,6 +238,7 @@ static void wake_all(struct mf_worker *worker) {
     mf_wakeup_raise(&worker->heartbeat_wakeup);
     mf_wakeup_raise(&worker->outbox_wakeup);
     mf_wakeup_raise(&worker->writer_wakeup);
+    mf_wakeup_raise(&worker->collector_wakeup);
 }
 
 /* Kills the trainers and leaves; their leases are taken back at the next start or rescued. */
@@ -266,6 +289,7 @@ static void drain(struct daemon *daemon, const sigset_t *signals) {
     pthread_join(daemon->heartbeat, NULL);
     pthread_join(daemon->recorder, NULL);
     pthread_join(daemon->outbox, NULL);
+    pthread_join(daemon->collector, NULL);
     mf_log_info("drained");
 }
 
@@ -335,6 +359,11 @@ int main(int argc, char **argv) {
     }
     if (mf_log_level_parse(mf_config_string(daemon.settings.config, "log.level"), &level))
         mf_log_set_level(level);
+    if (arguments.collect) {
+        exit_status = mf_collect_command(&daemon.settings, arguments.dry_run);
+        mf_settings_free(&daemon.settings);
+        return exit_status;
+    }
     init_worker(&daemon);
     exit_status = run(&daemon, &signals);
     if (exit_status == EXIT_SUCCESS)

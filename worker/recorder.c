@@ -176,6 +176,9 @@ static enum mf_status write_checkpoint(struct recorder *recorder, struct mf_job 
             checkpoint.stored.uri = NULL;
         }
         pthread_mutex_unlock(&job->lock);
+    } else if (job->limits_checkpoints) {
+        atomic_store(&recorder->worker->collect_checkpoints, true);
+        mf_wakeup_raise(&recorder->worker->collector_wakeup);
     }
     mf_stored_artifact_free(&checkpoint.stored);
     return status;

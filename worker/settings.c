@@ -64,7 +64,30 @@ static const struct mf_option options[] = {
      .meaning = "attempt folders, metric spools and the instance lock"},
     {.name = "storage.url",
      .kind = STRING,
-     .meaning = "where artifacts are kept: file:///folder (file:// and the folder storage of work.dir)"},
+     .meaning =
+         "where artifacts and checkpoints are kept: file:///folder or s3://bucket/prefix, with AWS' usual "
+         "variables and files for its credentials (file:// and the folder storage of work.dir)"},
+    {.name = "storage.s3_endpoint",
+     .kind = STRING,
+     .meaning = "https://host of a server that speaks S3's protocol (AWS_ENDPOINT_URL_S3, else AWS' own)"},
+    {.name = "storage.s3_region",
+     .kind = STRING,
+     .meaning = "region of the bucket (AWS_REGION, else us-east-1)"},
+    {.name = "storage.s3_ca_file",
+     .kind = STRING,
+     .meaning = "PEM file of the certificate authority of storage.s3_endpoint"},
+    {.name = "storage.collect_seconds",
+     .kind = INTEGER,
+     .initial = "3600",
+     .minimum = 0,
+     .maximum = 604800,
+     .meaning = "time between two looks for what the storage need not keep; 0: never"},
+    {.name = "storage.keep_seconds",
+     .kind = INTEGER,
+     .initial = "86400",
+     .minimum = 0,
+     .maximum = 1e9,
+     .meaning = "checkpoints stay for so long after their job has ended, left-overs after their attempt"},
     {.name = "trainer.path",
      .kind = STRING,
      .meaning = "the training program (modelforge-trainer beside this program)"},
@@ -390,6 +413,8 @@ enum mf_status mf_settings_load(const char *path, const struct mf_config_overrid
     settings->dlq_topic = mf_config_string(config, "topics.dlq");
     settings->http_listen = mf_config_string(config, "http.listen");
     take_limits(settings);
+    settings->collect_ms = mf_config_integer(config, "storage.collect_seconds") * 1000;
+    settings->keep_s = mf_config_integer(config, "storage.keep_seconds");
     settings->host = own_host_name();
     settings->worker_id = copy_or(mf_config_string(config, "worker.id"), own_host_name);
     settings->trainer_path = copy_or(mf_config_string(config, "trainer.path"), trainer_beside_program);
@@ -400,6 +425,9 @@ enum mf_status mf_settings_load(const char *path, const struct mf_config_overrid
         (status = add_topics(settings, "topics.commands", true, error)) ||
         (status = apply_tenants(settings, error)) || (status = take_work_dir(settings, error)))
         return status;
+    settings->storage_s3_endpoint = mf_config_string(config, "storage.s3_endpoint");
+    settings->storage_s3_region = mf_config_string(config, "storage.s3_region");
+    settings->storage_s3_ca_file = mf_config_string(config, "storage.s3_ca_file");
     const char *storage = mf_config_string(config, "storage.url");
     if (storage)
         settings->storage_url = strdup(storage);
@@ -407,6 +435,13 @@ enum mf_status mf_settings_load(const char *path, const struct mf_config_overrid
         settings->storage_url = NULL;
     return settings->storage_url ? MF_OK
                                  : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for settings");
+}
+
+struct mf_storage_options mf_settings_storage(const struct mf_settings *settings) {
+    return (struct mf_storage_options){.url = settings->storage_url,
+                                       .s3_endpoint = settings->storage_s3_endpoint,
+                                       .s3_region = settings->storage_s3_region,
+                                       .s3_ca_file = settings->storage_s3_ca_file};
 }
 
 void mf_settings_free(struct mf_settings *settings) {

@@ -3,6 +3,7 @@
 #define MF_WORKER_SETTINGS_H
 
 #include "common/config.h"
+#include "worker/storage.h"
 #include "worker/trainer/protocol.h"
 
 #include <stdbool.h>
@@ -23,6 +24,8 @@ struct mf_settings {
     char *worker_id, *host, *work_dir, *storage_url, *trainer_path;
     const char *database_url, *registry_url, *registry_username, *registry_password, *registry_ca_file;
     const char *events_topic, *dlq_topic, *http_listen;
+    const char *storage_s3_endpoint, *storage_s3_region, *storage_s3_ca_file; /* NULL: not given */
+    int64_t collect_ms, keep_s;
     struct mf_topic_rule topic[MF_MAX_TOPICS];
     size_t topic_count;
     int slots;
@@ -41,6 +44,9 @@ extern const struct mf_config_table mf_settings_table;
 enum mf_status mf_settings_load(const char *path, const struct mf_config_override *overrides,
                                 size_t override_count, struct mf_settings *settings, struct mf_error *error);
 void mf_settings_free(struct mf_settings *settings);
+
+/* What the storage is opened with; lives as long as the settings. */
+struct mf_storage_options mf_settings_storage(const struct mf_settings *settings);
 
 /* Whether the topic may name the tenant. */
 bool mf_topic_rule_allows(const struct mf_topic_rule *rule, const char *tenant);

@@ -1,7 +1,9 @@
 #include "worker/storage.h"
 
 #include "common/files.h"
+#include "common/s3.h"
 #include "common/text.h"
+#include "worker/storage_private.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -14,42 +16,88 @@
 
 enum { COPY_BYTES = 1 << 20 };
 
-struct mf_storage {
-    char *root;
-};
-
 /* One publication under way. */
 struct publication {
     const char *folder; /* what the trainer may name */
     const char *path;   /* as it named it, for messages */
-    char *buffer;       /* COPY_BYTES */
+    char *buffer;       /* COPY_BYTES; NULL for a bucket */
+    struct mf_s3 *s3;   /* NULL: a folder; targets are paths there, keys of `bucket` here */
+    const char *bucket;
     struct mf_text manifest;
     int64_t size_bytes, files;
 };
 
-enum mf_status mf_storage_open(const char *url, struct mf_storage **storage, struct mf_error *error) {
+static enum mf_status copy_text(char **to, const char *from, struct mf_error *error) {
+    return !from || (*to = strdup(from))
+               ? MF_OK
+               : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for the storage");
+}
+
+/* Also learns whether there are credentials. */
+static enum mf_status open_bucket(struct mf_storage *storage, const struct mf_storage_options *options,
+                                  struct mf_error *error) {
+    const char *prefix;
+    struct mf_s3 *s3 = NULL;
+    if (!mf_s3_uri_split(options->url, storage->bucket, &prefix))
+        return mf_error_set(error, MF_ERROR_CONFIGURATION, "storage.url: '%s' is not s3://bucket/prefix",
+                            options->url);
+    enum mf_status status = copy_text(&storage->root, prefix, error);
+    for (size_t length = status ? 0 : strlen(storage->root); length && storage->root[length - 1] == '/';)
+        storage->root[--length] = 0;
+    if (!status)
+        status = copy_text(&storage->endpoint, options->s3_endpoint, error);
+    if (!status)
+        status = copy_text(&storage->region, options->s3_region, error);
+    if (!status)
+        status = copy_text(&storage->ca_file, options->s3_ca_file, error);
+    if (!status)
+        status = mf_storage_session(storage, NULL, &s3, error);
+    mf_s3_close(s3);
+    return status ? mf_error_prefix(error, "storage.url") : MF_OK;
+}
+
+enum mf_status mf_storage_session(const struct mf_storage *storage, const atomic_bool *stop,
+                                  struct mf_s3 **s3, struct mf_error *error) {
+    const struct mf_s3_options options = {
+        .endpoint = storage->endpoint, .region = storage->region, .ca_file = storage->ca_file, .stop = stop};
+    return mf_s3_open(&options, s3, error);
+}
+
+enum mf_status mf_storage_open(const struct mf_storage_options *options, struct mf_storage **storage,
+                               struct mf_error *error) {
     static const char scheme[] = "file://";
+    const char *folder = options->url + strlen(scheme);
     *storage = NULL;
-    if (strncmp(url, scheme, strlen(scheme)) != 0 || url[strlen(scheme)] != '/')
-        return mf_error_set(
-            error, MF_ERROR_CONFIGURATION,
-            "storage.url: '%s' is not file:///folder, the only kind that this version stores to", url);
-    const char *root = url + strlen(scheme);
-    enum mf_status status = mf_directory_create(root, 0750, error);
-    if (status)
-        return status;
     struct mf_storage *made = calloc(1, sizeof *made);
-    if (!made || !(made->root = strdup(root))) {
-        free(made);
+    enum mf_status status;
+    if (!made)
         return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for the storage");
+    if (!strncmp(options->url, "s3://", 5)) {
+        status = open_bucket(made, options, error);
+    } else if (!strncmp(options->url, scheme, strlen(scheme)) && *folder == '/') {
+        status = copy_text(&made->root, folder, error);
+        if (!status)
+            status = mf_directory_create(folder, 0750, error);
+    } else {
+        status = mf_error_set(
+            error, MF_ERROR_CONFIGURATION,
+            "storage.url: '%s' is neither file:///folder nor s3://bucket/prefix, the kinds that there are",
+            options->url);
     }
-    *storage = made;
-    return MF_OK;
+    if (status)
+        mf_storage_close(made);
+    else
+        *storage = made;
+    return status;
 }
 
 void mf_storage_close(struct mf_storage *storage) {
-    if (storage)
-        free(storage->root);
+    if (!storage)
+        return;
+    free(storage->root);
+    free(storage->endpoint);
+    free(storage->region);
+    free(storage->ca_file);
     free(storage);
 }
 
@@ -62,6 +110,24 @@ static enum mf_status refuse(const struct publication *publication, const char *
                              struct mf_error *error) {
     return mf_error_set(error, MF_ERROR_PROVIDER_PROTOCOL,
                         "the trainer named the artifact '%.512s', which %s", publication->path, reason);
+}
+
+static enum mf_status add_line(struct publication *publication, const char *sha256, const char *relative) {
+    mf_text_printf(&publication->manifest, "%s  %s\n", sha256, relative);
+    publication->files++;
+    return MF_OK;
+}
+
+static enum mf_status send_file(struct publication *publication, int source, const char *target,
+                                const char *relative, struct mf_error *error) {
+    char sha256[MF_SHA256_TEXT_BYTES];
+    struct stat about;
+    if (fstat(source, &about))
+        return mf_error_errno(error, errno, "%s", relative);
+    enum mf_status status = mf_s3_put(publication->s3, publication->bucket, target, source,
+                                      (int64_t)about.st_size, sha256, error);
+    publication->size_bytes += about.st_size;
+    return status ? status : add_line(publication, sha256, relative);
 }
 
 /* Copies one open regular file to `target` and appends its line to the manifest. */
@@ -96,10 +162,7 @@ static enum mf_status copy_file(struct publication *publication, int source, con
         return status;
     }
     status = mf_digest_finish(digest, sha256, error);
-    if (!status)
-        mf_text_printf(&publication->manifest, "%s  %s\n", mf_hex(sha256, sizeof sha256, text), relative);
-    publication->files++;
-    return status;
+    return status ? status : add_line(publication, mf_hex(sha256, sizeof sha256, text), relative);
 }
 
 static enum mf_status copy_entry(struct publication *publication, int parent, const char *name,
@@ -119,7 +182,7 @@ static enum mf_status copy_folder(struct publication *publication, int folder, c
     enum mf_status status = MF_OK;
     if (depth > MF_STORAGE_MAX_DEPTH)
         return refuse(publication, "is nested too deep", error);
-    if (mkdir(target, 0750))
+    if (!publication->s3 && mkdir(target, 0750))
         return mf_error_errno(error, errno, "%s", target);
     int count = scandirat(folder, ".", &entries, not_dots, by_name);
     if (count < 0)
@@ -140,7 +203,7 @@ static enum mf_status copy_folder(struct publication *publication, int folder, c
         free(entries[i]);
     }
     free(entries);
-    return status ? status : mf_directory_sync(target, error);
+    return status || publication->s3 ? status : mf_directory_sync(target, error);
 }
 
 static enum mf_status copy_opened(struct publication *publication, int source, const char *target,
@@ -154,7 +217,8 @@ static enum mf_status copy_opened(struct publication *publication, int source, c
         return refuse(publication, "is or holds something that is neither a file nor a folder", error);
     if (publication->files >= MF_STORAGE_MAX_FILES)
         return refuse(publication, "holds too many files", error);
-    return copy_file(publication, source, target, relative, error);
+    return publication->s3 ? send_file(publication, source, target, relative, error)
+                           : copy_file(publication, source, target, relative, error);
 }
 
 static enum mf_status copy_entry(struct publication *publication, int parent, const char *name,
@@ -176,16 +240,15 @@ static int by_path(const void *a, const void *b) {
     return strcmp(left, right);
 }
 
-/* The sha256 of the manifest with its lines sorted by path. */
-static enum mf_status digest_manifest(struct publication *publication, char sha256[MF_SHA256_TEXT_BYTES],
-                                      struct mf_error *error) {
-    enum mf_status status = mf_text_status(&publication->manifest, error);
-    char **lines = status ? NULL : calloc((size_t)publication->files + 1, sizeof *lines);
+enum mf_status mf_storage_digest(struct mf_text *manifest, int64_t files, char sha256[MF_SHA256_TEXT_BYTES],
+                                 struct mf_error *error) {
+    enum mf_status status = mf_text_status(manifest, error);
+    char **lines = status ? NULL : calloc((size_t)files + 1, sizeof *lines);
     struct mf_text sorted = {0};
     if (!status && !lines)
         status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a manifest");
     size_t count = 0;
-    char *rest = publication->manifest.data;
+    char *rest = manifest->data;
     while (lines && rest && *rest)
         lines[count++] = strsep(&rest, "\n");
     if (lines) {
@@ -240,70 +303,104 @@ static enum mf_status put_in_place(const char *root, const char *temporary, cons
     return status;
 }
 
-enum mf_status mf_storage_publish(struct mf_storage *storage, const char *folder, const char *path,
-                                  const char *key, struct mf_stored_artifact *object,
-                                  struct mf_error *error) {
-    struct publication publication = {.folder = folder, .path = path};
-    char *target = mf_path_join(storage->root, key), *parent = target ? strdup(target) : NULL;
-    struct mf_text temporary = {0}, uri = {0};
-    char unique[MF_UUID_TEXT_BYTES];
-    int source = -1;
-    bool is_folder = false;
-    *object = (struct mf_stored_artifact){0};
+/* The sha256 of what was published; a single file's is that of its bytes. */
+static enum mf_status finish_digest(struct publication *publication, bool is_folder,
+                                    char sha256[MF_SHA256_TEXT_BYTES], struct mf_error *error) {
+    if (is_folder)
+        return mf_storage_digest(&publication->manifest, publication->files, sha256, error);
+    enum mf_status status = mf_text_status(&publication->manifest, error);
+    if (!status)
+        memcpy(sha256, mf_text_string(&publication->manifest), MF_SHA256_TEXT_BYTES - 1);
+    return status;
+}
+
+/* Into a folder: a copy beside the target, then moved there. */
+static enum mf_status publish_to_folder(const struct mf_storage *storage, struct publication *publication,
+                                        int source, bool is_folder, const char *base, const char *target,
+                                        char sha256[MF_SHA256_TEXT_BYTES], struct mf_error *error) {
+    struct mf_text temporary = {0};
+    char unique[MF_UUID_TEXT_BYTES], *parent = strdup(target);
     enum mf_status status = MF_OK;
-    publication.buffer = malloc(COPY_BYTES);
-    if (!target || !parent || !publication.buffer) {
+    publication->buffer = malloc(COPY_BYTES);
+    if (!parent || !publication->buffer) {
         status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory to store an artifact");
         goto done;
     }
     *strrchr(parent, '/') = 0;
     mf_text_printf(&temporary, "%s.%s.tmp", target, mf_uuid_format(mf_uuid_random(), unique));
-    mf_text_printf(&uri, "file://%s", target);
-    if ((status = mf_text_status(&temporary, error)) || (status = mf_text_status(&uri, error)) ||
-        (status = open_source(&publication, &source, &is_folder, error)) ||
-        (status = mf_directory_create(parent, 0750, error)))
+    if ((status = mf_text_status(&temporary, error)) || (status = mf_directory_create(parent, 0750, error)))
         goto done;
-    const char *base = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
-    status = copy_opened(&publication, source, mf_text_string(&temporary), is_folder ? "" : base, 0, error);
-    if (!status && is_folder)
-        status = digest_manifest(&publication, object->sha256, error);
-    else if (!status && !(status = mf_text_status(&publication.manifest, error)))
-        memcpy(object->sha256, mf_text_string(&publication.manifest), MF_SHA256_TEXT_BYTES - 1);
+    status = copy_opened(publication, source, mf_text_string(&temporary), is_folder ? "" : base, 0, error);
     if (!status)
-        status = put_in_place(storage->root, mf_text_string(&temporary), target, parent, &publication, error);
+        status = finish_digest(publication, is_folder, sha256, error);
+    if (!status)
+        status = put_in_place(storage->root, mf_text_string(&temporary), target, parent, publication, error);
     if (status) {
         struct mf_error ignored;
         (void)mf_tree_remove(mf_text_string(&temporary), &ignored);
+    }
+done:
+    free(publication->buffer);
+    mf_text_free(&temporary);
+    free(parent);
+    return status;
+}
+
+static enum mf_status publish_to_bucket(const struct mf_storage *storage, struct publication *publication,
+                                        int source, bool is_folder, const char *base, const char *target,
+                                        const atomic_bool *stop, char sha256[MF_SHA256_TEXT_BYTES],
+                                        struct mf_error *error) {
+    enum mf_status status = mf_storage_session(storage, stop, &publication->s3, error);
+    publication->bucket = storage->bucket;
+    if (!status)
+        status = copy_opened(publication, source, target, is_folder ? "" : base, 0, error);
+    if (!status)
+        status = finish_digest(publication, is_folder, sha256, error);
+    mf_s3_close(publication->s3);
+    return status;
+}
+
+char *mf_storage_uri(const struct mf_storage *storage, const char *target) {
+    struct mf_text uri = {0};
+    if (*storage->bucket)
+        mf_text_printf(&uri, "s3://%s/%s", storage->bucket, target);
+    else
+        mf_text_printf(&uri, "file://%s", target);
+    return mf_text_take(&uri);
+}
+
+enum mf_status mf_storage_publish(struct mf_storage *storage, const char *folder, const char *path,
+                                  const char *key, const atomic_bool *stop, struct mf_stored_artifact *object,
+                                  struct mf_error *error) {
+    struct publication publication = {.folder = folder, .path = path};
+    char *target = *storage->root ? mf_path_join(storage->root, key) : strdup(key);
+    char *uri = target ? mf_storage_uri(storage, target) : NULL;
+    int source = -1;
+    bool is_folder = false;
+    *object = (struct mf_stored_artifact){0};
+    enum mf_status status;
+    if (!target || !uri) {
+        status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory to store an artifact");
         goto done;
     }
-    object->uri = mf_text_take(&uri);
+    if ((status = open_source(&publication, &source, &is_folder, error)))
+        goto done;
+    const char *base = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+    status = *storage->bucket ? publish_to_bucket(storage, &publication, source, is_folder, base, target,
+                                                  stop, object->sha256, error)
+                              : publish_to_folder(storage, &publication, source, is_folder, base, target,
+                                                  object->sha256, error);
+    if (status)
+        goto done;
+    object->uri = uri;
+    uri = NULL;
     object->size_bytes = publication.size_bytes;
     object->files = publication.files;
 done:
     if (source >= 0)
         close(source);
-    mf_text_free(&temporary);
-    mf_text_free(&uri);
     mf_text_free(&publication.manifest);
-    free(publication.buffer);
+    free(uri);
     free(target);
-    free(parent);
     return status;
-}
-
-enum mf_status mf_storage_locate(const struct mf_storage *storage, const char *uri, char **path,
-                                 struct mf_error *error) {
-    static const char scheme[] = "file://";
-    *path = NULL;
-    if (strncmp(uri, scheme, strlen(scheme)) != 0)
-        return MF_OK;
-    const char *named = uri + strlen(scheme);
-    if (access(storage->root, X_OK))
-        return mf_error_errno(error, errno, "%s", storage->root);
-    if (access(named, R_OK) && (errno == ENOENT || errno == ENOTDIR))
-        return MF_OK;
-    enum mf_status status = mf_path_resolve_beneath(storage->root, named, path, error);
-    if (status)
-        *path = NULL;
-    return status == MF_ERROR_INVALID_FIELD ? MF_OK : status;
 }

@@ -265,7 +265,7 @@ static void take_checkpoint(struct supervision *s, const struct mf_event *event)
                  job->claim.attempt_id, (long long)checkpoint.step) < 0)
         return;
     enum mf_status status = mf_storage_publish(job->worker->storage, job->folder, event->checkpoint.path, key,
-                                               &checkpoint.stored, &error);
+                                               &job->kill_now, &checkpoint.stored, &error);
     free(key);
     if (status == MF_ERROR_PROVIDER_PROTOCOL) {
         mf_error_set(fault(s), status, "%s", error.message);
@@ -504,7 +504,7 @@ static enum mf_status store_artifact(struct supervision *s, size_t at, struct mf
     int64_t pause_ms = 200, give_up_ms = mf_clock_monotonic_ms() + STORAGE_RETRY_MS;
     for (;;) {
         status = mf_storage_publish(job->worker->storage, job->folder, s->artifact_path[at], key,
-                                    &artifact->stored, error);
+                                    &job->kill_now, &artifact->stored, error);
         if (status != MF_ERROR_IO && status != MF_ERROR_DISK_FULL)
             break;
         if (mf_clock_monotonic_ms() > give_up_ms || atomic_load(&job->stop) != MF_STOP_NONE)
@@ -543,12 +543,61 @@ static void store_artifacts(struct supervision *s) {
     }
 }
 
+/* The checkpoint that this attempt goes on from, as a path; NULL: from step 0. */
+static enum mf_status find_checkpoint(struct mf_job *job, char **path, struct mf_error *error) {
+    char *into = mf_path_join(job->folder, "resume");
+    *path = NULL;
+    if (!job->claim.checkpoint_uri) {
+        free(into);
+        return MF_OK;
+    }
+    enum mf_status status =
+        into ? mf_storage_fetch(job->worker->storage, job->claim.checkpoint_uri, job->claim.checkpoint_sha256,
+                                into, &job->kill_now, path, error)
+             : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a path");
+    free(into);
+    pthread_mutex_lock(&job->lock);
+    job->details.resumed_from_step = *path ? job->claim.checkpoint_step : 0;
+    job->details_changed = true;
+    pthread_mutex_unlock(&job->lock);
+    return status;
+}
+
+/* Says that a checkpoint is gone and the work since step 0 is done again. */
+static void note_lost_checkpoint(struct mf_job *job) {
+    char text[1024];
+    snprintf(
+        text, sizeof text,
+        "checkpoint_lost: the checkpoint of step %lld is not at %.700s any more; training starts again at "
+        "step 0",
+        (long long)job->claim.checkpoint_step, job->claim.checkpoint_uri);
+    mf_job_log(job, "warning", text);
+    mf_log_warning("a checkpoint is lost", MF_LOG_TEXT("job_id", job->claim.lease.job_id),
+                   MF_LOG_TEXT("uri", job->claim.checkpoint_uri));
+}
+
+/* What must be there before a trainer starts. *storage_away: the storage does not answer, which is no fault
+ * of the job: it goes back. */
+static enum mf_status prepare(struct supervision *s, bool *storage_away, struct mf_error *error) {
+    struct mf_job *job = s->job;
+    char *checkpoint = NULL;
+    enum mf_status status = find_checkpoint(job, &checkpoint, error);
+    *storage_away = status == MF_ERROR_IO || status == MF_ERROR_DISK_FULL || status == MF_ERROR_CONFIGURATION;
+    if (!status && job->claim.checkpoint_uri && !checkpoint)
+        note_lost_checkpoint(job);
+    if (!status)
+        status = mf_attempt_write_request(&job->claim, job->folder, checkpoint, error);
+    free(checkpoint);
+    return status ? status : mf_protocol_reader_init(&s->reader, -1, error);
+}
+
 static void *supervise(void *argument) {
     struct mf_job *job = argument;
     struct supervision s = {
         .job = job, .settings = job->worker->settings, .event_fd = -1, .command_fd = -1, .text_fd = -1};
     struct mf_error error;
-    enum mf_status status = mf_protocol_reader_init(&s.reader, -1, &error);
+    bool storage_away = false;
+    enum mf_status status = prepare(&s, &storage_away, &error);
     if (!status)
         status = start_trainer(&s, &error);
     if (status) {
@@ -563,6 +612,11 @@ static void *supervise(void *argument) {
     close_fd(&s.text_fd);
     s.story.stop = (enum mf_stop_reason)atomic_load(&job->stop);
     mf_job_judge(&s.story, &job->end);
+    if (storage_away && job->end.kind == MF_END_FINISH) {
+        job->end = (struct mf_job_end){.kind = MF_END_RELEASE, .release = MF_RELEASE_WATCHDOG};
+        snprintf(job->end.note, sizeof job->end.note, "given back: the checkpoint to go on from: %.1500s",
+                 error.message);
+    }
     if (job->end.kind == MF_END_FINISH && job->end.outcome == MF_OUTCOME_SUCCEEDED)
         store_artifacts(&s);
     for (size_t i = 0; i < s.story.artifact_count; i++)
@@ -582,38 +636,14 @@ static void details_from_request(struct mf_job *job) {
     if (json_is_integer(seed))
         job->details.seed = json_integer_value(seed);
     job->details_changed = true;
+    job->limits_checkpoints = json_is_integer(json_object_get(request, "save_total_limit"));
     json_decref(request);
-}
-
-/* The checkpoint that this attempt goes on from, as a path; NULL: from step 0. */
-static enum mf_status find_checkpoint(struct mf_job *job, char **path, struct mf_error *error) {
-    *path = NULL;
-    job->details.resumed_from_step = 0;
-    if (!job->claim.checkpoint_uri)
-        return MF_OK;
-    enum mf_status status = mf_storage_locate(job->worker->storage, job->claim.checkpoint_uri, path, error);
-    if (*path)
-        job->details.resumed_from_step = job->claim.checkpoint_step;
-    return status;
-}
-
-/* Says that a checkpoint is gone and the work since step 0 is done again. */
-static void note_lost_checkpoint(struct mf_job *job) {
-    char text[1024];
-    snprintf(
-        text, sizeof text,
-        "checkpoint_lost: the checkpoint of step %lld is not at %.700s any more; training starts again at "
-        "step 0",
-        (long long)job->claim.checkpoint_step, job->claim.checkpoint_uri);
-    mf_job_log(job, "warning", text);
-    mf_log_warning("a checkpoint is lost", MF_LOG_TEXT("job_id", job->claim.lease.job_id),
-                   MF_LOG_TEXT("uri", job->claim.checkpoint_uri));
 }
 
 enum mf_status mf_supervisor_start(struct mf_worker *worker, struct mf_claim *claim, struct mf_error *error) {
     const struct mf_settings *settings = worker->settings;
     struct mf_job *job = calloc(1, sizeof *job);
-    char *spool_path = NULL, *checkpoint = NULL;
+    char *spool_path = NULL;
     enum mf_status status;
     if (!job) {
         mf_claim_free(claim);
@@ -629,8 +659,7 @@ enum mf_status mf_supervisor_start(struct mf_worker *worker, struct mf_claim *cl
         status = mf_error_errno(error, errno, "eventfd");
         goto failed;
     }
-    if ((status = find_checkpoint(job, &checkpoint, error)) ||
-        (status = mf_attempt_prepare(settings, &job->claim, checkpoint, &job->folder, error)))
+    if ((status = mf_attempt_make_folder(settings, &job->claim, &job->folder, error)))
         goto failed;
     spool_path = mf_path_join(job->folder, "metrics.spool");
     struct mf_spool_limits limits = {(size_t)settings->spool_memory_bytes, settings->spool_file_bytes};
@@ -638,20 +667,16 @@ enum mf_status mf_supervisor_start(struct mf_worker *worker, struct mf_claim *cl
                         : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a job");
     if (status)
         goto failed;
-    if (job->claim.checkpoint_uri && !checkpoint)
-        note_lost_checkpoint(job);
     free(spool_path);
-    free(checkpoint);
     mf_job_table_add(worker->jobs, job);
     int failure = pthread_create(&job->thread, NULL, supervise, job);
     if (!failure)
         return MF_OK;
     mf_job_table_remove(worker->jobs, job);
-    spool_path = checkpoint = NULL;
+    spool_path = NULL;
     status = mf_error_errno(error, failure, "supervisor thread");
 failed:
     free(spool_path);
-    free(checkpoint);
     atomic_store(&job->ended, false);
     mf_supervisor_free(job);
     return status;

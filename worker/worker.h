@@ -5,7 +5,7 @@
  *     resolver      asks the schema registry                  claim          takes jobs, starts supervisors
  *     heartbeat     beats leases, watches those of others     recorder       metrics and ends of jobs
  *     outbox        PostgreSQL to Kafka                       spawner        forks trainers
- *     supervisor    one a job
+ *     supervisor    one a job                                 collector      the storage's upkeep
  *
  * A thread that needs PostgreSQL has a connection of its own (struct mf_link). */
 #ifndef MF_WORKER_WORKER_H
@@ -39,8 +39,10 @@ struct mf_worker {
     atomic_bool draining;    /* take nothing new, end what runs */
     atomic_bool stopping;    /* every thread returns */
     atomic_bool outbox_idle; /* the last look found nothing to send */
+    atomic_bool collect_checkpoints;   /* a job with a save_total_limit has another checkpoint */
     atomic_int_least64_t last_beat_ms; /* CLOCK_BOOTTIME of the last heartbeat that PostgreSQL took */
-    struct mf_wakeup claim_wakeup, recorder_wakeup, heartbeat_wakeup, outbox_wakeup, writer_wakeup;
+    struct mf_wakeup claim_wakeup, recorder_wakeup, heartbeat_wakeup, outbox_wakeup, writer_wakeup,
+        collector_wakeup;
 };
 
 /* ---- a thread's connection to PostgreSQL ------------------------------------------------------------ */

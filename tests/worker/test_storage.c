@@ -35,7 +35,7 @@ static int set_up(void **state) {
         return 1;
     snprintf(attempt, sizeof attempt, "%s/attempt", root);
     snprintf(url, sizeof url, "file://%s/storage", root);
-    return mf_storage_open(url, &storage, &error) != MF_OK;
+    return mf_storage_open(&(struct mf_storage_options){.url = url}, &storage, &error) != MF_OK;
 }
 
 static int tear_down(void **state) {
@@ -53,7 +53,8 @@ static void a_folder_is_stored_whole_with_the_digest_of_its_files(void **state) 
     put("out/a-b.txt", ""); /* sorts before a/z.txt as a whole path */
     struct mf_stored_artifact stored;
     assert_int_equal(
-        mf_storage_publish(storage, attempt, "out", "tenant/job/attempt/adapter", &stored, &error), MF_OK);
+        mf_storage_publish(storage, attempt, "out", "tenant/job/attempt/adapter", NULL, &stored, &error),
+        MF_OK);
     char command[1024], line[128] = "", uri[256];
     snprintf(uri, sizeof uri, "%s/tenant/job/attempt/adapter", url);
     assert_string_equal(stored.uri, uri);
@@ -77,8 +78,8 @@ static void a_file_has_the_digest_of_its_bytes(void **state) {
     put("training.json", "{}\n");
     struct mf_stored_artifact stored;
     snprintf(absolute, sizeof absolute, "%s/training.json", attempt);
-    assert_int_equal(mf_storage_publish(storage, attempt, absolute, "t/j/a/training.json", &stored, &error),
-                     MF_OK);
+    assert_int_equal(
+        mf_storage_publish(storage, attempt, absolute, "t/j/a/training.json", NULL, &stored, &error), MF_OK);
     assert_int_equal(mf_sha256_text("{}\n", 3, sha256, &error), MF_OK);
     assert_string_equal(stored.sha256, sha256);
     mf_stored_artifact_free(&stored);
@@ -87,7 +88,7 @@ static void a_file_has_the_digest_of_its_bytes(void **state) {
 static void refuse(const char *path, const char *message) {
     struct mf_stored_artifact stored;
     char expected[512];
-    assert_int_equal(mf_storage_publish(storage, attempt, path, "t/j/a/adapter", &stored, &error),
+    assert_int_equal(mf_storage_publish(storage, attempt, path, "t/j/a/adapter", NULL, &stored, &error),
                      MF_ERROR_PROVIDER_PROTOCOL);
     snprintf(expected, sizeof expected, "the trainer named the artifact '%s', which %s", path, message);
     assert_string_equal(error.message, expected);
@@ -127,10 +128,11 @@ static void a_key_is_written_once(void **state) {
     (void)state;
     struct mf_stored_artifact stored;
     put("out/a.txt", "one\n");
-    assert_int_equal(mf_storage_publish(storage, attempt, "out", "t/j/a/adapter", &stored, &error), MF_OK);
+    assert_int_equal(mf_storage_publish(storage, attempt, "out", "t/j/a/adapter", NULL, &stored, &error),
+                     MF_OK);
     mf_stored_artifact_free(&stored);
     put("out/a.txt", "two\n");
-    assert_int_equal(mf_storage_publish(storage, attempt, "out", "t/j/a/adapter", &stored, &error),
+    assert_int_equal(mf_storage_publish(storage, attempt, "out", "t/j/a/adapter", NULL, &stored, &error),
                      MF_ERROR_PROVIDER_PROTOCOL);
     char path[256], *text;
     snprintf(path, sizeof path, "%s/t/j/a/adapter/a.txt", url + strlen("file://"));
@@ -141,7 +143,7 @@ static void a_key_is_written_once(void **state) {
 
 static char *locate(const char *uri) {
     char *path;
-    assert_int_equal(mf_storage_locate(storage, uri, &path, &error), MF_OK);
+    assert_int_equal(mf_storage_fetch(storage, uri, "", "", NULL, &path, &error), MF_OK);
     return path;
 }
 
@@ -150,7 +152,8 @@ static void what_is_there_is_found_and_nothing_else(void **state) {
     char *path, far[6000] = "file:///";
     struct mf_stored_artifact stored;
     put("step/state", "one\n");
-    assert_int_equal(mf_storage_publish(storage, attempt, "step", "t/j/a/step", &stored, &error), MF_OK);
+    assert_int_equal(mf_storage_publish(storage, attempt, "step", "t/j/a/step", NULL, &stored, &error),
+                     MF_OK);
     path = locate(stored.uri);
     assert_non_null(path);
     assert_string_equal(path, stored.uri + strlen("file://"));
@@ -160,9 +163,9 @@ static void what_is_there_is_found_and_nothing_else(void **state) {
     assert_int_equal(mf_tree_remove(stored.uri + strlen("file://"), &error), MF_OK);
     assert_null(locate(stored.uri));
     memset(far + strlen(far), 'x', 5000); /* no answer is not "gone" */
-    assert_int_equal(mf_storage_locate(storage, far, &path, &error), MF_ERROR_IO);
+    assert_int_equal(mf_storage_fetch(storage, far, "", "", NULL, &path, &error), MF_ERROR_IO);
     assert_int_equal(mf_tree_remove(url + strlen("file://"), &error), MF_OK);
-    assert_int_equal(mf_storage_locate(storage, stored.uri, &path, &error),
+    assert_int_equal(mf_storage_fetch(storage, stored.uri, "", "", NULL, &path, &error),
                      MF_ERROR_IO); /* away as a whole */
     mf_stored_artifact_free(&stored);
 }
@@ -170,10 +173,59 @@ static void what_is_there_is_found_and_nothing_else(void **state) {
 static void other_schemes_are_refused_by_name(void **state) {
     (void)state;
     struct mf_storage *other;
-    assert_int_equal(mf_storage_open("s3://bucket", &other, &error), MF_ERROR_CONFIGURATION);
-    assert_string_equal(
-        error.message,
-        "storage.url: 's3://bucket' is not file:///folder, the only kind that this version stores to");
+    assert_int_equal(mf_storage_open(&(struct mf_storage_options){.url = "ftp://host/x"}, &other, &error),
+                     MF_ERROR_CONFIGURATION);
+    assert_string_equal(error.message, "storage.url: 'ftp://host/x' is neither file:///folder nor "
+                                       "s3://bucket/prefix, the kinds that there are");
+    assert_int_equal(mf_storage_open(&(struct mf_storage_options){.url = "s3://B/x"}, &other, &error),
+                     MF_ERROR_CONFIGURATION);
+    assert_string_equal(error.message, "storage.url: 's3://B/x' is not s3://bucket/prefix");
+    unsetenv("AWS_ACCESS_KEY_ID");
+    setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent", 1);
+    setenv("AWS_CONFIG_FILE", "/nonexistent", 1);
+    assert_int_equal(mf_storage_open(&(struct mf_storage_options){.url = "s3://bucket"}, &other, &error),
+                     MF_ERROR_CONFIGURATION);
+    assert_non_null(strstr(error.message, "storage.url: s3: no credentials: set AWS_ACCESS_KEY_ID"));
+}
+
+enum { LISTED_BYTES = 4096 };
+
+static enum mf_status collect(void *context, const struct mf_storage_entry *entry, struct mf_error *failed) {
+    (void)failed;
+    char *text = context;
+    size_t used = strlen(text);
+    snprintf(text + used, LISTED_BYTES - used, "%.8s %s %lld\n", entry->attempt_id,
+             entry->uri + strlen(url) + 1, (long long)entry->size_bytes);
+    return MF_OK;
+}
+
+static void objects_are_listed_and_removed_whole(void **state) {
+    (void)state;
+#define ATTEMPT "01234567-89ab-4def-8123-456789abcdef"
+    static const char *const keys[] = {"t/j/" ATTEMPT "/adapter", "t/j/" ATTEMPT "/checkpoints/step-2",
+                                       "t/j/" ATTEMPT "/checkpoints/step-3", "elsewhere/file"};
+    char listed[LISTED_BYTES] = "", first[512];
+    struct mf_stored_artifact stored;
+    put("out/a.txt", "one\n");
+    put("out/b/c.txt", "seven\n");
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        assert_int_equal(mf_storage_publish(storage, attempt, "out", keys[i], NULL, &stored, &error), MF_OK);
+        if (i == 1)
+            snprintf(first, sizeof first, "%s", stored.uri);
+        mf_stored_artifact_free(&stored);
+    }
+    assert_int_equal(mf_storage_each(storage, collect, listed, &error), MF_OK);
+    assert_string_equal(listed, "01234567 t/j/" ATTEMPT "/adapter 10\n"
+                                "01234567 t/j/" ATTEMPT "/checkpoints/step-2 10\n"
+                                "01234567 t/j/" ATTEMPT "/checkpoints/step-3 10\n");
+    assert_int_equal(mf_storage_remove(storage, first, &error), MF_OK);
+    assert_int_equal(mf_storage_remove(storage, first, &error), MF_OK);
+    assert_int_equal(mf_storage_remove(storage, url, &error), MF_OK); /* never the whole */
+    assert_int_equal(mf_storage_remove(storage, "file:///etc/passwd", &error), MF_OK);
+    *listed = 0;
+    assert_int_equal(mf_storage_each(storage, collect, listed, &error), MF_OK);
+    assert_string_equal(listed, "01234567 t/j/" ATTEMPT "/adapter 10\n"
+                                "01234567 t/j/" ATTEMPT "/checkpoints/step-3 10\n");
 }
 
 int main(void) {
@@ -186,6 +238,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_key_is_written_once, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_there_is_found_and_nothing_else, set_up, tear_down),
         cmocka_unit_test_setup_teardown(other_schemes_are_refused_by_name, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(objects_are_listed_and_removed_whole, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
