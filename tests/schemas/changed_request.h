@@ -26,6 +26,7 @@ static const char changed_request[] =
     "length\":512,"
     "\"on_overflow\":\"drop\",\"train_on\":\"all\",\"use_chat_template\":true,\"chat_template\":\"{{ "
     "messages }}\\n\","
-    "\"group_by_length\":false,\"eval_split\":0.0,\"eval_steps\":7,\"logging_steps\":5,\"save_steps\":9}";
+    "\"group_by_length\":false,\"eval_split\":0.0,\"eval_steps\":7,\"logging_steps\":5,\"save_total_limit\": "
+    "3, \"save_steps\":9}";
 
 #endif
