@@ -13,6 +13,8 @@ struct mf_executor {
     const struct mf_plan *plan;
     struct mf_backend *backend;
     struct mf_executor_options options;
+    mf_executor_trace *trace; /* NULL: none */
+    void *trace_user;
     char *arena, *host; /* host: what is offloaded; NULL: nothing is */
     size_t arena_bytes;
     void **base; /* [tensors] of owners: where their storage is; NULL: a weight that is not bound, or none */
@@ -191,6 +193,11 @@ size_t mf_executor_prepared_bytes(const struct mf_executor *executor) {
     return executor->prepared_bytes;
 }
 
+void mf_executor_set_trace(struct mf_executor *executor, mf_executor_trace *trace, void *user) {
+    executor->trace = trace;
+    executor->trace_user = user;
+}
+
 /* The step as kernels see it: derived sizes filled in, all sizes within the program's bounds. */
 static enum mf_status check_step(const struct mf_program *program, const struct mf_step *step,
                                  struct mf_step *checked, struct mf_error *error) {
@@ -216,7 +223,7 @@ static enum mf_status run_node(struct mf_executor *executor, const struct mf_pro
     const struct mf_node *node = &program->node[index];
     struct mf_kernel_call call = {.backend = executor->backend, .step = step};
     struct data_visit visit = {.executor = executor, .unbound = -1};
-    double start = executor->options.trace ? seconds_now() : 0;
+    double start = executor->trace ? seconds_now() : 0;
     enum mf_status status;
     mf_kernel_call_fill(executor->graph, node, step->value, &call);
     mf_kernel_call_visit(&call, set_data, &visit);
@@ -226,9 +233,9 @@ static enum mf_status run_node(struct mf_executor *executor, const struct mf_pro
         return mf_error_prefix(error, "%s program, node %d, layer %d, %s",
                                mf_purpose_name((enum mf_purpose)program->purpose), (int)index, node->layer,
                                mf_op_name((enum mf_op)node->op));
-    if (executor->options.trace)
-        executor->options.trace(executor->options.trace_user, executor->graph, program->id, index,
-                                seconds_now() - start);
+    if (executor->trace)
+        executor->trace(executor->trace_user, executor->graph, program->id, index, step->value,
+                        seconds_now() - start);
     return MF_OK;
 }
 

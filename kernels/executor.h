@@ -17,10 +17,11 @@ struct mf_executor;
 struct mf_executor_options {
     bool allow_nondeterministic; /* else a kernel that is declared so is refused by name */
     bool poison;                 /* tests: fills everything a program does not own with NaN before each run */
-    /* Called after each node with its wall time; NULL: none. */
-    void (*trace)(void *user, const struct mf_graph *graph, int32_t program, int32_t node, double seconds);
-    void *trace_user;
 };
+
+/* Called after each node with the step's sizes and the node's wall time. */
+typedef void mf_executor_trace(void *user, const struct mf_graph *graph, int32_t program, int32_t node,
+                               const int32_t *value, double seconds);
 
 /* Allocates the arena (zeroed) and checks every op of every program against the backend:
  * MF_ERROR_PROVIDER_UNSUPPORTED names the op. `options` NULL: all off. Graph, plan and backend must outlive
@@ -47,6 +48,9 @@ size_t mf_executor_prepared_bytes(const struct mf_executor *executor);
 void *mf_executor_data(struct mf_executor *executor, int32_t tensor);
 /* Bytes of a persistent tensor at the plan's bounds. */
 size_t mf_executor_bytes(const struct mf_executor *executor, int32_t tensor);
+
+/* From the next run on; NULL: none, as at first. */
+void mf_executor_set_trace(struct mf_executor *executor, mf_executor_trace *trace, void *user);
 
 /* Runs all nodes of a program in order. step->value must lie within the program's bounds (MF_ERROR_INTERNAL).
  * A kernel's error comes back prefixed by program, node, layer and op. */

@@ -5,6 +5,7 @@
 #define MF_KERNELS_CPU_BACKEND_H
 
 #include "kernels/kernel.h"
+#include "kernels/ledger.h"
 
 /* The caller destroys *backend (mf_backend_destroy) after every executor that uses it. */
 enum mf_status mf_cpu_reference_create(struct mf_backend **backend, struct mf_error *error);
@@ -21,6 +22,11 @@ struct mf_cpu_options {
  * prepare. */
 enum mf_status mf_cpu_create(const struct mf_cpu_options *options, struct mf_backend **backend,
                              struct mf_error *error);
+
+/* Measures for about a fifth of a second what this machine gives: a large product in `dtype` and a copy that
+ * no cache holds. The reference backend: MF_ERROR_PROVIDER_UNSUPPORTED. */
+enum mf_status mf_cpu_measure(struct mf_backend *backend, enum mf_dtype dtype, struct mf_rates *rates,
+                              struct mf_error *error);
 
 /* The reference kernel of `op`; NULL: none. */
 const struct mf_kernel *mf_reference_kernel(enum mf_op op);

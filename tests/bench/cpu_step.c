@@ -1,6 +1,6 @@
 /* Time of a training step on the CPU: forward, input and adapter gradients, update, on random tokens of one
- * length, every token labelled. Prints tokens per second and, with "ledger", the time of every op beside its
- * share.
+ * length, every token labelled. Prints tokens per second and, with "ledger", what every op took beside the
+ * least that its work takes at the machine's rates.
  *
  *     cpu_step MODEL_FOLDER f32|bf16 SEQUENCES LENGTH STEPS RANK DROPOUT [ledger]
  *
@@ -8,17 +8,13 @@
 #include "kernels/cpu/backend.h"
 #include "kernels/executor.h"
 #include "kernels/gradient.h"
+#include "kernels/ledger.h"
 #include "providers/models/model.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-struct ledger {
-    double seconds[MF_OPS][MF_NODE_PHASES];
-    int64_t calls[MF_OPS][MF_NODE_PHASES];
-};
 
 struct run {
     struct mf_model *model;
@@ -28,7 +24,7 @@ struct run {
     struct mf_executor *executor;
     struct mf_model_program train;
     int32_t update, norm;
-    struct ledger ledger;
+    struct mf_ledger ledger;
 };
 
 static double seconds_of(clockid_t clock) {
@@ -44,15 +40,8 @@ static double processor_time(void) {
     return seconds_of(CLOCK_PROCESS_CPUTIME_ID);
 }
 
-static void note(void *user, const struct mf_graph *graph, int32_t program, int32_t node, double seconds) {
-    struct ledger *ledger = user;
-    const struct mf_node *row = &graph->program[program]->node[node];
-    ledger->seconds[row->op][row->phase] += seconds;
-    ledger->calls[row->op][row->phase]++;
-}
-
 static enum mf_status build(struct run *run, int32_t sequences, int32_t length, int32_t rank, float dropout,
-                            bool with_ledger, struct mf_error *error) {
+                            struct mf_error *error) {
     size_t modules = mf_model_module_count(run->model);
     bool *chosen = calloc(modules, sizeof *chosen);
     enum mf_status status = mf_graph_create(&run->graph, error);
@@ -74,9 +63,8 @@ static enum mf_status build(struct run *run, int32_t sequences, int32_t length, 
     status = mf_graph_build_update(run->graph, 0, adamw, &run->update, &run->norm, error);
     if (status == MF_OK)
         status = mf_plan_create(run->graph, run->backend, 0, &run->plan, error);
-    struct mf_executor_options options = {.trace = with_ledger ? note : NULL, .trace_user = &run->ledger};
     if (status == MF_OK)
-        status = mf_executor_create(run->graph, run->plan, run->backend, &options, &run->executor, error);
+        status = mf_executor_create(run->graph, run->plan, run->backend, NULL, &run->executor, error);
     if (status == MF_OK)
         status = mf_model_bind(run->model, NULL, run->graph, run->executor, error);
     if (status == MF_OK)
@@ -118,17 +106,6 @@ static void fill(const struct run *run, int32_t sequences, int32_t length) {
     }
 }
 
-static void print_ledger(const struct ledger *ledger, double seconds, int steps) {
-    printf("%-28s %-9s %7s %10s %7s\n", "op", "phase", "calls", "ms a step", "share");
-    for (int op = 0; op < MF_OPS; op++)
-        for (int phase = 0; phase < MF_NODE_PHASES; phase++)
-            if (ledger->calls[op][phase])
-                printf("%-28s %-9s %7lld %10.2f %6.1f%%\n", mf_op_name((enum mf_op)op),
-                       mf_node_phase_name((enum mf_node_phase)phase),
-                       (long long)(ledger->calls[op][phase] / steps),
-                       1e3 * ledger->seconds[op][phase] / steps, 100 * ledger->seconds[op][phase] / seconds);
-}
-
 static enum mf_status time_steps(struct run *run, int32_t sequences, int32_t length, int steps,
                                  bool with_ledger, struct mf_error *error) {
     fill(run, sequences, length);
@@ -138,15 +115,21 @@ static enum mf_status time_steps(struct run *run, int32_t sequences, int32_t len
     step.value[MF_LABELLED] = sequences * (length - 1);
     step.inverse_count = 1.0f / (float)step.value[MF_LABELLED];
     double start = 0, best = 1e30;
+    enum mf_status status = MF_OK;
+    if (with_ledger)
+        status = mf_cpu_measure(run->backend, mf_model_compute_dtype(run->model), &run->ledger.rates, error);
+    if (status != MF_OK)
+        return status;
     for (int i = -1; i < steps; i++) { /* the first warms up */
         if (i == 0) {
-            memset(&run->ledger, 0, sizeof run->ledger);
             start = now();
+            if (with_ledger)
+                mf_executor_set_trace(run->executor, mf_ledger_note, &run->ledger);
         }
         step.step = (uint32_t)(i + 1);
         step.optimizer_step = (uint32_t)(i + 2);
         double from = now(), processor_from = processor_time();
-        enum mf_status status = mf_executor_run(run->executor, run->train.program, &step, error);
+        status = mf_executor_run(run->executor, run->train.program, &step, error);
         if (status != MF_OK)
             return status;
         float loss = *(float *)mf_executor_data(run->executor, run->train.loss);
@@ -162,8 +145,9 @@ static enum mf_status time_steps(struct run *run, int32_t sequences, int32_t len
     double seconds = now() - start;
     printf("best %.0f tokens/s, mean %.0f tokens/s\n", step.value[MF_TOKENS] / best,
            step.value[MF_TOKENS] * steps / seconds);
+    run->ledger.steps = steps;
     if (with_ledger)
-        print_ledger(&run->ledger, seconds, steps);
+        mf_ledger_print(&run->ledger, stdout);
     return MF_OK;
 }
 
@@ -189,8 +173,7 @@ int main(int count, char **argument) {
     if (status == MF_OK)
         status = mf_cpu_create(NULL, &run.backend, &error);
     if (status == MF_OK)
-        status = build(&run, sequences, length, number(argument[6]), strtof(argument[7], NULL), with_ledger,
-                       &error);
+        status = build(&run, sequences, length, number(argument[6]), strtof(argument[7], NULL), &error);
     if (status == MF_OK) {
         printf("%s, %d threads, %s\n", run.backend->instruction_set, run.backend->threads,
                run.backend->library);

@@ -162,8 +162,9 @@ static void test_kernel_errors_say_where(void **state) {
 
 static int traced;
 static void count_trace(void *user, const struct mf_graph *graph, int32_t program, int32_t node,
-                        double seconds) {
+                        const int32_t *value, double seconds) {
     assert_ptr_equal(user, &traced);
+    assert_int_equal(value[MF_TOKENS], TOKENS);
     assert_true(node == traced && seconds >= 0 && program < graph->programs);
     traced++;
 }
@@ -172,7 +173,8 @@ static void test_trace_sees_every_node(void **state) {
     struct fixture fixture;
     (void)state;
     build(&fixture);
-    fixture_realize(&fixture, &(struct mf_executor_options){.trace = count_trace, .trace_user = &traced});
+    fixture_realize(&fixture, NULL);
+    mf_executor_set_trace(fixture.executor, count_trace, &traced);
     traced = 0;
     fixture_run(&fixture);
     assert_int_equal(traced, fixture.graph->program[fixture.program]->nodes);

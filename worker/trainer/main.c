@@ -17,7 +17,10 @@ static const struct {
      "REQUEST.json [--output DIR] [--resume CHECKPOINT]\n      train; artifacts go to DIR "
      "(./modelforge-output)"},
     {"plan", mf_command_plan,
-     "REQUEST.json\n      what run would do: rows, tokens, first sample with its labels, memory, steps"},
+     "REQUEST.json [--json] [--no-probe] [--ledger]\n      what run would do, without doing it: rows, "
+     "tokens, steps, memory by kind, first sample with its\n"
+     "      labels, and the time it would take, told by two passes that are timed (--no-probe: not)\n"
+     "      --ledger: also where the time of a pass goes, op by op"},
     {"convert", mf_command_convert,
      "IN.gguf OUT_DIR [--dtype f32|bf16]\n      GGUF file to Hugging Face folder"},
     {"merge", mf_command_merge,

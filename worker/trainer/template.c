@@ -382,20 +382,26 @@ enum mf_status mf_template_prompt(const struct mf_tokenizer *tokenizer, bool use
     return status;
 }
 
+int32_t mf_sample_stretch(const struct mf_sample *sample, int32_t first, bool *labelled) {
+    int32_t end = first;
+    *labelled = sample->label[first] != MF_LABEL_NONE;
+    while (end < sample->length && (sample->label[end] != MF_LABEL_NONE) == *labelled)
+        end++;
+    return end;
+}
+
 enum mf_status mf_sample_show(const struct mf_sample *sample, const struct mf_tokenizer *tokenizer,
-                              char **text, struct mf_error *error) {
+                              const char *before, const char *after, char **text, struct mf_error *error) {
     struct mf_text shown = {0};
     enum mf_status status = MF_OK;
     for (int32_t first = 0; first < sample->length && status == MF_OK;) {
-        const bool labelled = sample->label[first] != MF_LABEL_NONE;
-        int32_t end = first;
-        while (end < sample->length && (sample->label[end] != MF_LABEL_NONE) == labelled)
-            end++;
+        bool labelled;
         char *part = NULL;
+        const int32_t end = mf_sample_stretch(sample, first, &labelled);
         status =
             mf_tokenizer_decode(tokenizer, sample->token + first, (size_t)(end - first), false, &part, error);
         if (status == MF_OK)
-            mf_text_printf(&shown, labelled ? "«%s»" : "%s", part);
+            mf_text_printf(&shown, "%s%s%s", labelled ? before : "", part, labelled ? after : "");
         free(part);
         first = end;
     }

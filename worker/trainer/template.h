@@ -69,9 +69,12 @@ enum mf_status mf_template_prompt(const struct mf_tokenizer *tokenizer, bool use
                                   const char *user, int64_t created_at_ms, struct mf_tokens *tokens,
                                   struct mf_error *error);
 
-/* The sample as a person reads it: its text with the labelled stretches in «guillemets». *text is freed by
- * the caller. */
+/* The end of the stretch of tokens from `first` on that are all labels or all none; *labelled says which. */
+int32_t mf_sample_stretch(const struct mf_sample *sample, int32_t first, bool *labelled);
+
+/* The sample as a person reads it: its text, each labelled stretch between `before` and `after`. *text is
+ * freed by the caller. */
 enum mf_status mf_sample_show(const struct mf_sample *sample, const struct mf_tokenizer *tokenizer,
-                              char **text, struct mf_error *error);
+                              const char *before, const char *after, char **text, struct mf_error *error);
 
 #endif

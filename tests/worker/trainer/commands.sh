@@ -67,6 +67,21 @@ grep -q -F '«It is 1.<|im_end|>' "$folder/output" || fail "no labels: $(cat "$f
 grep -q -F "$(jq --raw-output .numeric_plan_sha256 "$folder/out/training.json")" "$folder/output" ||
   fail "plan and run have different numeric plans"
 
+expect 2 'unknown option' "$trainer" plan "$folder/request.json" --fly
+expect 0 '^ +[0-9.]+ MiB optimizer' "$trainer" plan "$folder/request.json" --no-probe
+! grep -q '^time' "$folder/output" || fail "an estimate without a probe: $(cat "$folder/output")"
+"$trainer" plan "$folder/request.json" --json --ledger >"$folder/plan.json"
+jq --exit-status --slurpfile run "$folder/out/training.json" '
+  .rows.train == 19 and .rows.evaluate == 5 and .steps.total == 10 and .steps.warmup == 1
+  and .memory.managed_bytes == $run[0].managed_bytes and .numeric_plan_sha256 == $run[0].numeric_plan_sha256
+  and .memory.managed_bytes == ([.memory.kinds[]] | add) and .memory.pass_tokens == $run[0].pass_tokens
+  and ([.first_row.parts[] | select(.labelled).text] | join("|") | startswith("It is 1."))
+  and .first_row.tokens == ([.first_row.parts[].tokens] | add)
+  and .estimate.train_seconds > 0 and .estimate.evaluations == 1
+  and ([.ledger[] | select(.op == "linear" and .phase == "forward").flop] | add) > 1e6
+  and ([.ledger[].measured_seconds] | add) > 0' "$folder/plan.json" >"$folder/verdict" ||
+  fail "plan --json: $(cat "$folder/plan.json")"
+
 # evaluate, score and generate agree with each other and see the adapter
 base=$("$trainer" evaluate --model $model --dataset "$folder/rows.jsonl" --chat --json | jq .loss)
 tuned=$("$trainer" evaluate --model $model --adapter "$folder/out/adapter" --dataset "$folder/rows.jsonl" --chat \

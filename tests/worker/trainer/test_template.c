@@ -200,7 +200,7 @@ static void test_prompt_and_show(void **state) {
         assert_memory_equal(tokens.id, samples.sample[0].token, tokens.count * sizeof(int32_t));
         assert_int_equal(samples.sample[0].label[tokens.count - 1], MF_LABEL_NONE);
         assert_int_not_equal(samples.sample[0].label[tokens.count], MF_LABEL_NONE);
-        assert_int_equal(mf_sample_show(&samples.sample[0], tokenizer, &text, &error), MF_OK);
+        assert_int_equal(mf_sample_show(&samples.sample[0], tokenizer, "«", "»", &text, &error), MF_OK);
         assert_string_equal(text,
                             chat ? "<|im_start|>user\nabc<|im_end|>\n<|im_start|>assistant\n«d<|im_end|>\n»"
                                  : "USER: abc\nASSISTANT:« d<|im_end|>»");
@@ -226,7 +226,7 @@ static void test_last_turn_of_the_user(void **state) {
     assert_int_equal(mf_template_apply(&dataset, tokenizer, &options, &samples, &error), MF_OK);
     assert_int_equal(samples.count, 1);
     assert_int_equal(samples.dropped_rows, 1);
-    assert_int_equal(mf_sample_show(&samples.sample[0], tokenizer, &text, &error), MF_OK);
+    assert_int_equal(mf_sample_show(&samples.sample[0], tokenizer, "«", "»", &text, &error), MF_OK);
     assert_string_equal(text, "USER: a\nASSISTANT:« b»\nUSER: c");
     free(text);
     mf_samples_destroy(&samples);
