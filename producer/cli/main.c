@@ -10,7 +10,7 @@
 #define FOLLOW "--wait --watch --timeout "
 static const struct mf_cli_command commands[] = {
     {"submit", mf_command_submit, "send a training request; --wait or --watch to see it through",
-     FOLLOW "--fields", "", true},
+     FOLLOW "--fields --dry-run", "", true},
     {"batch", mf_command_batch, "send many requests from a JSONL file or a folder", FOLLOW "--check", "",
      true},
     {"cancel", mf_command_cancel, "ask for a job to be cancelled", "--reason", "", false},

@@ -31,6 +31,8 @@ static const struct mf_option options[] = {
      "Tenant of requests that name none, and of a JOB given as a request id alone."},
     {"submitted.by", MF_OPTION_STRING, NULL, 0, 0, NULL, false, false,
      "Who submits, for requests that do not say."},
+    {"trainer.path", MF_OPTION_STRING, NULL, 0, 0, NULL, false, false,
+     "The trainer that submit --dry-run asks (the one beside this program, or in PATH)."},
     {"worker.*", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},
     {"work.*", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},
     {"storage.*", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},

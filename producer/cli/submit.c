@@ -1,4 +1,5 @@
 /* submit and cancel: what goes to Kafka. */
+#include "producer/cli/dry_run.h"
 #include "producer/cli/form.h"
 #include "producer/cli/job.h"
 
@@ -23,6 +24,9 @@ static void print_submit_help(void) {
          "errors\n"
          "  --watch             the same with progress\n"
          "  --timeout SECONDS   give up waiting; the job goes on (exit status 6)\n"
+         "  --dry-run           send nothing: check the request, and tell what it would do (rows, tokens, "
+         "steps, memory,\n"
+         "                      time, the first row with its labels) where a modelforge-trainer is found\n"
          "  --fields            print every field with its default and meaning, and end\n\n"
          "A request_id makes the command safe to repeat: the same request twice is one job.");
 }
@@ -39,7 +43,7 @@ static int print_fields(void) {
 
 struct submission {
     const char *file;
-    bool wait, watch;
+    bool wait, watch, dry_run;
     int64_t timeout_s;
     json_t *object;
 };
@@ -59,6 +63,8 @@ static int read_command_line(struct submission *submission, int argc, char **arg
             submission->wait = true;
         } else if (!strcmp(argv[i], "--watch")) {
             submission->watch = true;
+        } else if (!strcmp(argv[i], "--dry-run")) {
+            submission->dry_run = true;
         } else if (!strncmp(argv[i], "--", 2) && argv[i][2]) {
             if (i + 1 == argc)
                 result = mf_usage("submit", "%s needs a value", argv[i]);
@@ -142,13 +148,25 @@ done:
     return status;
 }
 
+static int try_request(struct mf_settings *settings, const struct submission *submission) {
+    struct mf_request request = {0};
+    struct mf_error error;
+    const int result = mf_form_request(settings, submission->object, &request, &error)
+                           ? mf_fail(&error)
+                           : mf_dry_run(settings, &request);
+    mf_request_free(&request);
+    return result;
+}
+
 int mf_command_submit(struct mf_settings *settings, int argc, char **argv) {
     struct mf_error error;
     struct submission submission = {0};
     struct mf_sent sent;
     char job_id[MF_UUID_TEXT_BYTES];
     int result = read_command_line(&submission, argc, argv);
-    if (result < 0) {
+    if (result < 0 && submission.dry_run) {
+        result = try_request(settings, &submission);
+    } else if (result < 0) {
         if (send_request(settings, &submission, job_id, &sent, &error))
             result = mf_fail(&error);
         else if (submission.wait || submission.watch)

@@ -1,0 +1,127 @@
+#include "producer/cli/dry_run.h"
+
+#include "common/files.h"
+#include "common/process.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char trainer_name[] = "modelforge-trainer";
+
+/* `name` in `folder` when it can be run there; else NULL. The caller frees it. */
+static char *program_in(const char *folder, const char *name) {
+    char *path = mf_path_join(folder, name);
+    if (path && access(path, X_OK) == 0)
+        return path;
+    free(path);
+    return NULL;
+}
+
+static char *trainer_beside_program(void) {
+    char path[PATH_MAX];
+    const ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
+    if (length <= 0)
+        return NULL;
+    path[length] = 0;
+    *strrchr(path, '/') = 0;
+    return program_in(path, trainer_name);
+}
+
+static char *trainer_in_path(void) {
+    const char *given = getenv("PATH");
+    char *list = strdup(given ? given : ""), *found = NULL;
+    for (char *rest = NULL, *folder = list ? strtok_r(list, ":", &rest) : NULL; folder && !found;
+         folder = strtok_r(NULL, ":", &rest))
+        found = program_in(folder, trainer_name);
+    free(list);
+    return found;
+}
+
+/* *path is NULL when there is none; one that the user names must be there. */
+static enum mf_status find_trainer(struct mf_settings *settings, char **path, struct mf_error *error) {
+    const char *given = mf_config_string(settings->config, "trainer.path");
+    if (!given) {
+        *path = trainer_beside_program();
+        if (!*path)
+            *path = trainer_in_path();
+        return MF_OK;
+    }
+    *path = strdup(given);
+    if (access(given, X_OK) != 0)
+        return mf_error_set(error, MF_ERROR_CONFIGURATION, "trainer.path: %s: %s", given, strerror(errno));
+    return MF_OK;
+}
+
+/* Writes the request into a new file; the caller removes and frees *path. */
+static enum mf_status write_request(const struct mf_request *request, char **path, struct mf_error *error) {
+    const char *folder = getenv("TMPDIR");
+    json_t *object = NULL;
+    enum mf_status status = mf_request_to_json(request, true, &object, error);
+    char *name = NULL;
+    if (status != MF_OK)
+        return status;
+    if (asprintf(&name, "%s/modelforge-dry-run-XXXXXX", folder ? folder : "/tmp") < 0)
+        name = NULL;
+    const int descriptor = name ? mkstemp(name) : -1;
+    if (descriptor < 0) {
+        status = mf_error_errno(error, errno, "%s", name ? name : "a temporary file");
+        free(name);
+    } else {
+        *path = name;
+        if (json_dumpfd(object, descriptor, 0) != 0)
+            status = mf_error_errno(error, errno, "%s", name);
+        close(descriptor);
+    }
+    json_decref(object);
+    return status;
+}
+
+static enum mf_status run_trainer(const struct mf_settings *settings, const char *trainer, const char *file,
+                                  struct mf_process_exit *exit, struct mf_error *error) {
+    const char *const argv[] = {trainer, "plan", file, settings->json ? "--json" : NULL, NULL};
+    const struct mf_process_options options = {
+        .argv = argv, .environment = (const char *const *)environ, .death_signal = SIGTERM};
+    struct mf_process process;
+    enum mf_status status = mf_process_spawn(&options, &process, error);
+    return status ? status : mf_process_wait(&process, -1, exit, error);
+}
+
+static void print_no_trainer(const struct mf_settings *settings) {
+    if (settings->json)
+        puts("{\"valid\":true,\"plan\":null}");
+    else
+        printf(
+            "the request is valid; what it would do cannot be told here, because there is no %s beside this "
+            "program or in PATH (option trainer.path)\n",
+            trainer_name);
+}
+
+int mf_dry_run(struct mf_settings *settings, const struct mf_request *request) {
+    struct mf_process_exit exit = {0};
+    struct mf_error error;
+    char *trainer = NULL, *file = NULL, text[64];
+    enum mf_status status = find_trainer(settings, &trainer, &error);
+    if (status == MF_OK && !trainer) {
+        print_no_trainer(settings);
+        return MF_EXIT_OK;
+    }
+    if (status == MF_OK)
+        status = write_request(request, &file, &error);
+    fflush(stdout);
+    if (status == MF_OK)
+        status = run_trainer(settings, trainer, file, &exit, &error);
+    if (status == MF_OK && (exit.signal || exit.code > 1))
+        status = mf_error_set(&error, MF_ERROR_IO, "%s plan: %s", trainer,
+                              mf_process_exit_text(&exit, text, sizeof text));
+    if (file)
+        unlink(file);
+    free(file);
+    free(trainer);
+    if (status != MF_OK)
+        return mf_fail(&error);
+    return exit.code == 0 ? MF_EXIT_OK : MF_EXIT_FAILED;
+}
