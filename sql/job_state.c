@@ -5,7 +5,9 @@
 
 #define NONE MF_JOB_STATE_COUNT
 
-/* next[state][event] by desired: run, pause, cancel. What is not listed is NONE. */
+/* next[state][event] by desired: run, pause, cancel. What is not listed is NONE, and so are combinations of
+ * state and desired that the tables refuse (a queued job is to run, a paused one to pause, a cancelled one to
+ * be cancelled). */
 struct row {
     enum mf_job_state state;
     enum mf_job_trigger event;
@@ -15,9 +17,9 @@ struct row {
 static const struct row table[] = {
     /* state         event                      desired: run      pause          cancel */
     {MF_JOB_QUEUED, MF_EVENT_CLAIM, {MF_JOB_RUNNING, NONE, NONE}},
-    {MF_JOB_QUEUED, MF_EVENT_FAIL, {MF_JOB_FAILED, MF_JOB_FAILED, MF_JOB_FAILED}},
-    {MF_JOB_QUEUED, MF_EVENT_CANCEL, {MF_JOB_CANCELLED, MF_JOB_CANCELLED, MF_JOB_CANCELLED}},
-    {MF_JOB_QUEUED, MF_EVENT_PAUSE, {MF_JOB_PAUSED, MF_JOB_PAUSED, NONE}},
+    {MF_JOB_QUEUED, MF_EVENT_FAIL, {MF_JOB_FAILED, NONE, NONE}},
+    {MF_JOB_QUEUED, MF_EVENT_CANCEL, {MF_JOB_CANCELLED, NONE, NONE}},
+    {MF_JOB_QUEUED, MF_EVENT_PAUSE, {MF_JOB_PAUSED, NONE, NONE}},
 
     {MF_JOB_RUNNING, MF_EVENT_SUCCEED, {MF_JOB_SUCCEEDED, MF_JOB_SUCCEEDED, MF_JOB_SUCCEEDED}},
     {MF_JOB_RUNNING, MF_EVENT_FAIL, {MF_JOB_FAILED, MF_JOB_FAILED, MF_JOB_FAILED}},
@@ -29,9 +31,12 @@ static const struct row table[] = {
     {MF_JOB_RUNNING, MF_EVENT_PAUSE, {MF_JOB_RUNNING, NONE, NONE}},
     {MF_JOB_RUNNING, MF_EVENT_RESUME, {NONE, MF_JOB_RUNNING, NONE}},
 
-    {MF_JOB_PAUSED, MF_EVENT_FAIL, {MF_JOB_FAILED, MF_JOB_FAILED, MF_JOB_FAILED}},
-    {MF_JOB_PAUSED, MF_EVENT_CANCEL, {MF_JOB_CANCELLED, MF_JOB_CANCELLED, MF_JOB_CANCELLED}},
-    {MF_JOB_PAUSED, MF_EVENT_RESUME, {MF_JOB_QUEUED, MF_JOB_QUEUED, NONE}},
+    {MF_JOB_PAUSED, MF_EVENT_FAIL, {NONE, MF_JOB_FAILED, NONE}},
+    {MF_JOB_PAUSED, MF_EVENT_CANCEL, {NONE, MF_JOB_CANCELLED, NONE}},
+    {MF_JOB_PAUSED, MF_EVENT_RESUME, {NONE, MF_JOB_QUEUED, NONE}},
+
+    {MF_JOB_FAILED, MF_EVENT_RETRY, {MF_JOB_FAILED, MF_JOB_FAILED, MF_JOB_FAILED}},
+    {MF_JOB_CANCELLED, MF_EVENT_RETRY, {NONE, NONE, MF_JOB_CANCELLED}},
 };
 
 static const char *const state_names[MF_JOB_STATE_COUNT] = {
@@ -48,7 +53,8 @@ static const char *const event_names[MF_JOB_EVENT_COUNT] = {[MF_EVENT_CLAIM] = "
                                                             [MF_EVENT_INTERRUPT] = "interrupt",
                                                             [MF_EVENT_CANCEL] = "cancel",
                                                             [MF_EVENT_PAUSE] = "pause",
-                                                            [MF_EVENT_RESUME] = "resume"};
+                                                            [MF_EVENT_RESUME] = "resume",
+                                                            [MF_EVENT_RETRY] = "retry"};
 
 enum mf_job_state mf_job_next(enum mf_job_state state, enum mf_job_trigger event,
                               enum mf_job_desired desired) {
@@ -58,6 +64,13 @@ enum mf_job_state mf_job_next(enum mf_job_state state, enum mf_job_trigger event
         if (table[i].state == state && table[i].event == event)
             return table[i].next[desired];
     return NONE;
+}
+
+bool mf_job_reachable(enum mf_job_state state, enum mf_job_desired desired) {
+    return state == MF_JOB_QUEUED      ? desired == MF_DESIRED_RUN
+           : state == MF_JOB_PAUSED    ? desired == MF_DESIRED_PAUSE
+           : state == MF_JOB_CANCELLED ? desired == MF_DESIRED_CANCEL
+                                       : true;
 }
 
 bool mf_job_terminal(enum mf_job_state state) {

@@ -51,8 +51,8 @@ struct mf_ingest_request {
 struct mf_ingest_command {
     char command_id[MF_UUID_TEXT_BYTES];
     const char *tenant, *request_id;
-    enum mf_command_action action;     /* this version carries out cancel and refuses the others by name */
-    int32_t expected_generation;       /* 0: the newest */
+    enum mf_command_action action;
+    int32_t expected_generation;       /* 0: the newest; a retry must name the one it tries again */
     const char *reason, *requested_by; /* NULL: not said */
 };
 
@@ -96,8 +96,9 @@ struct mf_ingest_batch {
  * anchor (the last record). A request whose (tenant, request_id) is known with the same hash is a duplicate,
  * with another hash a reject `request_conflict`. On SQLSTATE 22 / 23 / 54 the batch is bisected (then each
  * part is a transaction that moves the offset) down to the record at fault, which is rejected as
- * `unstorable`. A command acts on its job at once: queued jobs are cancelled, running ones get desired =
- * cancel; a cancel before its request waits for it.
+ * `unstorable`. A command acts on its job at once, as the state table says: queued and paused jobs move,
+ * running ones get another `desired`, a retry makes the next generation; one before its request waits for it
+ * (a day, and at most 1000 a tenant). One that means nothing is audited on the job, with why.
  *
  * *applied false: next_offset in the database is not `expected` (another consumer, or a COMMIT that did
  * happen): nothing was written; read the offset again and go on from there. Repeatable after
@@ -462,6 +463,18 @@ enum mf_status mf_store_eval_curve(struct mf_database *database, const char *job
  * the call gives the code it was rejected with, with the reason as its message. */
 enum mf_status mf_store_record_fate(struct mf_database *database, const char *topic, int32_t partition,
                                     int64_t offset, bool *taken, struct mf_error *error);
+
+/* What a command came to. The texts are "" while nothing is known. */
+struct mf_command_fate {
+    char
+        outcome[16]; /* waiting (its request has not come yet), applied, ignored, expired; "": not taken in */
+    char note[256];  /* ignored: why */
+    char job_id[MF_UUID_TEXT_BYTES]; /* that it concerned; of a retry: the new one */
+    int32_t generation;
+    char state[16]; /* of that job now */
+};
+enum mf_status mf_store_command_fate(struct mf_database *database, const char *command_id,
+                                     struct mf_command_fate *fate, struct mf_error *error);
 
 /* Rows as text for printing: column names and cells, row by row (NULL cells are NULL). */
 struct mf_text_table {

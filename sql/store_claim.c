@@ -312,6 +312,8 @@ static enum mf_status reap(struct mf_database *database, void *context, struct m
     if (!status)
         status = mf_apply_waiting_commands(database, &all_jobs, &changes, error);
     if (!status)
+        status = mf_database_query(database, MF_QUERY_COMMANDS_EXPIRE, NULL, 0, NULL, error);
+    if (!status)
         status = mf_count_changes_write(database, &changes, error);
     mf_count_changes_free(&changes);
     return status;

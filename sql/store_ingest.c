@@ -5,8 +5,6 @@
 
 #include "sql/store_private.h"
 
-enum { WAITING_COMMANDS_LIMIT = 1000 }; /* commands without a request, a tenant */
-
 /* Part of a batch that becomes one transaction. */
 struct range {
     struct mf_ingest_batch *batch;
@@ -214,171 +212,13 @@ static enum mf_status take_requests(struct mf_database *database, struct range *
 
 /* ---- commands ---- */
 
-/* A command and the job it names, as columns of a row: id, generation, state, desired, queue, tenant,
- * is_ready, lease_epoch from `column` on. */
-struct target {
-    const char *command_id;
-    enum mf_command_action action;
-    int64_t expected_generation; /* 0: the newest */
-    const struct pg_result *rows;
-    int row, column;
-};
-
-static const char *target_text(const struct target *target, int i) {
-    return mf_result_text(target->rows, target->row, target->column + i);
-}
-
-static json_t *command_detail(const struct target *target, const char *note) {
-    json_t *detail = json_object();
-    json_object_set_new(detail, "command_id", json_string(target->command_id));
-    json_object_set_new(detail, "action", json_string(mf_command_action_name(target->action)));
-    if (note)
-        json_object_set_new(detail, "note", json_string(note));
-    return detail;
-}
-
-/* Cancels, asks the running worker to, or audits why not. *applied: it took effect. */
-static enum mf_status act(struct mf_database *database, struct mf_count_changes *changes,
-                          const struct target *target, bool *applied, struct mf_error *error) {
-    struct mf_unleased job = {.job_id = target_text(target, 0),
-                              .state = mf_job_state_parse(target_text(target, 2)),
-                              .queue = target_text(target, 4),
-                              .tenant = target_text(target, 5),
-                              .ready = mf_result_boolean(target->rows, target->row, target->column + 6),
-                              .epoch = mf_result_integer(target->rows, target->row, target->column + 7)};
-    enum mf_job_desired desired = mf_job_desired_parse(target_text(target, 3));
-    int64_t generation = mf_result_integer(target->rows, target->row, target->column + 1);
-    bool other_generation = target->expected_generation && target->expected_generation != generation;
-    enum mf_job_state next =
-        other_generation ? MF_JOB_STATE_COUNT : mf_job_next(job.state, MF_EVENT_CANCEL, desired);
-    struct mf_audit audit = {.job_id = job.job_id,
-                             .state = mf_job_state_name(job.state),
-                             .actor = "producer",
-                             .attempt = job.epoch ? job.epoch : MF_COUNT_NONE,
-                             .step = MF_COUNT_NONE};
-    *applied = next != MF_JOB_STATE_COUNT;
-    if (!*applied) {
-        audit.type = "command_ignored";
-        audit.detail = command_detail(target, other_generation ? "the job has another generation"
-                                                               : "it means nothing in this state");
-        return mf_audit_write(database, audit, error);
-    }
-    if (next == MF_JOB_CANCELLED)
-        return mf_close_unleased(database, &job, next, NULL, NULL, "producer", command_detail(target, NULL),
-                                 changes, error);
-    const struct mf_parameter parameters[] = {mf_parameter_text(job.job_id),
-                                              mf_parameter_text(mf_job_desired_name(MF_DESIRED_CANCEL))};
-    enum mf_status status = mf_database_query(database, MF_QUERY_JOB_DESIRE, parameters, 2, NULL, error);
-    if (status)
-        return status;
-    audit.type = "cancel_requested";
-    audit.detail = command_detail(target, NULL);
-    return mf_audit_write(database, audit, error);
-}
-
-static enum mf_status decide(struct mf_database *database, const char *command_id, bool applied,
-                             const char *job_id, struct mf_error *error) {
-    const struct mf_parameter parameters[] = {mf_parameter_text(command_id),
-                                              mf_parameter_text(applied ? "applied" : "ignored"),
-                                              mf_parameter_text(job_id)};
-    return mf_database_query(database, MF_QUERY_COMMAND_OUTCOME, parameters, 3, NULL, error);
-}
-
-/* There is no such request yet: the command waits, unless too many of its tenant wait already. */
-static enum mf_status wait_for_request(struct mf_database *database, struct range *range,
-                                       struct mf_ingest_record *record, struct mf_error *error) {
-    const struct mf_ingest_command *command = &record->command;
-    struct pg_result *rows = NULL;
-    const struct mf_parameter parameters[] = {mf_parameter_text(command->tenant),
-                                              mf_parameter_integer(WAITING_COMMANDS_LIMIT + 1)};
-    enum mf_status status =
-        mf_database_query(database, MF_QUERY_COMMAND_WAITING_COUNT, parameters, 2, &rows, error);
-    bool full = !status && mf_result_integer(rows, 0, 0) > WAITING_COMMANDS_LIMIT;
-    mf_result_free(rows);
-    if (status || !full) {
-        record->fate = MF_FATE_ACCEPTED;
-        return status;
-    }
-    char reason[400];
-    snprintf(reason, sizeof reason,
-             "there is no request '%s', and %d commands of tenant '%s' already wait for their requests",
-             command->request_id, WAITING_COMMANDS_LIMIT, command->tenant);
-    status = decide(database, command->command_id, false, NULL, error);
-    return status ? status : reject(database, range, record, MF_ERROR_NOT_FOUND, reason, error);
-}
-
 static enum mf_status take_command(struct mf_database *database, struct range *range,
                                    struct mf_ingest_record *record, struct mf_error *error) {
-    const struct mf_ingest_command *command = &record->command;
-    struct pg_result *rows = NULL;
-    bool applied = false;
-    if (command->action != MF_COMMAND_CANCEL) {
-        char reason[200];
-        snprintf(reason, sizeof reason, "action: '%s' is not supported by this version, which knows 'cancel'",
-                 mf_command_action_name(command->action));
-        return reject(database, range, record, MF_ERROR_UNSUPPORTED_FIELD, reason, error);
-    }
-    const struct mf_parameter parameters[] = {mf_parameter_text(command->command_id),
-                                              mf_parameter_text(command->tenant),
-                                              mf_parameter_text(command->request_id),
-                                              mf_parameter_text(mf_command_action_name(command->action)),
-                                              command->expected_generation
-                                                  ? mf_parameter_integer(command->expected_generation)
-                                                  : mf_parameter_null(),
-                                              mf_parameter_text(command->reason),
-                                              mf_parameter_text(command->requested_by)};
+    struct mf_error refusal = {.status = MF_OK};
     enum mf_status status =
-        mf_database_query(database, MF_QUERY_COMMAND_INSERT, parameters, MF_COUNT(parameters), &rows, error);
-    bool fresh = !status && mf_result_rows(rows) > 0;
-    mf_result_free(rows);
-    if (status)
-        return status;
-    if (!fresh) {
-        record->fate = MF_FATE_DUPLICATE;
-        return MF_OK;
-    }
-    status = mf_database_query(database, MF_QUERY_COMMAND_JOB, &parameters[1], 2, &rows, error);
-    if (status)
-        return status;
-    if (!mf_result_rows(rows)) {
-        status = wait_for_request(database, range, record, error);
-    } else {
-        const struct target target = {.command_id = command->command_id,
-                                      .action = command->action,
-                                      .expected_generation = command->expected_generation,
-                                      .rows = rows};
-        status = act(database, &range->changes, &target, &applied, error);
-        if (!status)
-            status = decide(database, command->command_id, applied, mf_result_text(rows, 0, 0), error);
-        record->fate = applied ? MF_FATE_ACCEPTED : MF_FATE_IGNORED;
-    }
-    mf_result_free(rows);
-    return status;
-}
-
-/* A second command of the same job would find it changed by the first: it is ignored. */
-enum mf_status mf_apply_waiting_commands(struct mf_database *database, const struct mf_parameter *job_ids,
-                                         struct mf_count_changes *changes, struct mf_error *error) {
-    struct pg_result *rows = NULL;
-    enum mf_status status =
-        mf_database_query(database, MF_QUERY_INGEST_WAITING_COMMANDS, job_ids, 1, &rows, error);
-    for (int row = 0; !status && row < mf_result_rows(rows); row++) {
-        struct target target = {.command_id = mf_result_text(rows, row, 0),
-                                .expected_generation = mf_result_integer(rows, row, 2),
-                                .rows = rows,
-                                .row = row,
-                                .column = 3};
-        bool applied = false, again = false;
-        for (int earlier = 0; earlier < row; earlier++)
-            again |= !strcmp(mf_result_text(rows, earlier, 3), mf_result_text(rows, row, 3));
-        if (!mf_command_action_parse(mf_result_text(rows, row, 1), &target.action))
-            status = mf_error_set(error, MF_ERROR_INTERNAL, "a waiting command has an unknown action");
-        if (!status && !again)
-            status = act(database, changes, &target, &applied, error);
-        if (!status)
-            status = decide(database, target.command_id, applied, mf_result_text(rows, row, 3), error);
-    }
-    mf_result_free(rows);
+        mf_command_take(database, &record->command, &range->changes, &record->fate, &refusal, error);
+    if (!status && refusal.status)
+        status = reject(database, range, record, refusal.status, refusal.message, error);
     return status;
 }
 

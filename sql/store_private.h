@@ -46,6 +46,11 @@ enum mf_status mf_close_unleased(struct mf_database *database, const struct mf_u
                                  const char *actor, json_t *detail, struct mf_count_changes *changes,
                                  struct mf_error *error);
 
+/* One command within its batch's transaction (store_command.c). A command that cannot stand at all gives
+ * *refusal a status and a text, and MF_OK: the caller rejects its record. */
+enum mf_status mf_command_take(struct mf_database *database, const struct mf_ingest_command *command,
+                               struct mf_count_changes *changes, enum mf_ingest_fate *fate,
+                               struct mf_error *refusal, struct mf_error *error);
 /* Carries out commands that came before their request: of these jobs (a uuid array), or all (NULL). */
 enum mf_status mf_apply_waiting_commands(struct mf_database *database, const struct mf_parameter *job_ids,
                                          struct mf_count_changes *changes, struct mf_error *error);

@@ -230,6 +230,23 @@ enum mf_status mf_store_record_fate(struct mf_database *database, const char *to
     return status;
 }
 
+enum mf_status mf_store_command_fate(struct mf_database *database, const char *command_id,
+                                     struct mf_command_fate *fate, struct mf_error *error) {
+    PGresult *rows = NULL;
+    const struct mf_parameter id = mf_parameter_text(command_id);
+    *fate = (struct mf_command_fate){0};
+    enum mf_status status = mf_database_query(database, MF_QUERY_COMMAND_READ, &id, 1, &rows, error);
+    if (!status && mf_result_rows(rows)) {
+        snprintf(fate->outcome, sizeof fate->outcome, "%s", mf_result_text(rows, 0, 0));
+        snprintf(fate->note, sizeof fate->note, "%s", mf_result_text(rows, 0, 1));
+        snprintf(fate->job_id, sizeof fate->job_id, "%s", mf_result_text(rows, 0, 2));
+        fate->generation = (int32_t)mf_result_integer(rows, 0, 3);
+        snprintf(fate->state, sizeof fate->state, "%s", mf_result_text(rows, 0, 4));
+    }
+    mf_result_free(rows);
+    return status;
+}
+
 /* ---- upkeep ---- */
 
 enum mf_status mf_store_job_counts(struct mf_database *database, int64_t counts[MF_JOB_STATE_COUNT],

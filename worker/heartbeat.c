@@ -56,6 +56,8 @@ static enum mf_status beat(struct heart *heart, struct mf_error *error) {
             mf_job_table_stop(worker->jobs, &leases[i], MF_STOP_DEADLINE);
         else if (beats[i].desired == MF_DESIRED_CANCEL)
             mf_job_table_stop(worker->jobs, &leases[i], MF_STOP_CANCEL);
+        else if (beats[i].desired == MF_DESIRED_PAUSE)
+            mf_job_table_stop(worker->jobs, &leases[i], MF_STOP_PAUSE);
     }
     return MF_OK;
 }

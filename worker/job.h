@@ -15,6 +15,7 @@
 enum mf_stop_reason {
     MF_STOP_NONE,
     MF_STOP_DRAIN,     /* this worker shuts down */
+    MF_STOP_PAUSE,     /* the user wants it; a resume may follow at once, on another worker */
     MF_STOP_BLIND,     /* PostgreSQL was away for longer than lease.blind_limit */
     MF_STOP_CANCEL,    /* the user wants it */
     MF_STOP_DEADLINE,  /* the job's deadline passed */

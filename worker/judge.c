@@ -42,6 +42,10 @@ static void succeed(const struct mf_trainer_story *story, struct mf_job_end *end
 /* A trainer that was told to stop and is gone, whatever its last word was. */
 static void stopped(const struct mf_trainer_story *story, struct mf_job_end *end) {
     switch (story->stop) {
+    case MF_STOP_PAUSE: /* one that did not obey is killed: its newest checkpoint is what the pause leaves */
+        end->kind = MF_END_FINISH;
+        end->outcome = MF_OUTCOME_PAUSED;
+        return;
     case MF_STOP_CANCEL:
         end->kind = MF_END_FINISH;
         end->outcome = MF_OUTCOME_CANCELLED;

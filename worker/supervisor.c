@@ -406,13 +406,18 @@ static void read_text(struct supervision *s) {
 
 /* ---- stopping --------------------------------------------------------------------------------------- */
 
+/* Stopped to go on later: the trainer writes a checkpoint first. */
+static bool keeps_work(const struct supervision *s) {
+    return s->story.stop == MF_STOP_DRAIN || s->story.stop == MF_STOP_PAUSE || s->story.stop == MF_STOP_BLIND;
+}
+
 static void enter(struct supervision *s, enum stage stage, int64_t now) {
     s->stage = stage;
     s->stage_ms = now;
     if (stage == STAGE_ASKED) {
         struct mf_error error;
-        struct mf_trainer_command command = {
-            s->story.stop == MF_STOP_DRAIN ? MF_TRAINER_PAUSE : MF_TRAINER_CANCEL, ++s->command_number};
+        struct mf_trainer_command command = {keeps_work(s) ? MF_TRAINER_PAUSE : MF_TRAINER_CANCEL,
+                                             ++s->command_number};
         if (s->command_fd >= 0)
             (void)mf_protocol_send_command(&s->writer, &command, &error); /* gone: the exit will tell */
     } else if (stage == STAGE_TERMINATED) {
@@ -427,10 +432,10 @@ static int64_t silence_limit(const struct supervision *s) {
 }
 
 /* How long a trainer may take to obey. A drain leaves it what drain.seconds can spare to write its
- * checkpoint. */
+ * checkpoint, and so does a pause. */
 static int64_t obedience_limit(const struct supervision *s) {
     const int64_t cancel_ms = s->settings->cancel_ms, spare_ms = s->settings->drain_ms - TERMINATE_MS;
-    return s->story.stop == MF_STOP_DRAIN && spare_ms > cancel_ms ? spare_ms : cancel_ms;
+    return keeps_work(s) && spare_ms > cancel_ms ? spare_ms : cancel_ms;
 }
 
 /* Moves the stopping on: asks, then SIGTERM, then SIGKILL. */
@@ -537,6 +542,8 @@ static void store_artifacts(struct supervision *s) {
                 job->end.kind = MF_END_RELEASE;
                 job->end.release = MF_RELEASE_DRAIN;
             }
+            if (atomic_load(&job->stop) == MF_STOP_PAUSE && error.status != MF_ERROR_PROVIDER_PROTOCOL)
+                job->end.outcome = MF_OUTCOME_PAUSED;
             return;
         }
         job->artifact_count = i + 1;

@@ -38,9 +38,10 @@ enum mf_status mf_job_find(struct mf_settings *settings, struct mf_database *dat
 }
 
 enum mf_status mf_job_name(struct mf_settings *settings, const char *name, char **tenant, char **request_id,
-                           struct mf_error *error) {
+                           int64_t *generation, struct mf_error *error) {
     struct mf_uuid uuid;
     const char *slash = strchr(name, '/');
+    *generation = 0;
     if (mf_uuid_parse(name, &uuid)) {
         struct mf_database *database;
         struct mf_job_status job = {0};
@@ -50,6 +51,7 @@ enum mf_status mf_job_name(struct mf_settings *settings, const char *name, char 
         if (!status) {
             *tenant = job.tenant ? strdup(job.tenant) : NULL;
             *request_id = job.request_id ? strdup(job.request_id) : NULL;
+            *generation = job.generation;
         }
         mf_job_status_free(&job);
         if (status)

@@ -9,9 +9,10 @@
  * mf_job_status_free. MF_ERROR_NOT_FOUND says what was looked for. */
 enum mf_status mf_job_find(struct mf_settings *settings, struct mf_database *database, const char *name,
                            struct mf_job_status *job, struct mf_error *error);
-/* Splits such a name into tenant and request id (both malloc'ed); a job id is looked up in the database. */
+/* Splits such a name into tenant and request id (both malloc'ed); a job id is looked up in the database and
+ * gives its generation too (0: the name says none). */
 enum mf_status mf_job_name(struct mf_settings *settings, const char *name, char **tenant, char **request_id,
-                           struct mf_error *error);
+                           int64_t *generation, struct mf_error *error);
 
 /* Where a request lies in Kafka. */
 struct mf_sent {

@@ -7,13 +7,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FOLLOW "--wait --watch --timeout "
+#define CONTROL "--reason --timeout"
+#define FOLLOW  "--wait --watch --timeout "
 static const struct mf_cli_command commands[] = {
     {"submit", mf_command_submit, "send a training request; --wait or --watch to see it through",
      FOLLOW "--fields --dry-run", "", true},
     {"batch", mf_command_batch, "send many requests from a JSONL file or a folder", FOLLOW "--check", "",
      true},
-    {"cancel", mf_command_cancel, "ask for a job to be cancelled", "--reason", "", false},
+    {"cancel", mf_command_cancel, "end a job for good", CONTROL, "", false},
+    {"pause", mf_command_pause, "stop a job for now; its work is kept", CONTROL, "", false},
+    {"resume", mf_command_resume, "let a paused job go on", CONTROL, "", false},
+    {"retry", mf_command_retry, "try a failed or cancelled job again", CONTROL " --generation", "", false},
     {"status", mf_command_status, "what a job is doing, or the newest jobs", "--tenant --limit", "", false},
     {"watch", mf_command_watch, "follow a job until it ends", "--timeout", "", false},
     {"history", mf_command_history, "past runs; with a job: its loss curve and artifacts", "--tenant --limit",
@@ -53,7 +57,8 @@ static void print_help(void) {
         if (commands[i].summary)
             printf("  %-10s %s\n", commands[i].name, commands[i].summary);
     puts("\nA JOB is a job id, a request id of your tenant (option tenant), or TENANT/REQUEST_ID.\n\n"
-         "exit status: 0 done, 1 the job failed or doctor found a fault, 2 wrong command line, configuration "
+         "exit status: 0 done, 1 the job failed, a command was ignored or doctor found a fault, 2 wrong "
+         "command line, configuration "
          "or\n"
          "request, 3 Kafka, registry or PostgreSQL not to be reached, 4 the job was cancelled, 5 no such "
          "job,\n"

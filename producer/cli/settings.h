@@ -13,7 +13,7 @@
 /* Exit status of `modelforge`, the same for every subcommand. */
 enum mf_exit {
     MF_EXIT_OK = 0,
-    MF_EXIT_FAILED = 1,      /* the job that was waited for failed; doctor found a fault */
+    MF_EXIT_FAILED = 1,      /* the job failed; a command was ignored; doctor found a fault */
     MF_EXIT_USAGE = 2,       /* wrong command line, configuration or request */
     MF_EXIT_UNAVAILABLE = 3, /* Kafka, the registry or PostgreSQL cannot be used now */
     MF_EXIT_CANCELLED = 4,   /* the job that was waited for was cancelled */
@@ -69,6 +69,9 @@ const char *mf_colour(FILE *stream, const char *sequence);
 int mf_command_submit(struct mf_settings *settings, int argc, char **argv);
 int mf_command_batch(struct mf_settings *settings, int argc, char **argv);
 int mf_command_cancel(struct mf_settings *settings, int argc, char **argv);
+int mf_command_pause(struct mf_settings *settings, int argc, char **argv);
+int mf_command_resume(struct mf_settings *settings, int argc, char **argv);
+int mf_command_retry(struct mf_settings *settings, int argc, char **argv);
 int mf_command_status(struct mf_settings *settings, int argc, char **argv);
 int mf_command_watch(struct mf_settings *settings, int argc, char **argv);
 int mf_command_history(struct mf_settings *settings, int argc, char **argv);

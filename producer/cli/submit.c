@@ -1,7 +1,7 @@
-/* submit and cancel: what goes to Kafka. */
+/* submit: one request. */
+#include "producer/cli/delivery.h"
 #include "producer/cli/dry_run.h"
 #include "producer/cli/form.h"
-#include "producer/cli/job.h"
 
 #include "common/json.h"
 #include "common/text.h"
@@ -10,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-enum { DELIVERY_WAIT_MS = 65000 };
 
 static void print_submit_help(void) {
     puts("usage: modelforge submit [FILE.json | -] [--FIELD VALUE]... [--wait | --watch] [--timeout "
@@ -95,46 +93,19 @@ static int read_command_line(struct submission *submission, int argc, char **arg
     return result;
 }
 
-/* What became of the one message. */
-struct outcome {
-    struct mf_error error;
-    struct mf_sent sent; /* when it was accepted */
-};
-
-static void keep_delivery(const struct mf_delivery *delivery, void *user) {
-    struct outcome *outcome = user;
-    outcome->sent = (struct mf_sent){.partition = delivery->partition, .offset = delivery->offset};
-    snprintf(outcome->sent.topic, sizeof outcome->sent.topic, "%s", delivery->topic);
-    if (delivery->status)
-        mf_error_set(&outcome->error, delivery->status, "not accepted by topic %s: %s", delivery->topic,
-                     delivery->message);
-    else
-        outcome->error.status = MF_OK;
-}
-
-/* Sends and waits for the acknowledgement. */
-static enum mf_status deliver(struct mf_client *client, struct outcome *outcome, struct mf_error *error) {
-    enum mf_status status = mf_client_flush(client, DELIVERY_WAIT_MS, error);
-    if (!status && outcome->error.status) {
-        *error = outcome->error;
-        status = outcome->error.status;
-    }
-    return status;
-}
-
 static enum mf_status send_request(struct mf_settings *settings, const struct submission *submission,
                                    char job_id[MF_UUID_TEXT_BYTES], struct mf_sent *sent,
                                    struct mf_error *error) {
     enum mf_status status;
     struct mf_client *client = NULL;
     struct mf_request request = {0};
-    struct outcome outcome = {.error = {.status = MF_ERROR_KAFKA}};
+    struct mf_receipt receipt = mf_receipt_unknown();
     if ((status = mf_form_request(settings, submission->object, &request, error)) ||
         (status = mf_settings_client(settings, &client, error)) ||
-        (status = mf_client_submit(client, &request, keep_delivery, &outcome, job_id, error)) ||
-        (status = deliver(client, &outcome, error)))
+        (status = mf_client_submit(client, &request, mf_receipt_keep, &receipt, job_id, error)) ||
+        (status = mf_receipt_wait(client, &receipt, error)))
         goto done;
-    *sent = outcome.sent;
+    *sent = receipt.sent;
     if (settings->json)
         printf("{\"job_id\":\"%s\",\"accepted\":true}\n", job_id);
     else if (submission->wait || submission->watch)
@@ -176,50 +147,4 @@ int mf_command_submit(struct mf_settings *settings, int argc, char **argv) {
     }
     json_decref(submission.object);
     return result;
-}
-
-int mf_command_cancel(struct mf_settings *settings, int argc, char **argv) {
-    struct mf_error error;
-    struct outcome outcome = {.error = {.status = MF_ERROR_KAFKA}};
-    struct mf_client *client = NULL;
-    struct mf_command command = {.action = MF_COMMAND_CANCEL};
-    const char *name = NULL;
-    for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--help")) {
-            puts("usage: modelforge cancel JOB [--reason TEXT]\n\nAsks for a job to be cancelled: at once "
-                 "while it is "
-                 "queued, at its next step while it runs.");
-            mf_command_free(&command);
-            return MF_EXIT_OK;
-        }
-        if (!strcmp(argv[i], "--reason") && i + 1 < argc) {
-            free(command.reason);
-            command.reason = strdup(argv[++i]);
-        } else if (argv[i][0] == '-' || name) {
-            mf_command_free(&command);
-            return mf_usage("cancel", "unexpected '%s'", argv[i]);
-        } else {
-            name = argv[i];
-        }
-    }
-    if (!name) {
-        mf_command_free(&command);
-        return mf_usage("cancel", "which job?");
-    }
-    enum mf_status status = mf_job_name(settings, name, &command.tenant, &command.request_id, &error);
-    if (!status)
-        status = mf_settings_client(settings, &client, &error);
-    if (!status)
-        status = mf_client_command(client, &command, keep_delivery, &outcome, &error);
-    if (!status)
-        status = deliver(client, &outcome, &error);
-    mf_client_destroy(client);
-    if (!status) {
-        if (settings->json)
-            printf("{\"command_id\":\"%s\",\"accepted\":true}\n", command.command_id);
-        else
-            printf("cancel of %s/%s accepted\n", command.tenant, command.request_id);
-    }
-    mf_command_free(&command);
-    return status ? mf_fail(&error) : MF_EXIT_OK;
 }

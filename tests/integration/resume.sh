@@ -62,6 +62,20 @@ sql_is 0 "SELECT count(*) FROM (SELECT a.resumed_from_step FROM job_attempts AS 
 [[ $(resumed_from unnamed) -ge 100 ]] || fail "two checkpoints were recorded, but the job went on at step $(resumed_from unnamed)"
 passed "killed between a stored checkpoint and its row: the one before it is resumed from"
 
+# ---- paused and resumed by the user: a checkpoint of the very step, and the same bits
+train paused
+wait_sql 60 t "SELECT count(*) > 50 FROM step_metrics JOIN jobs ON id = job_id WHERE request_id = 'paused'"
+client pause paused >"$work/pause.log" || fail "modelforge pause"
+wait_state 30 paused paused
+step=$(newest_of paused step)
+sql_is "$step" "SELECT max(step) FROM step_metrics JOIN jobs ON id = job_id WHERE request_id = 'paused'" ||
+  fail "the checkpoint of the pause is not of the last step"
+client resume paused >"$work/resume.log" || fail "modelforge resume"
+succeeded_alike paused
+[[ $(resumed_from paused) == "$step" ]] || fail "the resumed job did not go on at step $step"
+sql_is "0|0|0" "SELECT attempts, interruptions, drains FROM jobs WHERE request_id = 'paused'" || fail "the pause was charged"
+passed "paused at step $step and resumed: the same bits"
+
 # ---- drain: a checkpoint first, then the job goes back without charge
 drained() { # REQUEST_ID [NAME=VALUE]...
   train "$@"

@@ -246,12 +246,19 @@ bool claim_one(struct mf_database *database, const char *worker, struct mf_claim
 
 enum mf_ingest_fate send_command(struct mf_database *database, const char *tenant, const char *request_id,
                                  const char *command_id, enum mf_command_action action) {
+    return send_command_of(database, tenant, request_id, command_id, action, 0);
+}
+
+enum mf_ingest_fate send_command_of(struct mf_database *database, const char *tenant, const char *request_id,
+                                    const char *command_id, enum mf_command_action action,
+                                    int32_t generation) {
     struct mf_ingest_record record = {
         .kind = MF_INGEST_COMMAND,
         .timestamp = MF_TIME_NONE,
         .value = "command",
         .value_size = 7,
-        .command = {.tenant = tenant, .request_id = request_id, .action = action}};
+        .command = {
+            .tenant = tenant, .request_id = request_id, .action = action, .expected_generation = generation}};
     snprintf(record.command.command_id, sizeof record.command.command_id, "%s", command_id);
     ingest_next(database, "commands", &record);
     return record.fate;

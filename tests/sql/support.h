@@ -72,9 +72,13 @@ void add_job(struct mf_database *database, const char *tenant, const char *reque
              void (*adjust)(struct mf_ingest_request *), char job_id[MF_UUID_TEXT_BYTES]);
 /* Claims one job of provider huggingface for `worker`; false: nothing was ready. */
 bool claim_one(struct mf_database *database, const char *worker, struct mf_claim *claim);
-/* Cancels by message, with the next offset of topic "commands"; gives the fate. */
+/* A command by message, with the next offset of topic "commands"; gives the fate. */
 enum mf_ingest_fate send_command(struct mf_database *database, const char *tenant, const char *request_id,
                                  const char *command_id, enum mf_command_action action);
+/* The same for one generation. */
+enum mf_ingest_fate send_command_of(struct mf_database *database, const char *tenant, const char *request_id,
+                                    const char *command_id, enum mf_command_action action,
+                                    int32_t generation);
 extern const struct mf_retry_policy at_once; /* no back-off */
 
 #endif

@@ -394,18 +394,6 @@ static void test_cancel_before_its_request(void **unused) {
     mf_database_close(database);
 }
 
-static void test_other_commands_are_refused_by_name(void **unused) {
-    struct mf_database *database = connect_worker();
-    (void)unused;
-    add_job(database, "team", "steady", NULL, NULL);
-    assert_int_equal(send_command(database, "team", "steady", COMMAND("1"), MF_COMMAND_PAUSE),
-                     MF_FATE_REJECTED);
-    assert_string_equal(ask("SELECT code FROM ingest_rejects"), "unsupported_field");
-    assert_non_null(strstr(ask("SELECT reason FROM ingest_rejects"), "'pause'"));
-    assert_string_equal(ask("SELECT state FROM jobs"), "queued");
-    mf_database_close(database);
-}
-
 static void test_waiting_commands_are_bounded(void **unused) {
     struct mf_database *database = connect_worker();
     (void)unused;
@@ -438,7 +426,6 @@ int main(void) {
         ON_NEW_DATABASE(test_cancel_of_a_queued_job),
         ON_NEW_DATABASE(test_cancel_of_a_running_job_reaches_its_worker),
         ON_NEW_DATABASE(test_cancel_before_its_request),
-        ON_NEW_DATABASE(test_other_commands_are_refused_by_name),
         ON_NEW_DATABASE(test_waiting_commands_are_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

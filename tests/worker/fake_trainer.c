@@ -43,7 +43,9 @@ static void step(int64_t number, int64_t of) {
                                     400.0, 0.1 * (double)number}});
 }
 
-/* Answers waiting commands; true when a cancel is among them. */
+static bool pause_asked;
+
+/* Answers waiting commands; true when a cancel or a pause is among them. */
 static bool cancelled(int wait_ms) {
     struct pollfd ready = {.fd = MF_PROTOCOL_COMMAND_FD, .events = POLLIN};
     bool cancel = false;
@@ -59,6 +61,7 @@ static bool cancelled(int wait_ms) {
         say(&(struct mf_event){.type = command.type == MF_TRAINER_PING ? MF_EVENT_PONG : MF_EVENT_ACK,
                                .number = command.number});
         cancel |= command.type == MF_TRAINER_CANCEL || command.type == MF_TRAINER_PAUSE;
+        pause_asked |= command.type == MF_TRAINER_PAUSE;
     }
     return cancel;
 }
@@ -90,16 +93,20 @@ static int done(int64_t steps, const char *adapter, int64_t bytes) {
     return MF_TRAINER_EXIT_DONE;
 }
 
+/* The last word of a trainer that was asked to stop. */
+static int stopped(void) {
+    say(&(struct mf_event){.type = pause_asked ? MF_EVENT_PAUSED : MF_EVENT_CANCELLED});
+    return pause_asked ? MF_TRAINER_EXIT_PAUSED : MF_TRAINER_EXIT_CANCELLED;
+}
+
 /* ---- what it can do --------------------------------------------------------------------------------- */
 
 static int train(int64_t steps, int pause_ms) {
     hello();
     plan(steps);
     for (int64_t i = 1; i <= steps; i++) {
-        if (cancelled(pause_ms)) {
-            say(&(struct mf_event){.type = MF_EVENT_CANCELLED});
-            return MF_TRAINER_EXIT_CANCELLED;
-        }
+        if (cancelled(pause_ms))
+            return stopped();
         step(i, steps);
     }
     say(&(struct mf_event){.type = MF_EVENT_EVAL, .eval = {steps, 0.3, 1.35}});
@@ -174,10 +181,8 @@ static int flood(void) {
     plan(9);
     for (;;) {
         say(&(struct mf_event){.type = MF_EVENT_LOG, .log = {"info", "and another one"}});
-        if (cancelled(0)) {
-            say(&(struct mf_event){.type = MF_EVENT_CANCELLED});
-            return MF_TRAINER_EXIT_CANCELLED;
-        }
+        if (cancelled(0))
+            return stopped();
     }
 }
 
