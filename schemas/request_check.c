@@ -305,7 +305,17 @@ static enum mf_status check_together(const struct mf_request *request, struct mf
         return conflict(
             error,
             "eval_split and load_best_model_at_end, early_stopping_patience: without rows for evaluation "
-            "nothing says what is best; set eval_split above 0");
+            "nothing says what is best; set eval_split above 0 or give a validation_dataset");
+    if (request->validation_dataset && request->eval_split != 0 &&
+        !mf_field_is_default(mf_request_field_find("eval_split"), request))
+        return conflict(error,
+                        "validation_dataset and eval_split: rows for evaluation come from one of them; "
+                        "leave eval_split out");
+    if (request->metric_for_best_model && !request->load_best_model_at_end &&
+        !request->early_stopping_patience.set)
+        return conflict(error,
+                        "metric_for_best_model: nothing asks what is best; set load_best_model_at_end or "
+                        "early_stopping_patience");
     return check_precision(request, error);
 }
 

@@ -97,5 +97,7 @@ enum mf_status mf_form_request(struct mf_settings *settings, json_t *object, str
         status = make_absolute(&request->model_name, error);
     if (!status)
         status = make_absolute(&request->dataset, error);
+    if (!status)
+        status = make_absolute(&request->validation_dataset, error);
     return status;
 }

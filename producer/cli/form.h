@@ -17,8 +17,8 @@ enum mf_status mf_form_read(const char *path, json_t **object, struct mf_error *
 enum mf_status mf_form_flag(json_t *object, const char *flag, const char *value, struct mf_error *error);
 
 /* Adds what the configuration says of every request of this user (tenant, submitted.by), then
- * mf_request_from_json; model_name and dataset that exist here become absolute paths, since a worker has
- * another current folder. Free *request whatever is returned. */
+ * mf_request_from_json; model_name, dataset and validation_dataset that exist here become absolute paths,
+ * since a worker has another current folder. Free *request whatever is returned. */
 enum mf_status mf_form_request(struct mf_settings *settings, json_t *object, struct mf_request *request,
                                struct mf_error *error);
 

@@ -56,6 +56,18 @@ enum mf_status mf_split_make(size_t count, double ratio, uint64_t seed, struct m
     return status;
 }
 
+enum mf_status mf_split_validation(size_t count, struct mf_split *split, struct mf_error *error) {
+    size_t *index = malloc((count + 1) * sizeof *index);
+    if (!index)
+        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "split: out of memory");
+    for (size_t i = 0; i < count; i++)
+        index[i] = i;
+    free(split->eval);
+    split->eval = index;
+    split->eval_count = count;
+    return MF_OK;
+}
+
 void mf_split_destroy(struct mf_split *split) {
     free(split->train);
     free(split->eval);

@@ -31,6 +31,8 @@ struct mf_split {
 /* ceil(ratio * count) samples evaluate, chosen by a permutation; at least one sample trains. */
 enum mf_status mf_split_make(size_t count, double ratio, uint64_t seed, struct mf_split *split,
                              struct mf_error *error);
+/* Evaluates all of `count` other samples, in order, beside a split that evaluates none of its own. */
+enum mf_status mf_split_validation(size_t count, struct mf_split *split, struct mf_error *error);
 void mf_split_destroy(struct mf_split *split);
 
 struct mf_ranked;

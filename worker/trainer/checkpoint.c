@@ -4,6 +4,7 @@
 #include "common/json.h"
 #include "providers/folder.h"
 #include "providers/weights/safetensors.h"
+#include "worker/trainer/best.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -12,7 +13,8 @@
 
 enum { FORMAT = 1, META_BYTES = 1 << 30, PARTS = 3 };
 
-static const char state_name[] = "state.safetensors", meta_name[] = "checkpoint.json";
+static const char state_name[] = "state.safetensors", meta_name[] = "checkpoint.json",
+                  best_name[] = "best_parameters"; /* beside the parts, when a best model is kept */
 static const char *const part_name[PARTS] = {"parameters", "first_moment", "second_moment"};
 
 static enum mf_status out_of_memory(struct mf_error *error) {
@@ -37,18 +39,24 @@ static const struct mf_bucket *find_parts(const struct mf_job *job, float *part[
 /* ---- writing
  * ----------------------------------------------------------------------------------------------- */
 
-static enum mf_status write_state(const struct mf_job *job, const char *path, struct mf_error *error) {
-    float *part[PARTS];
-    struct mf_safetensors_entry entry[PARTS];
+static enum mf_status write_state(const struct mf_job *job, const struct mf_history *history,
+                                  const char *path, struct mf_error *error) {
+    float *part[PARTS + 1];
+    struct mf_safetensors_entry entry[PARTS + 1];
+    size_t parts = PARTS;
     struct mf_safetensors_writer *writer = NULL;
     const struct mf_bucket *bucket = find_parts(job, part);
     if (!bucket)
         return mf_error_set(error, MF_ERROR_INTERNAL, "checkpoint: there is nothing that is trained");
-    for (int i = 0; i < PARTS; i++)
-        entry[i] = (struct mf_safetensors_entry){
-            .name = part_name[i], .dtype = MF_F32, .rank = 1, .dim = {bucket->elements}};
-    enum mf_status status = mf_safetensors_create(path, entry, PARTS, NULL, &writer, error);
-    for (int i = 0; status == MF_OK && i < PARTS; i++)
+    if (history->best)
+        part[parts++] = history->best;
+    for (size_t i = 0; i < parts; i++)
+        entry[i] = (struct mf_safetensors_entry){.name = i < PARTS ? part_name[i] : best_name,
+                                                 .dtype = MF_F32,
+                                                 .rank = 1,
+                                                 .dim = {bucket->elements}};
+    enum mf_status status = mf_safetensors_create(path, entry, parts, NULL, &writer, error);
+    for (size_t i = 0; status == MF_OK && i < parts; i++)
         status = mf_safetensors_write(writer, part[i], (size_t)bucket->elements * sizeof(float), error);
     if (status == MF_OK)
         return mf_safetensors_finish(writer, error);
@@ -118,6 +126,9 @@ static enum mf_status write_meta(const struct mf_job *job, const struct mf_histo
         status = mf_file_sha256(state, digest, NULL, error);
     if (status == MF_OK && !(meta = meta_json(job, history, request, digest)))
         status = mf_error_set(error, MF_ERROR_INTERNAL, "checkpoint: checkpoint.json cannot be put together");
+    if (status == MF_OK && job->validation.path &&
+        json_object_set_new(meta, "validation_sha256", json_string(job->validation.sha256)) != 0)
+        status = out_of_memory(error);
     if (status == MF_OK)
         status = digest_meta(meta, digest, error);
     if (status == MF_OK && json_object_set_new(meta, "sha256", json_string(digest)) != 0)
@@ -138,7 +149,7 @@ static enum mf_status write_folder(const struct mf_job *job, const struct mf_his
     if (status == MF_OK)
         status = mf_directory_create(made, 0755, error);
     if (status == MF_OK)
-        status = write_state(job, state, error);
+        status = write_state(job, history, state, error);
     if (status == MF_OK)
         status = write_meta(job, history, state, meta, error);
     if (status == MF_OK)
@@ -228,6 +239,9 @@ static enum mf_status check_meta(const struct mf_job *job, const json_t *meta, c
     if (status == MF_OK)
         status = check_owner(meta, path, "dataset_sha256", job->dataset.sha256, MF_ERROR_BAD_CHECKPOINT,
                              "the dataset has changed since the checkpoint was written", error);
+    if (status == MF_OK && job->validation.path)
+        status = check_owner(meta, path, "validation_sha256", job->validation.sha256, MF_ERROR_BAD_CHECKPOINT,
+                             "the validation_dataset has changed since the checkpoint was written", error);
     if (status == MF_OK)
         status = check_owner(
             meta, path, "numeric_plan_sha256", job->runtime.plan->record_sha256, MF_ERROR_CHECKPOINT_PLAN,
@@ -237,11 +251,33 @@ static enum mf_status check_meta(const struct mf_job *job, const json_t *meta, c
     return status;
 }
 
+/* One part of the state: `elements` floats to `to`. */
+static enum mf_status read_part(const struct mf_safetensors *file, const char *path, const char *name,
+                                const struct mf_bucket *bucket, float *to, struct mf_error *error) {
+    const struct mf_stored_tensor *stored = mf_safetensors_find(file, name);
+    if (!bucket || !stored || !stored->floating || stored->dtype != MF_F32 || stored->rank != 1 ||
+        stored->dim[0] != bucket->elements)
+        return mf_error_set(error, MF_ERROR_BAD_CHECKPOINT, "%s: '%s' is missing or has another shape", path,
+                            name);
+    memcpy(to, stored->data, stored->bytes);
+    return MF_OK;
+}
+
+static enum mf_status read_best(const struct mf_job *job, const struct mf_safetensors *file, const char *path,
+                                const struct mf_bucket *bucket, struct mf_history *history,
+                                struct mf_error *error) {
+    if (!history->evaluations || !mf_best_bytes(job))
+        return MF_OK;
+    history->best = malloc(mf_best_bytes(job));
+    return history->best ? read_part(file, path, best_name, bucket, history->best, error)
+                         : out_of_memory(error);
+}
+
 static enum mf_status read_state(const struct mf_job *job, const json_t *meta, const char *where,
-                                 const char *path, struct mf_error *error) {
+                                 const char *path, struct mf_history *history, struct mf_error *error) {
     char digest[MF_SHA256_TEXT_BYTES];
     const char *wanted = NULL;
-    float *part[PARTS];
+    float *part[PARTS] = {NULL};
     struct mf_safetensors *file = NULL;
     const struct mf_bucket *bucket = find_parts(job, part);
     enum mf_status status = mf_json_string(meta, where, "state_sha256", 64, &wanted, error);
@@ -252,15 +288,10 @@ static enum mf_status read_state(const struct mf_job *job, const json_t *meta, c
                               "%s: the file is damaged: its sha256 is not the one in checkpoint.json", path);
     if (status == MF_OK)
         status = mf_safetensors_open_file(path, &file, error);
-    for (int i = 0; status == MF_OK && i < PARTS; i++) {
-        const struct mf_stored_tensor *stored = mf_safetensors_find(file, part_name[i]);
-        if (!bucket || !stored || !stored->floating || stored->dtype != MF_F32 || stored->rank != 1 ||
-            stored->dim[0] != bucket->elements)
-            status = mf_error_set(error, MF_ERROR_BAD_CHECKPOINT, "%s: '%s' is missing or has another shape",
-                                  path, part_name[i]);
-        else
-            memcpy(part[i], stored->data, stored->bytes);
-    }
+    for (int i = 0; status == MF_OK && i < PARTS; i++)
+        status = read_part(file, path, part_name[i], bucket, part[i], error);
+    if (status == MF_OK)
+        status = read_best(job, file, path, bucket, history, error);
     mf_safetensors_close(file);
     return status;
 }
@@ -370,7 +401,7 @@ enum mf_status mf_checkpoint_read(const char *folder, struct mf_job *job, struct
     if (status == MF_OK)
         status = read_sums(meta, path, history, error);
     if (status == MF_OK)
-        status = read_state(job, meta, path, state, error);
+        status = read_state(job, meta, path, state, history, error);
     json_decref(meta);
     free(path);
     free(state);

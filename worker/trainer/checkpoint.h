@@ -3,7 +3,7 @@
  *
  * A checkpoint is a folder step-NNNNNNNN between two optimiser steps:
  *     state.safetensors   parameters, first_moment, second_moment: (elements) f32, flat, of the policy's
- *                         bucket
+ *                         bucket; best_parameters, when a best model is kept and there was an evaluation
  *     checkpoint.json     step, the sampler's position, what the steps and evaluations so far came to; whose
  *                         it is (hash of the request, sha256 of the dataset, of the numeric plan); sha256 of
  *                         state.safetensors, and of itself as canonical JSON without the member "sha256"

@@ -47,8 +47,7 @@ static enum mf_status train(struct mf_job *job, struct mf_event *done, struct mf
     if (status == MF_OK)
         status = mf_outputs_write(job, &history, error);
     if (status == MF_OK) {
-        const struct mf_evaluation_record *last =
-            history.evaluations ? &history.evaluation[history.evaluations - 1] : NULL;
+        const struct mf_evaluation_record *last = mf_history_kept(&history);
         *done = (struct mf_event){.type = MF_EVENT_DONE,
                                   .done = {.steps = history.steps,
                                            .train_loss = history.train_loss,

@@ -3,6 +3,7 @@
 #include "common/clock.h"
 #include "common/files.h"
 #include "common/json.h"
+#include "worker/trainer/best.h"
 #include "worker/trainer/memory.h"
 #include "worker/trainer/outputs.h"
 
@@ -80,6 +81,8 @@ enum mf_status mf_job_open(const char *request_path, const char *output, const c
 void mf_job_close(struct mf_job *job) {
     mf_sampler_destroy(&job->sampler);
     mf_split_destroy(&job->split);
+    mf_samples_destroy(&job->validation_samples);
+    mf_dataset_destroy(&job->validation);
     mf_samples_destroy(&job->samples);
     mf_dataset_destroy(&job->dataset);
     mf_runtime_close(&job->runtime);
@@ -150,7 +153,15 @@ static enum mf_status load_rows(struct mf_job *job, struct mf_error *error) {
         .model_eos = mf_architecture_eos(mf_model_architecture(job->runtime.model)),
         .cancelled = job->context.cancelled,
         .cancelled_argument = job->context.argument};
-    enum mf_status status = mf_dataset_load(request->dataset, MF_DATASET_MIN_ROWS, &job->dataset, error);
+    enum mf_status status = MF_OK;
+    if (request->validation_dataset)
+        status = mf_dataset_load(request->validation_dataset, 1, &job->validation, error);
+    if (status == MF_OK)
+        status = mf_dataset_load(request->dataset, MF_DATASET_MIN_ROWS, &job->dataset, error);
+    if (status == MF_OK && request->validation_dataset)
+        status = mf_template_apply(&job->validation, job->runtime.tokenizer, &options,
+                                   &job->validation_samples, error);
+    job->eval_samples = request->validation_dataset ? &job->validation_samples : &job->samples;
     if (status == MF_OK)
         status = mf_template_apply(&job->dataset, job->runtime.tokenizer, &options, &job->samples, error);
     if (status == MF_OK && job->samples.count < MF_DATASET_MIN_ROWS)
@@ -169,8 +180,11 @@ static enum mf_status decide_steps(struct mf_job *job, struct mf_error *error) {
                                                .batch_size = (int32_t)request->per_device_train_batch_size,
                                                .accumulation = (int32_t)request->gradient_accumulation_steps,
                                                .group_by_length = request->group_by_length};
+    const double share = request->validation_dataset ? 0 : request->eval_split;
     enum mf_status status =
-        mf_split_make(job->samples.count, request->eval_split, (uint64_t)request->seed, &job->split, error);
+        mf_split_make(job->samples.count, share, (uint64_t)request->seed, &job->split, error);
+    if (status == MF_OK && request->validation_dataset)
+        status = mf_split_validation(job->validation_samples.count, &job->split, error);
     if (status == MF_OK)
         status = mf_sampler_init(&job->sampler, &job->samples, job->split.train, job->split.train_count,
                                  &options, error);
@@ -194,6 +208,15 @@ static enum mf_status decide_steps(struct mf_job *job, struct mf_error *error) {
         job->train_tokens += job->samples.sample[job->split.train[i]].length;
     return mf_schedule_init(&job->schedule, request->lr_scheduler_type, request->learning_rate,
                             job->warmup_steps, job->total_steps, error);
+}
+
+size_t mf_job_managed_bytes(const struct mf_job *job) {
+    return (size_t)mf_runtime_managed_bytes(&job->runtime) + mf_best_bytes(job);
+}
+
+int32_t mf_job_longest(const struct mf_job *job) {
+    return job->validation_samples.longest > job->samples.longest ? job->validation_samples.longest
+                                                                  : job->samples.longest;
 }
 
 /* ---- programs
@@ -252,7 +275,7 @@ static enum mf_status build_programs(struct mf_job *job, struct mf_error *error)
 /* The largest pass that gains something, if memory allows. */
 static enum mf_status plan_programs(struct mf_job *job, struct mf_error *error) {
     const struct mf_request *request = &job->request;
-    const int64_t longest = job->samples.longest;
+    const int64_t longest = mf_job_longest(job);
     const int64_t window =
         request->per_device_train_batch_size * request->gradient_accumulation_steps * longest;
     const int64_t batch = request->per_device_eval_batch_size * longest;
@@ -264,16 +287,18 @@ static enum mf_status plan_programs(struct mf_job *job, struct mf_error *error) 
 }
 
 static void report_plan(const struct mf_job *job) {
-    mf_report_event(job->report,
-                    &(struct mf_event){.type = MF_EVENT_PLAN,
-                                       .plan = {.managed_bytes = mf_runtime_managed_bytes(&job->runtime),
-                                                .total_steps = job->total_steps,
-                                                .train_rows = (int64_t)job->split.train_count,
-                                                .eval_rows = (int64_t)job->split.eval_count,
-                                                .train_tokens = job->train_tokens,
-                                                .truncated_rows = job->samples.truncated_rows,
-                                                .dropped_rows = job->samples.dropped_rows,
-                                                .numeric_plan_sha256 = job->runtime.plan->record_sha256}});
+    mf_report_event(
+        job->report,
+        &(struct mf_event){
+            .type = MF_EVENT_PLAN,
+            .plan = {.managed_bytes = (int64_t)mf_job_managed_bytes(job),
+                     .total_steps = job->total_steps,
+                     .train_rows = (int64_t)job->split.train_count,
+                     .eval_rows = (int64_t)job->split.eval_count,
+                     .train_tokens = job->train_tokens,
+                     .truncated_rows = job->samples.truncated_rows + job->validation_samples.truncated_rows,
+                     .dropped_rows = job->samples.dropped_rows + job->validation_samples.dropped_rows,
+                     .numeric_plan_sha256 = job->runtime.plan->record_sha256}});
 }
 
 enum mf_status mf_job_prepare(struct mf_job *job, struct mf_error *error) {

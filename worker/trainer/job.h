@@ -31,7 +31,10 @@ struct mf_job {
     struct mf_runtime runtime;
     struct mf_dataset dataset;
     struct mf_samples samples;
-    struct mf_split split;
+    struct mf_dataset validation; /* validation_dataset's; path NULL: rows are split off `dataset` */
+    struct mf_samples validation_samples;
+    struct mf_split split;                 /* eval: indices in eval_samples */
+    const struct mf_samples *eval_samples; /* samples or validation_samples */
     struct mf_sampler sampler;
     struct mf_schedule schedule;
     int64_t total_steps, warmup_steps, train_tokens; /* train_tokens: of one epoch */
@@ -52,6 +55,10 @@ struct mf_job {
 enum mf_status mf_job_open(const char *request_path, const char *output, const char *resume,
                            struct mf_report *report, struct mf_job *job, struct mf_error *error);
 void mf_job_close(struct mf_job *job);
+
+/* Bytes that the plan and what the run keeps on the host besides take; the longest of all rows, in tokens. */
+size_t mf_job_managed_bytes(const struct mf_job *job);
+int32_t mf_job_longest(const struct mf_job *job);
 
 /* Loads model and rows, decides steps and passes, plans memory, binds weights, gives adapters their first
  * values, and reports the plan. The pass size is a function of the request, the rows and this machine's

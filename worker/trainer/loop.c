@@ -1,6 +1,7 @@
 #include "worker/trainer/loop.h"
 
 #include "common/clock.h"
+#include "worker/trainer/best.h"
 #include "worker/trainer/checkpoint.h"
 
 #include <math.h>
@@ -66,8 +67,9 @@ static enum mf_status evaluate(struct mf_job *job, struct mf_history *history, s
                                                       (int32_t)job->request.per_device_eval_batch_size,
                                                   .pass_tokens = job->pass_tokens,
                                                   .report = job->report};
-    enum mf_status status = mf_evaluate(&job->runtime, job->strategy, &job->programs.evaluate, &job->samples,
-                                        job->split.eval, job->split.eval_count, &options, &result, error);
+    enum mf_status status =
+        mf_evaluate(&job->runtime, job->strategy, &job->programs.evaluate, job->eval_samples, job->split.eval,
+                    job->split.eval_count, &options, &result, error);
     if (status == MF_ERROR_LOSS_NOT_FINITE)
         return mf_error_prefix(error, "step %lld", (long long)history->steps);
     if (status != MF_OK)
@@ -77,7 +79,7 @@ static enum mf_status evaluate(struct mf_job *job, struct mf_history *history, s
     mf_report_event(
         job->report,
         &(struct mf_event){.type = MF_EVENT_EVAL, .eval = {history->steps, result.loss, result.perplexity}});
-    return MF_OK;
+    return mf_best_keep(job, history, error);
 }
 
 static enum mf_status train_step(struct mf_job *job, struct mf_history *history, struct mf_error *error) {
@@ -145,6 +147,22 @@ static enum mf_status between_steps(struct mf_job *job, struct mf_history *histo
     return status;
 }
 
+/* After the last step: what was not reported yet, and the state that the outputs are made of. */
+static void finish(struct mf_job *job, struct mf_history *history) {
+    if (history->interval.steps)
+        report_step(job, history,
+                    job->sampler.epoch + (double)job->sampler.cursor / (double)job->sampler.count);
+    if (history->stopped_early)
+        mf_report_log(job->report, "info",
+                      "stopped after step %lld of %lld: %lld evaluations were no better than the best",
+                      (long long)history->steps, (long long)job->total_steps,
+                      (long long)job->request.early_stopping_patience.value);
+    mf_best_restore(job, history);
+    if (history->kept_step != history->steps)
+        mf_report_log(job->report, "info", "went back to the best model, that of step %lld",
+                      (long long)history->kept_step);
+}
+
 enum mf_status mf_loop_run(struct mf_job *job, struct mf_history *history, struct mf_error *error) {
     const int64_t evaluations = job->total_steps / job->request.eval_steps + 2;
     *history = (struct mf_history){
@@ -164,15 +182,28 @@ enum mf_status mf_loop_run(struct mf_job *job, struct mf_history *history, struc
     }
     while (status == MF_OK) {
         status = between_steps(job, history, error);
-        if (status != MF_OK || history->paused || history->steps == job->total_steps)
+        if (status != MF_OK || history->paused)
+            return status;
+        history->stopped_early = history->steps < job->total_steps && mf_best_stops(&job->request, history);
+        if (history->steps == job->total_steps || history->stopped_early)
             break;
         status = train_step(job, history, error);
     }
+    if (status == MF_OK)
+        finish(job, history);
     return status;
+}
+
+const struct mf_evaluation_record *mf_history_kept(const struct mf_history *history) {
+    for (int64_t i = history->evaluations - 1; i >= 0; i--)
+        if (history->evaluation[i].step <= history->kept_step)
+            return &history->evaluation[i];
+    return NULL;
 }
 
 void mf_history_destroy(struct mf_history *history) {
     free(history->step);
     free(history->evaluation);
+    free(history->best);
     *history = (struct mf_history){0};
 }

@@ -32,15 +32,22 @@ struct mf_history {
     double train_loss;    /* mean over the steps */
     struct mf_interval interval;
     int64_t saved_steps; /* of the newest checkpoint written or resumed from; 0: none */
-    bool paused;         /* stopped at the worker's wish before the last step, with a checkpoint */
+    float *best;         /* parameters of the best evaluation; NULL: not kept */
+    int64_t kept_step;   /* whose parameters the outputs hold; 0: not decided */
+    bool stopped_early;
+    bool paused; /* stopped at the worker's wish before the last step, with a checkpoint */
 };
 
 /* Runs all steps of a prepared job (from job->resume_from's on, where that is set), evaluates every
  * eval_steps and at the end, and reports every logging_steps (means over the steps since the last report) and
- * at the last step. Writes a checkpoint every save_steps and when the worker asks; a pause ends the run with
- * one, and with MF_OK and history->paused. Stops with MF_ERROR_CANCELLED, or with MF_ERROR_LOSS_NOT_FINITE
- * naming the step. *history is freed with mf_history_destroy() whatever is returned. */
+ * at the last step. Ends early when the evaluations get no better, and goes back
+ * to the best, where the request says so. Writes a checkpoint every save_steps and when the worker asks; a
+ * pause ends the run with one, and with MF_OK and history->paused. Stops with MF_ERROR_CANCELLED, or with
+ * MF_ERROR_LOSS_NOT_FINITE naming the step. *history is freed with mf_history_destroy() whatever is returned.
+ */
 enum mf_status mf_loop_run(struct mf_job *job, struct mf_history *history, struct mf_error *error);
+/* The newest evaluation of the state that was kept; NULL: there was none. */
+const struct mf_evaluation_record *mf_history_kept(const struct mf_history *history);
 void mf_history_destroy(struct mf_history *history);
 
 /* One accumulation window: forward and backward of its rows in passes of at most job->pass_tokens, then the

@@ -1,6 +1,7 @@
 #include "worker/trainer/memory.h"
 
 #include "common/text.h"
+#include "worker/trainer/best.h"
 
 #include <math.h>
 
@@ -39,7 +40,7 @@ static enum mf_status plan(struct mf_job *job, mf_job_builder *build, int32_t pa
         status = mf_runtime_plan(&job->runtime, error);
     if (status == MF_OK)
         *fit = (struct fit){
-            .bytes = mf_plan_bytes(job->runtime.plan),
+            .bytes = mf_plan_bytes(job->runtime.plan) + mf_best_bytes(job),
             .cost = mf_memory_cost(job->runtime.graph, job->programs.train.program, job->runtime.backend)};
     return status;
 }
@@ -77,7 +78,7 @@ static enum mf_status try_passes(struct mf_job *job, mf_job_builder *build, bool
                                  struct mf_error *error) {
     const size_t budget = mf_job_budget(job);
     const size_t quick = allowed(job) < QUICK_CHOICES ? allowed(job) : QUICK_CHOICES;
-    const int32_t longest = job->samples.longest;
+    const int32_t longest = mf_job_longest(job);
     for (int32_t pass = job->pass_tokens;; pass = pass / 2 > longest ? pass / 2 : longest) {
         for (size_t i = 0; i < quick; i++) {
             struct fit fit;
@@ -95,7 +96,7 @@ static enum mf_status try_passes(struct mf_job *job, mf_job_builder *build, bool
 static enum mf_status try_choices(struct mf_job *job, mf_job_builder *build, bool *fits,
                                   struct mf_error *error) {
     const size_t budget = mf_job_budget(job);
-    const int32_t longest = job->samples.longest;
+    const int32_t longest = mf_job_longest(job);
     size_t best = CHOICES;
     double least = INFINITY;
     struct fit fit;
@@ -118,7 +119,7 @@ static enum mf_status try_choices(struct mf_job *job, mf_job_builder *build, boo
 /* The longest row, a multiple of SHORTEST_LENGTH, with which the smallest plan fits; 0: none. */
 static enum mf_status fitting_length(struct mf_job *job, mf_job_builder *build, int32_t *length,
                                      struct mf_error *error) {
-    int32_t low = 0, high = (job->samples.longest - 1) / SHORTEST_LENGTH;
+    int32_t low = 0, high = (mf_job_longest(job) - 1) / SHORTEST_LENGTH;
     while (low < high) {
         const int32_t middle = low + (high - low + 1) / 2;
         struct fit fit;
@@ -148,7 +149,7 @@ static void suggest_memory(const struct mf_job *job, size_t bytes, struct mf_tex
 }
 
 static enum mf_status refuse(struct mf_job *job, mf_job_builder *build, struct mf_error *error) {
-    const int32_t longest = job->samples.longest;
+    const int32_t longest = mf_job_longest(job);
     struct fit smallest, recomputed;
     struct mf_text text = {0};
     int32_t length = 0;

@@ -2,6 +2,7 @@
 
 #include "common/clock.h"
 #include "common/files.h"
+#include "worker/trainer/best.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -90,6 +91,25 @@ static json_t *dataset_json(const struct mf_job *job) {
         (json_int_t)job->samples.truncated_rows, "dropped_rows", (json_int_t)job->samples.dropped_rows);
 }
 
+/* null, or the rows of validation_dataset. */
+static json_t *validation_json(const struct mf_job *job) {
+    const struct mf_samples *samples = &job->validation_samples;
+    if (!job->validation.path)
+        return json_null();
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I}", "path", job->validation.path, "sha256",
+                     job->validation.sha256, "rows", (json_int_t)job->validation.rows, "longest_row",
+                     (json_int_t)samples->longest, "truncated_rows", (json_int_t)samples->truncated_rows,
+                     "dropped_rows", (json_int_t)samples->dropped_rows);
+}
+
+/* null without evaluations. */
+static json_t *best_json(const struct mf_job *job, const struct mf_history *history) {
+    const struct mf_evaluation_record *best = mf_best_evaluation(&job->request, history);
+    return best ? json_pack("{s:I, s:o, s:o}", "step", (json_int_t)best->step, "loss",
+                            number_or_null(best->loss), "perplexity", number_or_null(best->perplexity))
+                : json_null();
+}
+
 static json_t *versions_json(const struct mf_job *job) {
     const struct mf_backend *backend = job->runtime.backend;
     return json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:s}", "modelforge", MF_VERSION, "backend",
@@ -113,12 +133,14 @@ static json_t *quantization_json(const struct mf_job *job) {
 }
 
 static json_t *results_json(const struct mf_job *job, const struct mf_history *history) {
-    return json_pack("{s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "steps", (json_int_t)history->steps,
-                     "warmup_steps", (json_int_t)job->warmup_steps, "trained_tokens",
-                     (json_int_t)history->trained_tokens, "trained_labels",
-                     (json_int_t)history->trained_labels, "train_loss", number_or_null(history->train_loss),
-                     "train_seconds", number_or_null(history->train_seconds), "history", steps_json(history),
-                     "evaluations", evaluations_json(history));
+    return json_pack("{s:I, s:b, s:I, s:o, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "steps",
+                     (json_int_t)history->steps, "stopped_early", history->stopped_early, "kept_step",
+                     (json_int_t)history->kept_step, "best", best_json(job, history), "warmup_steps",
+                     (json_int_t)job->warmup_steps, "trained_tokens", (json_int_t)history->trained_tokens,
+                     "trained_labels", (json_int_t)history->trained_labels, "train_loss",
+                     number_or_null(history->train_loss), "train_seconds",
+                     number_or_null(history->train_seconds), "history", steps_json(history), "evaluations",
+                     evaluations_json(history));
 }
 
 enum mf_status mf_record_write(const char *path, const struct mf_job *job, const struct mf_history *history,
@@ -131,14 +153,14 @@ enum mf_status mf_record_write(const char *path, const struct mf_job *job, const
     if (status != MF_OK)
         goto done;
     record = json_pack(
-        "{s:s, s:O, s:O?, s:o, s:I, s:I, s:s, s:I, s:I, s:o, s:{s:s, s:O}, s:o, s:s, s:o, s:o}", "created_at",
-        mf_time_format(job->created_at_ms, created), "request", request, "run", job->run, "versions",
-        versions_json(job), "seed", (json_int_t)job->request.seed, "pass_tokens",
+        "{s:s, s:O, s:O?, s:o, s:I, s:I, s:s, s:I, s:I, s:o, s:o, s:{s:s, s:O}, s:o, s:s, s:o, s:o}",
+        "created_at", mf_time_format(job->created_at_ms, created), "request", request, "run", job->run,
+        "versions", versions_json(job), "seed", (json_int_t)job->request.seed, "pass_tokens",
         (json_int_t)job->pass_tokens, "memory", mf_memory_describe(&job->memory, memory, sizeof memory),
-        "managed_bytes", (json_int_t)mf_runtime_managed_bytes(&job->runtime), "trainable_parameters",
-        (json_int_t)job->trainable_parameters, "dataset", dataset_json(job), "model", "path",
-        job->request.model_name, "files", files, "quantization", quantization_json(job),
-        "numeric_plan_sha256", job->runtime.plan->record_sha256, "numeric_plan",
+        "managed_bytes", (json_int_t)mf_job_managed_bytes(job), "trainable_parameters",
+        (json_int_t)job->trainable_parameters, "dataset", dataset_json(job), "validation",
+        validation_json(job), "model", "path", job->request.model_name, "files", files, "quantization",
+        quantization_json(job), "numeric_plan_sha256", job->runtime.plan->record_sha256, "numeric_plan",
         json_loads(job->runtime.plan->record, 0, NULL), "results", results_json(job, history));
     text = record ? json_dumps(record, JSON_INDENT(1) | JSON_PRESERVE_ORDER) : NULL;
     status = text ? mf_file_write_atomic(path, text, strlen(text), 0644, error)
