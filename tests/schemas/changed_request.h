@@ -26,7 +26,10 @@ static const char changed_request[] =
     "length\":512,"
     "\"on_overflow\":\"drop\",\"train_on\":\"all\",\"use_chat_template\":true,\"chat_template\":\"{{ "
     "messages }}\\n\","
-    "\"group_by_length\":false,\"eval_split\":0.0,\"eval_steps\":7,\"logging_steps\":5,\"save_total_limit\": "
+    "\"group_by_length\":false,\"eval_split\":0.0,\"eval_steps\":7,\"validation_dataset\":\"/data/"
+    "v.jsonl\",\"load_best_model_at_end\":true,"
+    "\"metric_for_best_model\":\"eval_perplexity\",\"early_stopping_patience\":3,\"logging_steps\":5,\"save_"
+    "total_limit\": "
     "3, \"save_steps\":9}";
 
 #endif

@@ -357,8 +357,12 @@ static void what_comes_later_is_refused_by_name(void **state) {
             continue;
         char more[256];
         const bool four_bits = !strncmp(field->name, "bnb_4bit_", 9); /* means nothing without use_4bit */
-        snprintf(more, sizeof more, "%s\"%s\":\"%s\"", four_bits ? "\"use_4bit\":true," : "", field->name,
-                 choice[i].value);
+        const bool metric = !strcmp(field->name, "metric_for_best_model"); /* nor this where nothing asks */
+        snprintf(more, sizeof more, "%s\"%s\":\"%s\"",
+                 four_bits ? "\"use_4bit\":true,"
+                 : metric  ? "\"load_best_model_at_end\":true,"
+                           : "",
+                 field->name, choice[i].value);
         struct mf_request request;
         struct mf_error error;
         enum mf_status status = read_with(more, &request, &error);
