@@ -599,6 +599,10 @@ enum mf_status mf_request_to_json(const struct mf_request *request, bool only_ch
     return MF_OK;
 }
 
+bool mf_request_has_default(const struct mf_request *request, enum mf_request_field field) {
+    return mf_field_is_default(&mf_request_fields()[field], request);
+}
+
 enum mf_status mf_request_hash(const struct mf_request *request, char text[MF_SHA256_TEXT_BYTES],
                                struct mf_error *error) {
     json_t *object;

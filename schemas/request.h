@@ -97,6 +97,9 @@ enum mf_status mf_request_set_text(struct mf_request *request, const char *name,
 enum mf_status mf_request_to_json(const struct mf_request *request, bool only_changed, json_t **object,
                                   struct mf_error *error);
 
+/* Whether a field has its default, given or not. */
+bool mf_request_has_default(const struct mf_request *request, enum mf_request_field field);
+
 /* sha256 (hexadecimal) of the canonical JSON of the fields that differ from their defaults: two requests with
  * the same id are the same exactly when this is equal. */
 enum mf_status mf_request_hash(const struct mf_request *request, char text[MF_SHA256_TEXT_BYTES],

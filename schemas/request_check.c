@@ -307,7 +307,7 @@ static enum mf_status check_together(const struct mf_request *request, struct mf
             "eval_split and load_best_model_at_end, early_stopping_patience: without rows for evaluation "
             "nothing says what is best; set eval_split above 0 or give a validation_dataset");
     if (request->validation_dataset && request->eval_split != 0 &&
-        !mf_field_is_default(mf_request_field_find("eval_split"), request))
+        !mf_request_has_default(request, MF_REQUEST_eval_split))
         return conflict(error,
                         "validation_dataset and eval_split: rows for evaluation come from one of them; "
                         "leave eval_split out");

@@ -99,5 +99,7 @@ enum mf_status mf_form_request(struct mf_settings *settings, json_t *object, str
         status = make_absolute(&request->dataset, error);
     if (!status)
         status = make_absolute(&request->validation_dataset, error);
+    if (!status)
+        status = make_absolute(&request->adapter_name_or_path, error);
     return status;
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains an adapter with modelforge-trainer, loads it in real PEFT, and compares the evaluation loss.
 
-    python tests/golden/peft_check.py TRAINER MODEL_FOLDER [--max-steps N] [--tolerance 1e-4]
+    python tests/golden/peft_check.py TRAINER MODEL_FOLDER [--max-steps N] [--continue] [--tolerance 1e-4]
 
 The evaluation rows (make_permutation.py), their layout and labels (make_templates.py) and the loss (Transformers and
 PEFT, f32) are all worked out here again; nothing but the adapter folder and training.json comes from the trainer.
@@ -17,7 +17,8 @@ import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from make_permutation import permutation
@@ -31,9 +32,9 @@ ROWS = [{"input": "What colour is number %d?" % (7 * index),
 
 def train(trainer, model, folder, chat, max_steps, **more):
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    request = dict(task="text-generation", model_name=model, dataset=str(folder / "rows.jsonl"), bf16=False,
+    request = dict(dict(task="text-generation", model_name=model, dataset=str(folder / "rows.jsonl"), bf16=False,
                    use_chat_template=chat, learning_rate=5e-3, num_train_epochs=2, max_steps=max_steps, seed=7,
-                   lora_r=5, lora_alpha=7, use_rslora=chat, gradient_accumulation_steps=3, **more)
+                   lora_r=5, lora_alpha=7, use_rslora=chat and 'adapter_name_or_path' not in more, gradient_accumulation_steps=3), **more)
     (folder / "request.json").write_text(json.dumps(request))
     subprocess.run([trainer, "run", str(folder / "request.json"), "--output", str(folder / "out")], check=True,
                    stdout=subprocess.DEVNULL, timeout=600)
@@ -60,14 +61,43 @@ def loss(network, tokenizer, rows, chat):
     return total / count, count
 
 
+def continues(trainer, model):
+    """An adapter made by PEFT, with random B and a rank of its own, is what training continues from: after one step of
+    next to no learning rate our evaluation loss is PEFT's with that adapter, and the adapter written is that adapter."""
+    torch.manual_seed(20260102)
+    network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    made = get_peft_model(network, LoraConfig(r=3, lora_alpha=5, target_modules=["q_proj", "down_proj"], lora_dropout=0.0))
+    for name, parameter in made.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        made.save_pretrained(folder / "start")
+        record = train(trainer, model, folder, False, 1, adapter_name_or_path=str(folder / "start"),
+                       learning_rate=1e-30, lora_r=16, lora_alpha=32)
+        held_out = permutation(7, 1, 0, len(ROWS))[: math.ceil(0.2 * len(ROWS))]
+        _, tuned, _ = peft_loss(model, folder / "start", [ROWS[index] for index in held_out], False)
+        first = load_file(folder / "start" / "adapter_model.safetensors")
+        last = load_file(folder / "out" / "adapter" / "adapter_model.safetensors")
+        config = json.loads((folder / "out" / "adapter" / "adapter_config.json").read_text())
+    if first.keys() != last.keys() or any(not torch.allclose(first[key], last[key], atol=1e-7) for key in first):
+        sys.exit("the adapter that was continued from is not the one that was written")
+    if (config["r"], config["lora_alpha"], sorted(config["target_modules"])) != (3, 5, ["down_proj", "q_proj"]):
+        sys.exit("the adapter's settings were not kept: %s" % config)
+    ours = record["results"]["evaluations"][-1]["loss"]
+    print("continued from PEFT's adapter: PEFT %.6f, ours %.6f, difference %.2g" % (tuned, ours, abs(ours - tuned)))
+    return abs(ours - tuned)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("trainer")
     parser.add_argument("model")
     parser.add_argument("--max-steps", type=int, default=-1)
+    parser.add_argument("--continue", dest="continues", action="store_true", help="also continue from an adapter of PEFT's")
     parser.add_argument("--tolerance", type=float, default=1e-4)
     arguments = parser.parse_args()
-    worst = 0.0
+    worst = continues(arguments.trainer, arguments.model) if arguments.continues else 0.0
     for chat in (False, True):
         with tempfile.TemporaryDirectory() as name:
             folder = pathlib.Path(name)

@@ -18,7 +18,7 @@ static const char suffix_a[] = ".lora_A.weight", suffix_b[] = ".lora_B.weight";
 enum { MAX_MODULE_NAME_BYTES = 900 };
 
 struct mf_adapter_file {
-    char *folder;
+    char *folder, *base;
     struct mf_adapter_settings settings;
     struct mf_safetensors *weights;
 };
@@ -226,10 +226,10 @@ static enum mf_status refuse_features(const json_t *config, const char *path, st
     return MF_OK;
 }
 
-static enum mf_status read_config(const char *path, struct mf_adapter_settings *settings,
-                                  struct mf_error *error) {
+static enum mf_status read_config(const char *path, struct mf_adapter_file *file, struct mf_error *error) {
+    struct mf_adapter_settings *settings = &file->settings;
     json_t *config = NULL;
-    const char *type = NULL;
+    const char *type = NULL, *base = "";
     int64_t rank = 0;
     enum mf_status status = mf_json_read_file(path, 0, &config, error);
     if (status == MF_OK)
@@ -244,6 +244,10 @@ static enum mf_status read_config(const char *path, struct mf_adapter_settings *
         status = mf_json_optional_number(config, path, "lora_dropout", 0, 1, &settings->dropout, error);
     if (status == MF_OK)
         status = mf_json_optional_boolean(config, path, "use_rslora", &settings->rslora, error);
+    if (status == MF_OK)
+        status = mf_json_optional_string(config, path, "base_model_name_or_path", 4096, &base, error);
+    if (status == MF_OK && !(file->base = strdup(base)))
+        status = out_of_memory(error);
     if (status == MF_OK)
         status = refuse_features(config, path, error);
     settings->rank = (int32_t)rank;
@@ -261,7 +265,7 @@ enum mf_status mf_adapter_open(const char *folder, struct mf_adapter_file **out,
     else if (status == MF_OK && !mf_path_exists(config))
         status = mf_error_set(error, MF_ERROR_MODEL_INCOMPLETE, "%s: adapter_config.json is missing", folder);
     if (status == MF_OK)
-        status = read_config(config, &file->settings, error);
+        status = read_config(config, file, error);
     if (status == MF_OK)
         status = mf_safetensors_open_file(weights, &file->weights, error);
     if (status == MF_OK && !(file->folder = strdup(folder)))
@@ -280,11 +284,28 @@ void mf_adapter_close(struct mf_adapter_file *file) {
         return;
     mf_safetensors_close(file->weights);
     free(file->folder);
+    free(file->base);
     free(file);
 }
 
 const struct mf_adapter_settings *mf_adapter_file_settings(const struct mf_adapter_file *file) {
     return &file->settings;
+}
+
+const char *mf_adapter_file_base(const struct mf_adapter_file *file) {
+    return file->base;
+}
+
+void mf_adapter_file_set_dropout(struct mf_adapter_file *file, double dropout) {
+    file->settings.dropout = dropout;
+}
+
+enum mf_status mf_adapter_file_digest(const struct mf_adapter_file *file, char digest[MF_SHA256_TEXT_BYTES],
+                                      struct mf_error *error) {
+    char *path = mf_path_join(file->folder, "adapter_model.safetensors");
+    enum mf_status status = path ? mf_file_sha256(path, digest, NULL, error) : out_of_memory(error);
+    free(path);
+    return status;
 }
 
 /* The file's tensor of a module, NULL when there is none. */

@@ -3,6 +3,7 @@
 #ifndef MF_WORKER_TRAINER_ADAPTER_H
 #define MF_WORKER_TRAINER_ADAPTER_H
 
+#include "common/digest.h"
 #include "common/error.h"
 #include "kernels/executor.h"
 #include "kernels/graph.h"
@@ -49,10 +50,17 @@ struct mf_adapter_file;
 enum mf_status mf_adapter_open(const char *folder, struct mf_adapter_file **out, struct mf_error *error);
 void mf_adapter_close(struct mf_adapter_file *file); /* NULL is fine */
 const struct mf_adapter_settings *mf_adapter_file_settings(const struct mf_adapter_file *file);
+/* base_model_name_or_path, "" where the file does not say; the file's. */
+const char *mf_adapter_file_base(const struct mf_adapter_file *file);
+/* Of what is attached from now on. */
+void mf_adapter_file_set_dropout(struct mf_adapter_file *file, double dropout);
+/* sha256 of adapter_model.safetensors. */
+enum mf_status mf_adapter_file_digest(const struct mf_adapter_file *file, char digest[MF_SHA256_TEXT_BYTES],
+                                      struct mf_error *error);
 
-/* Puts the file's adapters on the model's modules, each with its own rank, before the slot's first program;
- * then, once there is an executor, copies the values. A module that the model lacks or a shape that does not
- * fit is MF_ERROR_ADAPTER_MISMATCH. */
+/* Puts the file's adapters on the model's modules, each with its own rank (they may differ only where nothing
+ * is saved again), before the slot's first program; then, once there is an executor, copies the values. A
+ * module that the model lacks or a shape that does not fit is MF_ERROR_ADAPTER_MISMATCH. */
 enum mf_status mf_adapter_attach(const struct mf_adapter_file *file, const struct mf_model *model,
                                  struct mf_graph *graph, int16_t slot, struct mf_error *error);
 enum mf_status mf_adapter_load(const struct mf_adapter_file *file, const struct mf_graph *graph,

@@ -85,6 +85,7 @@ void mf_job_close(struct mf_job *job) {
     mf_dataset_destroy(&job->validation);
     mf_samples_destroy(&job->samples);
     mf_dataset_destroy(&job->dataset);
+    mf_adapter_close(job->start);
     mf_runtime_close(&job->runtime);
     mf_request_free(&job->request);
     json_decref(job->run);
@@ -114,6 +115,39 @@ static enum mf_quantization quantization_of(const struct mf_request *request) {
     return request->use_8bit ? MF_QUANTIZATION_INT8 : MF_QUANTIZATION_NONE;
 }
 
+/* Whether the request asks for another value of a field than the adapter has. */
+static enum mf_status check_same(const struct mf_request *request, enum mf_request_field field, double asked,
+                                 double there, struct mf_error *error) {
+    if (asked == there || mf_request_has_default(request, field))
+        return MF_OK;
+    return mf_error_set(error, MF_ERROR_CONFLICTING_FIELDS,
+                        "%s: %.6g here, but the adapter that training continues from has %.6g; leave it out",
+                        mf_request_fields()[field].name, asked, there);
+}
+
+/* An artifact's URI names a folder, too. */
+static enum mf_status open_start(struct mf_job *job, struct mf_error *error) {
+    const struct mf_request *request = &job->request;
+    const char *folder = request->adapter_name_or_path;
+    if (!strncmp(folder, "file://", 7))
+        folder += 7;
+    enum mf_status status = mf_adapter_open(folder, &job->start, error);
+    if (status != MF_OK)
+        return mf_error_prefix(error, "adapter_name_or_path");
+    const struct mf_adapter_settings *settings = mf_adapter_file_settings(job->start);
+    status = check_same(request, MF_REQUEST_lora_r, (double)request->lora_r, settings->rank, error);
+    if (status == MF_OK)
+        status = check_same(request, MF_REQUEST_lora_alpha, request->lora_alpha, settings->alpha, error);
+    if (status == MF_OK)
+        status = check_same(request, MF_REQUEST_use_rslora, request->use_rslora, settings->rslora, error);
+    if (status == MF_OK && !mf_request_has_default(request, MF_REQUEST_lora_dropout))
+        mf_adapter_file_set_dropout(job->start, request->lora_dropout);
+    if (status == MF_OK && strcmp(mf_adapter_file_base(job->start), request->model_name) != 0)
+        mf_report_log(job->report, "warning", "the adapter %s says that its base model is '%s', not '%s'",
+                      folder, mf_adapter_file_base(job->start), request->model_name);
+    return status;
+}
+
 static enum mf_status load_model(struct mf_job *job, struct mf_error *error) {
     const struct mf_request *request = &job->request;
     struct mf_device device = {.size = sizeof device, .kind = MF_DEVICE_CPU};
@@ -130,6 +164,8 @@ static enum mf_status load_model(struct mf_job *job, struct mf_error *error) {
                                      request->strategy, error);
     if (status == MF_OK)
         status = mf_outputs_check(request, job->runtime.model, error);
+    if (status == MF_OK && request->adapter_name_or_path)
+        status = open_start(job, error);
     if (status == MF_OK && request->chat_template)
         status = mf_tokenizer_set_chat_template(job->runtime.tokenizer, request->chat_template, error);
     return status;
@@ -222,26 +258,68 @@ int32_t mf_job_longest(const struct mf_job *job) {
 /* ---- programs
  * ---------------------------------------------------------------------------------------------- */
 
+/* The modules that the request names must be those that the adapter has; all of one rank, as it is saved
+ * again. */
+static enum mf_status check_start(const struct mf_job *job, const bool *chosen, struct mf_error *error) {
+    const struct mf_graph *graph = job->runtime.graph;
+    const struct mf_model *model = job->runtime.model;
+    const bool asked = !mf_request_has_default(&job->request, MF_REQUEST_target_modules);
+    for (size_t i = 0; i < mf_model_module_count(model); i++) {
+        const char *name = mf_model_module(model, i)->name;
+        const int32_t adapter =
+            mf_graph_find_adapter(graph, MF_POLICY_SLOT, mf_graph_find_module(graph, name));
+        if (asked && chosen[i] != (adapter >= 0))
+            return mf_error_set(
+                error, MF_ERROR_CONFLICTING_FIELDS,
+                "target_modules: '%s' is %s, but the adapter that training continues from has %s for it; "
+                "leave target_modules out",
+                name, chosen[i] ? "named" : "not named", chosen[i] ? "nothing" : "weights");
+        if (adapter >= 0 &&
+            mf_graph_tensor(graph, graph->adapter[adapter].a)->dim[0].multiplier != job->adapter.rank)
+            return mf_error_set(
+                error, MF_ERROR_ADAPTER_MISMATCH,
+                "%s: rank %d at '%s' and %d elsewhere; only adapters of one rank can be continued",
+                job->request.adapter_name_or_path,
+                mf_graph_tensor(graph, graph->adapter[adapter].a)->dim[0].multiplier, name,
+                job->adapter.rank);
+    }
+    return MF_OK;
+}
+
+static void count_trainable(struct mf_job *job) {
+    const struct mf_graph *graph = job->runtime.graph;
+    job->trainable_parameters = 0;
+    for (int32_t i = 0; i < graph->adapters; i++) {
+        const struct mf_tensor *a = mf_graph_tensor(graph, graph->adapter[i].a);
+        const struct mf_tensor *b = mf_graph_tensor(graph, graph->adapter[i].b);
+        if (graph->adapter[i].slot == MF_POLICY_SLOT)
+            job->trainable_parameters +=
+                (int64_t)a->dim[0].multiplier * (a->dim[1].multiplier + b->dim[0].multiplier);
+    }
+}
+
 static enum mf_status add_adapters(struct mf_job *job, struct mf_error *error) {
     const struct mf_request *request = &job->request;
     const struct mf_model *model = job->runtime.model;
-    job->adapter = (struct mf_adapter_settings){.rank = (int32_t)request->lora_r,
-                                                .alpha = request->lora_alpha,
-                                                .dropout = request->lora_dropout,
-                                                .rslora = request->use_rslora};
     bool *chosen = calloc(mf_model_module_count(model) + 1, sizeof *chosen);
     if (!chosen)
         return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "trainer: out of memory");
     enum mf_status status = mf_model_choose_modules(model, (const char *const *)request->target_modules.item,
                                                     request->target_modules.count, chosen, error);
-    if (status == MF_OK)
+    if (job->start) {
+        job->adapter = *mf_adapter_file_settings(job->start);
+        if (status == MF_OK)
+            status = mf_adapter_attach(job->start, model, job->runtime.graph, MF_POLICY_SLOT, error);
+        if (status == MF_OK)
+            status = check_start(job, chosen, error);
+    } else if (status == MF_OK) {
+        job->adapter = (struct mf_adapter_settings){.rank = (int32_t)request->lora_r,
+                                                    .alpha = request->lora_alpha,
+                                                    .dropout = request->lora_dropout,
+                                                    .rslora = request->use_rslora};
         status = mf_adapter_add(model, job->runtime.graph, MF_POLICY_SLOT, chosen, &job->adapter, error);
-    job->trainable_parameters = 0;
-    for (size_t i = 0; i < mf_model_module_count(model); i++) {
-        const struct mf_model_module *module = mf_model_module(model, i);
-        if (chosen[i])
-            job->trainable_parameters += request->lora_r * (module->input_features + module->output_features);
     }
+    count_trainable(job);
     free(chosen);
     return status;
 }
@@ -317,8 +395,13 @@ enum mf_status mf_job_prepare(struct mf_job *job, struct mf_error *error) {
             return status;
         mf_report_progress(job->report, after[i].phase, after[i].fraction);
     }
-    mf_adapter_initialize(job->runtime.graph, MF_POLICY_SLOT, job->runtime.executor,
-                          (uint64_t)job->request.seed);
-    report_plan(job);
-    return MF_OK;
+    enum mf_status status = MF_OK;
+    if (job->start)
+        status = mf_adapter_load(job->start, job->runtime.graph, job->runtime.executor, error);
+    else
+        mf_adapter_initialize(job->runtime.graph, MF_POLICY_SLOT, job->runtime.executor,
+                              (uint64_t)job->request.seed);
+    if (status == MF_OK)
+        report_plan(job);
+    return status;
 }

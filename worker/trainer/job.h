@@ -41,6 +41,7 @@ struct mf_job {
     int64_t trainable_parameters;
 
     struct mf_adapter_settings adapter;
+    struct mf_adapter_file *start; /* the adapter that training continues from; NULL: a new one */
     struct mf_strategy_programs programs;
     int32_t update, norm;           /* the update program and its gradient norm (1) f32 */
     int32_t pass_tokens;            /* most tokens in one run of a program */

@@ -102,6 +102,18 @@ static json_t *validation_json(const struct mf_job *job) {
                      "dropped_rows", (json_int_t)samples->dropped_rows);
 }
 
+/* null, or the adapter that training continued from. */
+static json_t *start_json(const struct mf_job *job) {
+    char digest[MF_SHA256_TEXT_BYTES];
+    struct mf_error ignored;
+    if (!job->start)
+        return json_null();
+    return json_pack("{s:s, s:s, s:o}", "path", job->request.adapter_name_or_path, "base_model",
+                     mf_adapter_file_base(job->start), "sha256",
+                     mf_adapter_file_digest(job->start, digest, &ignored) == MF_OK ? json_string(digest)
+                                                                                   : json_null());
+}
+
 /* null without evaluations. */
 static json_t *best_json(const struct mf_job *job, const struct mf_history *history) {
     const struct mf_evaluation_record *best = mf_best_evaluation(&job->request, history);
@@ -153,15 +165,16 @@ enum mf_status mf_record_write(const char *path, const struct mf_job *job, const
     if (status != MF_OK)
         goto done;
     record = json_pack(
-        "{s:s, s:O, s:O?, s:o, s:I, s:I, s:s, s:I, s:I, s:o, s:o, s:{s:s, s:O}, s:o, s:s, s:o, s:o}",
+        "{s:s, s:O, s:O?, s:o, s:I, s:I, s:s, s:I, s:I, s:o, s:o, s:o, s:{s:s, s:O}, s:o, s:s, s:o, s:o}",
         "created_at", mf_time_format(job->created_at_ms, created), "request", request, "run", job->run,
         "versions", versions_json(job), "seed", (json_int_t)job->request.seed, "pass_tokens",
         (json_int_t)job->pass_tokens, "memory", mf_memory_describe(&job->memory, memory, sizeof memory),
         "managed_bytes", (json_int_t)mf_job_managed_bytes(job), "trainable_parameters",
         (json_int_t)job->trainable_parameters, "dataset", dataset_json(job), "validation",
-        validation_json(job), "model", "path", job->request.model_name, "files", files, "quantization",
-        quantization_json(job), "numeric_plan_sha256", job->runtime.plan->record_sha256, "numeric_plan",
-        json_loads(job->runtime.plan->record, 0, NULL), "results", results_json(job, history));
+        validation_json(job), "continued_from", start_json(job), "model", "path", job->request.model_name,
+        "files", files, "quantization", quantization_json(job), "numeric_plan_sha256",
+        job->runtime.plan->record_sha256, "numeric_plan", json_loads(job->runtime.plan->record, 0, NULL),
+        "results", results_json(job, history));
     text = record ? json_dumps(record, JSON_INDENT(1) | JSON_PRESERVE_ORDER) : NULL;
     status = text ? mf_file_write_atomic(path, text, strlen(text), 0644, error)
                   : mf_error_set(error, MF_ERROR_INTERNAL, "training.json: cannot be put together");
