@@ -121,13 +121,21 @@ static enum mf_status ask(struct state *state, bool same_origin, struct mf_error
 
 /* ---- hops -------------------------------------------------------------------------------------------- */
 
-static enum mf_status open_client(struct state *state, bool same_origin, struct mf_error *error) {
+/* Another port of the same machine is no way into its network. */
+static bool same_host(const char *a, const char *b) {
+    const char *left = strstr(a, "//") + 2, *right = strstr(b, "//") + 2;
+    const size_t length = *left == '[' ? strcspn(left, "]") : strcspn(left, ":");
+    return length == (*right == '[' ? strcspn(right, "]") : strcspn(right, ":")) &&
+           !strncmp(left, right, length);
+}
+
+static enum mf_status open_client(struct state *state, const char *first_origin, struct mf_error *error) {
     struct mf_http_options options = *state->options;
     options.attempts = 1; /* the next one asks for another range */
     options.redirects = 0;
-    if (!same_origin) {
+    if (strcmp(state->origin, first_origin) != 0) {
         options.username = options.password = options.bearer_token = options.aws_sigv4 = NULL;
-        options.public_addresses_only |= !state->download->allow;
+        options.public_addresses_only |= !state->download->allow && !same_host(state->origin, first_origin);
     }
     mf_http_client_free(state->client);
     return mf_http_client_new(&options, &state->client, error);
@@ -149,14 +157,14 @@ static enum mf_status follow(struct state *state, const char *first_origin, bool
         return mf_error_set(error, MF_ERROR_HTTP, "GET %.512s: redirected to '%.400s', which is not followed",
                             state->origin, shown);
     }
-    bool was_same = *same_origin;
+    bool moved = strcmp(state->origin, origin) != 0;
     *same_origin = !strcmp(origin, first_origin);
-    if (!*same_origin && download->allow)
+    if (download->allow)
         status = download->allow(download->context, url, error);
     free(state->url);
     state->url = url;
     memcpy(state->origin, origin, sizeof origin);
-    return status || was_same == *same_origin ? status : open_client(state, *same_origin, error);
+    return status || !moved ? status : open_client(state, first_origin, error);
 }
 
 static bool is_redirect(int status) {
@@ -175,7 +183,7 @@ static enum mf_status fetch(struct state *state, struct mf_error *error) {
     char first_origin[sizeof state->origin];
     bool same_origin = true;
     memcpy(first_origin, state->origin, sizeof first_origin);
-    enum mf_status status = open_client(state, true, error);
+    enum mf_status status = open_client(state, first_origin, error);
     for (int failures = 0, hops = 0; !status;) {
         const int64_t before = state->size;
         if (download->expected_bytes >= 0 && state->size == download->expected_bytes)

@@ -11,7 +11,7 @@ struct mf_download {
     int64_t limit_bytes;        /* a longer body is refused */
     int64_t expected_bytes;     /* what it must come to; -1: not known */
     int redirects;              /* followed at most */
-    /* Redirected to another host: may it be asked? NULL: yes, with public_addresses_only. */
+    /* May a redirect be followed? NULL: yes, to another host only at a public address. */
     enum mf_status (*allow)(void *context, const char *url, struct mf_error *error);
     void *context;
 };

@@ -12,12 +12,6 @@
 
 enum { INDEX_FILE_BYTES = 64 << 20, COPIED_BYTES = 1 << 30 };
 
-/* "organisation/name": no folder, but the form of an id on a model hub. */
-static bool looks_like_hub_id(const char *name) {
-    const char *slash = strchr(name, '/');
-    return slash && slash != name && slash[1] && !strchr(slash + 1, '/') && name[0] != '.' && name[0] != '~';
-}
-
 static enum mf_status not_a_folder(const char *name, const struct stat *info, struct mf_error *error) {
     size_t length = strlen(name);
     if (info && length > 5 && !strcmp(name + length - 5, ".gguf"))
@@ -28,16 +22,10 @@ static enum mf_status not_a_folder(const char *name, const struct stat *info, st
             name, name);
     if (info)
         return mf_error_set(error, MF_ERROR_MODEL_NOT_FOUND, "model_name: %s is not a folder", name);
-    if (looks_like_hub_id(name))
-        return mf_error_set(
-            error, MF_ERROR_MODEL_NOT_FOUND,
-            "model_name: there is no folder '%s'; if it is an id on a model hub: downloading is "
-            "not supported yet, download the model yourself and give its folder",
-            name);
     return mf_error_set(
         error, MF_ERROR_MODEL_NOT_FOUND,
         "model_name: there is no folder '%s'; give the path of a Hugging Face model folder on "
-        "this machine",
+        "this machine, or the id of a model on a hub: hf://organisation/name",
         name);
 }
 

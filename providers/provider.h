@@ -56,8 +56,9 @@ struct mf_capabilities {
 
 struct mf_model_reference {
     uint32_t size;
-    const char *model_id; /* a Hugging Face model folder */
-    const char *revision; /* NULL: whatever is there */
+    const char *model_id; /* a Hugging Face model folder; to validate_model_access also "organisation/name" or
+                             "hf://organisation/name@revision" on a hub */
+    const char *revision; /* of a hub's model: branch, tag or commit; NULL: the default */
 };
 
 enum mf_model_class { MF_MODEL_CAUSAL_LM = 0 };
@@ -81,7 +82,7 @@ struct mf_host_api {
     void (*log)(struct mf_provider_context *context, const char *message);
     /* The job is to end: return MF_ERROR_CANCELLED soon. */
     bool (*cancelled)(struct mf_provider_context *context);
-    /* A Hugging Face folder: is everything there and readable? */
+    /* A Hugging Face folder or hub id: is everything there, and may it be read? */
     enum mf_status (*check_folder)(struct mf_provider_context *context,
                                    const struct mf_model_reference *reference, struct mf_error *error);
     /* Description, weights and builders of a Hugging Face folder, with no fusing. */

@@ -1,8 +1,8 @@
 #include "providers/registry.h"
 
 #include "common/log.h"
-#include "providers/folder.h"
 #include "providers/huggingface/huggingface.h"
+#include "providers/locate.h"
 #include "providers/models/model.h"
 #include "providers/tokenizer/tokenizer.h"
 
@@ -23,8 +23,7 @@ static bool host_cancelled(struct mf_provider_context *context) {
 
 static enum mf_status host_check_folder(struct mf_provider_context *context,
                                         const struct mf_model_reference *reference, struct mf_error *error) {
-    (void)context;
-    return mf_folder_check(reference, error);
+    return mf_model_check(context, reference, error);
 }
 
 static enum mf_status host_open_model(struct mf_provider_context *context,

@@ -7,10 +7,14 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* What the trainer gives a provider with every call. `cancelled` may be NULL; it is asked from any thread. */
 struct mf_provider_context {
     bool (*cancelled)(void *argument);
+    /* A download's state, and what the job's log should know; either may be NULL. */
+    void (*progress)(void *argument, const char *file, int64_t done_bytes, int64_t total_bytes);
+    void (*note)(void *argument, const char *text);
     void *argument;
 };
 

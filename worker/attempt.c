@@ -12,18 +12,24 @@
 
 extern char **environ;
 
-static enum mf_status add_run(json_t *request, const struct mf_claim *claim, const char *folder,
-                              const char *resume_from, struct mf_error *error) {
+static enum mf_status add_run(json_t *request, const struct mf_settings *settings,
+                              const struct mf_claim *claim, const char *folder, const char *resume_from,
+                              struct mf_error *error) {
     char created[MF_TIME_TEXT_BYTES];
     char *output = mf_path_join(folder, "output"), *checkpoints = mf_path_join(folder, "checkpoints");
-    json_t *run = NULL;
-    if (output && checkpoints)
-        run = json_pack("{s:s, s:i, s:s, s:s, s:s, s:s?, s:s}", "job_id", claim->lease.job_id, "attempt",
-                        (int)claim->attempt, "attempt_id", claim->attempt_id, "output_dir", output,
-                        "checkpoint_dir", checkpoints, "resume_from", resume_from, "created_at",
-                        mf_time_format(claim->created_at, created));
+    char *downloads = mf_path_join(folder, "downloads");
+    json_t *run = NULL, *roots = mf_settings_roots(settings, claim->tenant);
+    if (output && checkpoints && downloads && roots)
+        run = json_pack("{s:s, s:i, s:s, s:s, s:s, s:s?, s:s, s:s, s:O, s:s?, s:s?, s:s?}", "job_id",
+                        claim->lease.job_id, "attempt", (int)claim->attempt, "attempt_id", claim->attempt_id,
+                        "output_dir", output, "checkpoint_dir", checkpoints, "resume_from", resume_from,
+                        "created_at", mf_time_format(claim->created_at, created), "download_dir", downloads,
+                        "roots", roots, "s3_endpoint", settings->storage_s3_endpoint, "s3_region",
+                        settings->storage_s3_region, "ca_file", settings->download_ca_file);
+    json_decref(roots);
     free(output);
     free(checkpoints);
+    free(downloads);
     if (!run || json_object_set_new(request, "run", run))
         return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a request file");
     return MF_OK;
@@ -44,8 +50,8 @@ enum mf_status mf_attempt_make_folder(const struct mf_settings *settings, const 
     return status;
 }
 
-enum mf_status mf_attempt_write_request(const struct mf_claim *claim, const char *folder,
-                                        const char *resume_from, struct mf_error *error) {
+enum mf_status mf_attempt_write_request(const struct mf_settings *settings, const struct mf_claim *claim,
+                                        const char *folder, const char *resume_from, struct mf_error *error) {
     char *file = mf_path_join(folder, "request.json"), *text = NULL;
     json_t *request = NULL;
     enum mf_status status = MF_OK;
@@ -55,7 +61,7 @@ enum mf_status mf_attempt_write_request(const struct mf_claim *claim, const char
     }
     if ((status =
              mf_json_parse(claim->config, strlen(claim->config), "the stored request", &request, error)) ||
-        (status = add_run(request, claim, folder, resume_from, error)))
+        (status = add_run(request, settings, claim, folder, resume_from, error)))
         goto done;
     text = json_dumps(request, JSON_INDENT(2));
     if (text)
@@ -69,26 +75,32 @@ done:
     return status;
 }
 
-static bool may_see(const char *variable) {
-    static const char *const names[] = {
-        "PATH=", "HOME=", "LANG=", "TZ=", "TMPDIR=", "LD_LIBRARY_PATH=", "HF_HOME=", "XDG_CACHE_HOME="};
-    static const char *const prefixes[] = {"LC_", "OMP_", "CUDA_", "NVIDIA_", "NCCL_", "MODELFORGE_TRAINER_"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+static bool is_one_of(const char *variable, const char *const *names, size_t count) {
+    for (size_t i = 0; i < count; i++)
         if (!strncmp(variable, names[i], strlen(names[i])))
-            return true;
-    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
-        if (!strncmp(variable, prefixes[i], strlen(prefixes[i])))
             return true;
     return false;
 }
 
-const char **mf_attempt_environment(void) {
+static bool may_see(const char *variable, bool hub, bool s3) {
+    static const char *const always[] = {
+        "PATH=", "HOME=", "LANG=", "TZ=",     "TMPDIR=", "LD_LIBRARY_PATH=",   "HF_HOME=", "XDG_CACHE_HOME=",
+        "LC_",   "OMP_",  "CUDA_", "NVIDIA_", "NCCL_",   "MODELFORGE_TRAINER_"};
+    static const char *const hub_keys[] = {"HF_ENDPOINT=",  "HF_TOKEN=",       "HF_TOKEN_PATH=",
+                                           "HF_HUB_CACHE=", "HF_HUB_OFFLINE=", "TRANSFORMERS_OFFLINE="};
+    static const char *const s3_keys[] = {"AWS_"};
+    return is_one_of(variable, always, sizeof always / sizeof *always) ||
+           (hub && is_one_of(variable, hub_keys, sizeof hub_keys / sizeof *hub_keys)) ||
+           (s3 && is_one_of(variable, s3_keys, 1));
+}
+
+const char **mf_attempt_environment(bool hub, bool s3) {
     size_t count = 0, used = 0;
     while (environ[count])
         count++;
     const char **result = calloc(count + 1, sizeof *result);
     for (size_t i = 0; result && i < count; i++)
-        if (may_see(environ[i]))
+        if (may_see(environ[i], hub, s3))
             result[used++] = environ[i];
     return result;
 }

@@ -10,12 +10,13 @@ enum mf_status mf_attempt_make_folder(const struct mf_settings *settings, const 
 
 /* Writes its request.json (0600): the request and the object "run". `resume_from`: a checkpoint's folder,
  * NULL: start at step 0. */
-enum mf_status mf_attempt_write_request(const struct mf_claim *claim, const char *folder,
-                                        const char *resume_from, struct mf_error *error);
+enum mf_status mf_attempt_write_request(const struct mf_settings *settings, const struct mf_claim *claim,
+                                        const char *folder, const char *resume_from, struct mf_error *error);
 
 /* The trainer's environment: the few variables of this process that it may see. Freed with free(); the texts
- * are this process's. NULL when memory runs out. */
-const char **mf_attempt_environment(void);
+ * are this process's. `hub`, `s3`: with the keys for model hubs and for S3; a tenant's roots say what
+ * it may reach. NULL when memory runs out. */
+const char **mf_attempt_environment(bool hub, bool s3);
 
 /* Removes what earlier lives of this worker left under work.dir/runs/; their trainers died with them. */
 void mf_attempt_sweep(const struct mf_settings *settings);

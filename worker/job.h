@@ -77,6 +77,7 @@ struct mf_job {
     struct mf_worker *worker;
     struct mf_claim claim;
     char *folder;            /* work.dir/runs/<attempt uuid> */
+    bool dataset_in_s3;      /* the trainer needs the keys for it */
     bool limits_checkpoints; /* the request has a save_total_limit */
     struct mf_spool *spool;
     pthread_t thread;
@@ -86,8 +87,8 @@ struct mf_job {
     atomic_bool ended;    /* the supervisor is done: `end` and `artifact` are complete */
 
     pthread_mutex_t lock; /* for what follows, up to the next blank line */
-    char *device, *gpu_uuids, *versions, *numeric_plan_sha256;
-    struct mf_attempt_details details; /* its texts are the four above */
+    char *device, *gpu_uuids, *versions, *numeric_plan_sha256, *dataset_sha256, *base_revision;
+    struct mf_attempt_details details; /* its texts are the six above */
     bool details_changed;
     enum mf_phase phase;
     double fraction;

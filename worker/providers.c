@@ -26,7 +26,7 @@ static enum mf_status fail(const struct mf_worker *worker, struct mf_error *erro
 /* Standard output of the program, until it ends. */
 static enum mf_status run(struct mf_worker *worker, struct mf_text *answer, struct mf_error *error) {
     int out[2];
-    const char **environment = mf_attempt_environment();
+    const char **environment = mf_attempt_environment(false, false);
     if (!environment || pipe2(out, O_CLOEXEC)) {
         free(environment);
         return mf_error_errno(error, errno, "a pipe to the trainer");

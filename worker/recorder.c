@@ -62,13 +62,16 @@ static const char *worker_id(const struct recorder *recorder) {
 
 /* Writes details once they changed. */
 static enum mf_status write_details(struct recorder *recorder, struct mf_job *job, struct mf_error *error) {
+    enum { TEXTS = 6 };
     pthread_mutex_lock(&job->lock);
     bool changed = job->details_changed;
     struct mf_attempt_details details = job->details;
-    char *texts[4] = {NULL};
+    char *texts[TEXTS] = {NULL};
     if (changed) {
-        const char *const from[4] = {job->device, job->gpu_uuids, job->versions, job->numeric_plan_sha256};
-        for (int i = 0; i < 4; i++)
+        const char *const from[TEXTS] = {job->device,         job->gpu_uuids,
+                                         job->versions,       job->numeric_plan_sha256,
+                                         job->dataset_sha256, job->base_revision};
+        for (int i = 0; i < TEXTS; i++)
             texts[i] = from[i] ? strdup(from[i]) : NULL;
         job->details_changed = false;
     }
@@ -79,9 +82,11 @@ static enum mf_status write_details(struct recorder *recorder, struct mf_job *jo
     details.gpu_uuids = texts[1];
     details.versions = texts[2];
     details.numeric_plan_sha256 = texts[3];
+    details.dataset_sha256 = texts[4];
+    details.base_revision = texts[5];
     enum mf_status status = mf_store_update_attempt(recorder->link.database, worker_id(recorder),
                                                     &job->claim.lease, &details, error);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < TEXTS; i++)
         free(texts[i]);
     if (status) {
         pthread_mutex_lock(&job->lock);

@@ -49,6 +49,15 @@ static const struct mf_option options[] = {
     {.name = "tenants",
      .kind = STRING,
      .meaning = "the tenants that a topic may name: topic=a,b;topic=* (a topic that is not listed: default)"},
+    {.name = "tenants.roots",
+     .kind = STRING,
+     .initial = "*=/,hf://",
+     .meaning =
+         "what a tenant's jobs may read models and datasets from: tenant=root,root;*=root, a root being "
+         "/folder, s3://bucket/prefix, https://host/path, hf:// or hf://organisation"},
+    {.name = "download.ca_file",
+     .kind = STRING,
+     .meaning = "PEM file of the certificate authority of https:// datasets"},
     {.name = "worker.id",
      .kind = STRING,
      .meaning = "stable name of this worker, unique in the database (the host's name)"},
@@ -325,6 +334,66 @@ static enum mf_status apply_tenants(struct mf_settings *settings, struct mf_erro
     return status;
 }
 
+/* A folder's own name, without "." or ".." or a slash at its end; the beginning of a URL. */
+static bool root_valid(char *root) {
+    static const char *const schemes[] = {"s3://", "https://"};
+    if (strstr(root, "..") || strpbrk(root, " \t?#\\@"))
+        return false;
+    size_t length = strlen(root);
+    if (*root == '/') {
+        while (length > 1 && root[length - 1] == '/')
+            root[--length] = 0;
+        return !strstr(root, "//") && !strstr(root, "/./");
+    }
+    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++)
+        if (!strncmp(root, schemes[i], strlen(schemes[i])))
+            return root[strlen(schemes[i])] != 0 && root[strlen(schemes[i])] != '/';
+    return !strncmp(root, "hf://", 5);
+}
+
+static enum mf_status add_root(struct mf_settings *settings, const char *tenant, char *root,
+                               struct mf_error *error) {
+    if (!root_valid(root))
+        return mf_error_set(
+            error, MF_ERROR_CONFIGURATION,
+            "tenants.roots: '%.300s' is none of /folder, s3://bucket/prefix, https://host/path, "
+            "hf:// and hf://organisation",
+            root);
+    struct mf_tenant_roots *grown =
+        realloc(settings->roots, (settings->root_count + 1) * sizeof *settings->roots);
+    if (!grown)
+        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for settings");
+    settings->roots = grown;
+    grown[settings->root_count++] = (struct mf_tenant_roots){strdup(tenant), strdup(root)};
+    return MF_OK;
+}
+
+static enum mf_status apply_roots(struct mf_settings *settings, struct mf_error *error) {
+    char *list = strdup(mf_config_string(settings->config, "tenants.roots")), *rest = list, *entry;
+    enum mf_status status = MF_OK;
+    while (!status && rest && (entry = strsep(&rest, ";"))) {
+        char *tenant = trim(strsep(&entry, "=")), *root;
+        if (!*tenant && !entry)
+            continue;
+        if (!entry || (strcmp(tenant, "*") != 0 && !mf_tenant_name_valid(tenant)))
+            status = mf_error_set(
+                error, MF_ERROR_CONFIGURATION,
+                "tenants.roots: '%.100s' does not begin with a tenant's name or * and =", tenant);
+        while (!status && (root = strsep(&entry, ",")))
+            status = add_root(settings, tenant, trim(root), error);
+    }
+    free(list);
+    return status;
+}
+
+json_t *mf_settings_roots(const struct mf_settings *settings, const char *tenant) {
+    json_t *roots = json_array();
+    for (size_t i = 0; i < settings->root_count; i++)
+        if (!strcmp(settings->roots[i].tenant, "*") || !strcmp(settings->roots[i].tenant, tenant))
+            json_array_append_new(roots, json_string(settings->roots[i].root));
+    return roots;
+}
+
 bool mf_topic_rule_allows(const struct mf_topic_rule *rule, const char *tenant) {
     if (!strcmp(rule->tenants, "*"))
         return true;
@@ -423,8 +492,10 @@ enum mf_status mf_settings_load(const char *path, const struct mf_config_overrid
                             "worker.id: '%s' is not of the form [A-Za-z0-9._-]{1,64}", settings->worker_id);
     if ((status = add_topics(settings, "topics.requests", false, error)) ||
         (status = add_topics(settings, "topics.commands", true, error)) ||
-        (status = apply_tenants(settings, error)) || (status = take_work_dir(settings, error)))
+        (status = apply_tenants(settings, error)) || (status = apply_roots(settings, error)) ||
+        (status = take_work_dir(settings, error)))
         return status;
+    settings->download_ca_file = mf_config_string(config, "download.ca_file");
     settings->storage_s3_endpoint = mf_config_string(config, "storage.s3_endpoint");
     settings->storage_s3_region = mf_config_string(config, "storage.s3_region");
     settings->storage_s3_ca_file = mf_config_string(config, "storage.s3_ca_file");
@@ -449,6 +520,11 @@ void mf_settings_free(struct mf_settings *settings) {
         free(settings->topic[i].topic);
         free(settings->topic[i].tenants);
     }
+    for (size_t i = 0; i < settings->root_count; i++) {
+        free(settings->roots[i].tenant);
+        free(settings->roots[i].root);
+    }
+    free(settings->roots);
     free(settings->worker_id);
     free(settings->host);
     free(settings->work_dir);

@@ -6,6 +6,7 @@
 #include "worker/storage.h"
 #include "worker/trainer/protocol.h"
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -18,6 +19,12 @@ struct mf_topic_rule {
     char *tenants; /* ",default,team-a," or "*" */
 };
 
+/* What a tenant may read. */
+struct mf_tenant_roots {
+    char *tenant; /* or "*" */
+    char *root;   /* "/folder", "s3://bucket/prefix", "https://host/path", "hf://organisation" */
+};
+
 /* Strings belong to the configuration or the settings; immutable once loaded. */
 struct mf_settings {
     struct mf_config *config;
@@ -26,6 +33,9 @@ struct mf_settings {
     const char *events_topic, *dlq_topic, *http_listen;
     const char *storage_s3_endpoint, *storage_s3_region, *storage_s3_ca_file; /* NULL: not given */
     int64_t collect_ms, keep_s;
+    struct mf_tenant_roots *roots; /* of tenants.roots */
+    size_t root_count;
+    const char *download_ca_file; /* NULL: the system's */
     struct mf_topic_rule topic[MF_MAX_TOPICS];
     size_t topic_count;
     int slots;
@@ -44,6 +54,10 @@ extern const struct mf_config_table mf_settings_table;
 enum mf_status mf_settings_load(const char *path, const struct mf_config_override *overrides,
                                 size_t override_count, struct mf_settings *settings, struct mf_error *error);
 void mf_settings_free(struct mf_settings *settings);
+
+/* The roots of a tenant, its own and those of "*", as a JSON array; NULL when memory runs out. The caller
+ * decrefs it. */
+json_t *mf_settings_roots(const struct mf_settings *settings, const char *tenant);
 
 /* What the storage is opened with; lives as long as the settings. */
 struct mf_storage_options mf_settings_storage(const struct mf_settings *settings);

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -55,7 +56,7 @@ static void close_fd(int *fd) {
 
 static enum mf_status start_trainer(struct supervision *s, struct mf_error *error) {
     int events[2] = {-1, -1}, commands[2] = {-1, -1}, text[2] = {-1, -1};
-    const char **environment = mf_attempt_environment();
+    const char **environment = mf_attempt_environment(true, s->job->dataset_in_s3);
     char *request = mf_path_join(s->job->folder, "request.json");
     enum mf_status status = MF_OK;
     if (!environment || !request) {
@@ -148,10 +149,20 @@ static void take_plan(struct supervision *s, const struct mf_event *event) {
                      "trainer protocol: plan: member 'numeric_plan_sha256' is not a sha256");
         return;
     }
+    const char *dataset = event->plan.dataset_sha256, *revision = event->plan.base_revision;
+    if (*dataset && (strspn(dataset, "0123456789abcdef") != 64 || dataset[64])) {
+        mf_error_set(fault(s), MF_ERROR_PROVIDER_PROTOCOL,
+                     "trainer protocol: plan: member 'dataset_sha256' is not a sha256");
+        return;
+    }
     pthread_mutex_lock(&job->lock);
     struct mf_attempt_details *details = &job->details;
     set_text(&job->numeric_plan_sha256, strdup(sha256));
+    set_text(&job->dataset_sha256, *dataset ? strdup(dataset) : NULL);
+    set_text(&job->base_revision, *revision ? strdup(revision) : NULL);
     details->numeric_plan_sha256 = job->numeric_plan_sha256;
+    details->dataset_sha256 = job->dataset_sha256;
+    details->base_revision = job->base_revision;
     details->managed_bytes = event->plan.managed_bytes;
     details->total_steps = event->plan.total_steps;
     details->train_rows = event->plan.train_rows;
@@ -593,7 +604,7 @@ static enum mf_status prepare(struct supervision *s, bool *storage_away, struct 
     if (!status && job->claim.checkpoint_uri && !checkpoint)
         note_lost_checkpoint(job);
     if (!status)
-        status = mf_attempt_write_request(&job->claim, job->folder, checkpoint, error);
+        status = mf_attempt_write_request(s->settings, &job->claim, job->folder, checkpoint, error);
     free(checkpoint);
     return status ? status : mf_protocol_reader_init(&s->reader, -1, error);
 }
@@ -635,6 +646,11 @@ static void *supervise(void *argument) {
     return NULL;
 }
 
+static bool in_s3(const json_t *request, const char *field) {
+    const char *from = json_string_value(json_object_get(request, field));
+    return from && !strncasecmp(from, "s3://", 5);
+}
+
 /* The facts of the request that belong to the attempt's record. */
 static void details_from_request(struct mf_job *job) {
     json_t *request = json_loads(job->claim.config, 0, NULL);
@@ -643,6 +659,7 @@ static void details_from_request(struct mf_job *job) {
     if (json_is_integer(seed))
         job->details.seed = json_integer_value(seed);
     job->details_changed = true;
+    job->dataset_in_s3 = in_s3(request, "dataset") || in_s3(request, "validation_dataset");
     job->limits_checkpoints = json_is_integer(json_object_get(request, "save_total_limit"));
     json_decref(request);
 }
@@ -710,5 +727,7 @@ void mf_supervisor_free(struct mf_job *job) {
     free(job->gpu_uuids);
     free(job->versions);
     free(job->numeric_plan_sha256);
+    free(job->dataset_sha256);
+    free(job->base_revision);
     free(job);
 }

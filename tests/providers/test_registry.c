@@ -143,7 +143,7 @@ static void folders_are_checked(void **state) {
     expect_answer("/no/such/folder", NULL, MF_ERROR_MODEL_NOT_FOUND,
                   "there is no folder '/no/such/folder'; give");
     expect_answer("meta-llama/Llama-3.1-8B", NULL, MF_ERROR_MODEL_NOT_FOUND,
-                  "downloading is not supported yet");
+                  "or the id of a model on a hub: hf://organisation/name");
     scratch_puts("m.gguf", "GGUF");
     expect_answer(scratch_path("m.gguf"), NULL, MF_ERROR_MODEL_NOT_FOUND, "modelforge-trainer convert");
     scratch_puts("m.bin", "x");

@@ -4,7 +4,7 @@
 #define MF_TESTS_SCHEMAS_CHANGED_REQUEST_H
 
 static const char changed_request[] =
-    "{\"task\":\"text-generation\",\"model_name\":\"/models/m\",\"dataset\":\"/data/"
+    "{\"task\":\"text-generation\",\"model_name\":\"/models/m\",\"revision\":\"v1.0\",\"dataset\":\"/data/"
     "d.jsonl\",\"provider\":\"unsloth\","
     "\"request_id\":\"nightly/2026-11-25 "
     "\xC3\xA9\",\"tenant\":\"team-a\",\"submitted_by\":\"alice\",\"batch_id\":\"b1\","

@@ -122,8 +122,10 @@ static void missing_and_unknown_fields_are_named(void **state) {
         "{\"task\":\"text-generation\",\"model_name\":\"m\",\"request_id\":\"r1\",\"tenant\":\"t1\"}";
     assert_status(mf_request_from_text(no_dataset, strlen(no_dataset), "a.json", &request, &error),
                   MF_ERROR_MISSING_FIELD);
-    assert_string_equal(error.message,
-                        "a.json: dataset: missing; The training rows: a JSONL file or a JSON array.");
+    assert_string_equal(
+        error.message,
+        "a.json: dataset: missing; The training rows, a JSONL file or a JSON array: a path, https:// "
+        "or s3://bucket/key.");
     assert_string_equal(request.tenant, "t1"); /* for the record of the refusal */
     assert_string_equal(request.request_id, "r1");
     mf_request_free(&request);
@@ -341,10 +343,7 @@ static void what_comes_later_is_refused_by_name(void **state) {
     refused("\"device\":\"mps\"", MF_ERROR_UNSUPPORTED_FIELD,
             "device: mps is refused by this version: mps is not supported; use auto or cpu");
     accepted("\"output\":[\"gguf\",\"adapter\",\"merged_16bit\"]");
-    refused("\"revision\":\"main\"", MF_ERROR_UNSUPPORTED_FIELD,
-            "revision: \"main\" is refused by this version: models come from local folders, which have no "
-            "revisions; "
-            "leave it out");
+    accepted("\"revision\":\"main\"");
     refused("\"provider_config\":{\"a\":\"b\"}", MF_ERROR_UNSUPPORTED_FIELD,
             "provider_config: {\"a\":\"b\"} is refused by this version: no provider of this version takes "
             "settings; leave it out");

@@ -52,6 +52,33 @@ static void a_topic_may_name_the_default_tenant_only(void **state) {
     assert_string_equal(settings.storage_url, "file:///tmp/storage");
 }
 
+static void assert_roots(const char *tenant, const char *wanted) {
+    json_t *roots = mf_settings_roots(&settings, tenant);
+    char *text = json_dumps(roots, JSON_COMPACT);
+    assert_string_equal(text, wanted);
+    free(text);
+    json_decref(roots);
+}
+
+static void tenants_have_roots(void **state) {
+    (void)state;
+    assert_int_equal(load(NULL, NULL), MF_OK);
+    assert_roots("default", "[\"/\",\"hf://\"]");
+    mf_settings_free(&settings);
+    assert_int_equal(load("tenants.roots", "a=/data/a/, s3://b-1/a; b = https://h.example/b ;*=hf://org"),
+                     MF_OK);
+    assert_roots("a", "[\"/data/a\",\"s3://b-1/a\",\"hf://org\"]");
+    assert_roots("b", "[\"https://h.example/b\",\"hf://org\"]");
+    assert_roots("c", "[\"hf://org\"]");
+    static const char *const wrong[] = {"a=data", "a=/x/../y",    "=/x",        "/x",
+                                        "a b=/x", "*=http://h/x", "a=https://", "a=/x,,"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        mf_settings_free(&settings);
+        if (load("tenants.roots", wrong[i]) != MF_ERROR_CONFIGURATION)
+            fail_msg("'%s' was taken", wrong[i]);
+    }
+}
+
 static void tenants_are_mapped_by_topic(void **state) {
     (void)state;
     assert_int_equal(load("tenants", "modelforge.requests = a, a-b ; modelforge.commands=*"), MF_OK);
@@ -98,6 +125,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_topic_may_name_the_default_tenant_only, set_up, tear_down),
         cmocka_unit_test_setup_teardown(tenants_are_mapped_by_topic, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(tenants_have_roots, set_up, tear_down),
         cmocka_unit_test_setup_teardown(mistakes_are_named, set_up, tear_down),
         cmocka_unit_test_setup_teardown(several_topics_are_consumed, set_up, tear_down),
     };

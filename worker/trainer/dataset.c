@@ -360,11 +360,12 @@ static enum mf_status parse(struct mf_dataset *dataset, const char *text, size_t
                                                : parse_lines(dataset, text, bytes, error);
 }
 
-static enum mf_status load(struct mf_dataset *dataset, size_t min_rows, struct mf_error *error) {
+static enum mf_status load(struct mf_dataset *dataset, const char *path, size_t min_rows,
+                           struct mf_error *error) {
     char *raw = NULL;
     size_t bytes = 0;
     struct buffer text = {0};
-    enum mf_status status = mf_file_read(dataset->path, (size_t)MF_DATASET_MAX_BYTES, &raw, &bytes, error);
+    enum mf_status status = mf_file_read(path, (size_t)MF_DATASET_MAX_BYTES, &raw, &bytes, error);
     if (status == MF_ERROR_IO) {
         status = MF_ERROR_DATASET_NOT_FOUND;
         mf_error_set(error, status, "dataset: %s", error->message);
@@ -390,13 +391,18 @@ done:
     return status;
 }
 
-enum mf_status mf_dataset_load(const char *path, size_t min_rows, struct mf_dataset *dataset,
-                               struct mf_error *error) {
-    *dataset = (struct mf_dataset){.path = strdup(path)};
-    enum mf_status status = dataset->path ? load(dataset, min_rows, error) : out_of_memory(error);
+enum mf_status mf_dataset_load_as(const char *path, const char *name, size_t min_rows,
+                                  struct mf_dataset *dataset, struct mf_error *error) {
+    *dataset = (struct mf_dataset){.path = strdup(name)};
+    enum mf_status status = dataset->path ? load(dataset, path, min_rows, error) : out_of_memory(error);
     if (status != MF_OK)
         mf_dataset_destroy(dataset);
     return status;
+}
+
+enum mf_status mf_dataset_load(const char *path, size_t min_rows, struct mf_dataset *dataset,
+                               struct mf_error *error) {
+    return mf_dataset_load_as(path, path, min_rows, dataset, error);
 }
 
 void mf_dataset_destroy(struct mf_dataset *dataset) {

@@ -41,6 +41,9 @@ struct mf_dataset {
  * On success the caller owns *dataset until mf_dataset_destroy(); on failure it needs none. */
 enum mf_status mf_dataset_load(const char *path, size_t min_rows, struct mf_dataset *dataset,
                                struct mf_error *error);
+/* The same of a file that is opened at `path` and called `name` in messages and records. */
+enum mf_status mf_dataset_load_as(const char *path, const char *name, size_t min_rows,
+                                  struct mf_dataset *dataset, struct mf_error *error);
 void mf_dataset_destroy(struct mf_dataset *dataset); /* a zeroed one too */
 
 /* "data/train.jsonl, line 7": how messages name a row. Writes at most `bytes`; returns `text`. */

@@ -19,8 +19,26 @@ enum { MAX_STEPS = 100000000 };
 /* ---- the request file
  * -------------------------------------------------------------------------------------- */
 
+static enum mf_status read_access(struct mf_job *job, const char *where, struct mf_error *error) {
+    struct mf_access *access = &job->access;
+    const json_t *root;
+    size_t i;
+    enum mf_status status =
+        mf_json_optional_string(job->run, where, "s3_endpoint", 1024, &access->s3_endpoint, error);
+    if (status == MF_OK)
+        status = mf_json_optional_string(job->run, where, "s3_region", 64, &access->s3_region, error);
+    if (status == MF_OK)
+        status = mf_json_optional_string(job->run, where, "ca_file", 4000, &access->ca_file, error);
+    access->roots = json_object_get(job->run, "roots");
+    if (status == MF_OK && access->roots && !json_is_array(access->roots))
+        status = mf_error_set(error, MF_ERROR_INVALID_FIELD, "%s: run.roots is not an array", where);
+    json_array_foreach(access->roots, i, root) if (status == MF_OK && !json_is_string(root)) status =
+        mf_error_set(error, MF_ERROR_INVALID_FIELD, "%s: run.roots holds what is no string", where);
+    return status;
+}
+
 static enum mf_status read_run(struct mf_job *job, const char *where, struct mf_error *error) {
-    const char *output = NULL, *created = NULL, *resume = NULL, *checkpoints = NULL;
+    const char *output = NULL, *created = NULL, *resume = NULL, *checkpoints = NULL, *downloads = NULL;
     enum mf_status status = mf_json_optional_string(job->run, where, "output_dir", 4000, &output, error);
     if (status == MF_OK)
         status = mf_json_optional_string(job->run, where, "resume_from", 4000, &resume, error);
@@ -28,6 +46,12 @@ static enum mf_status read_run(struct mf_job *job, const char *where, struct mf_
         status = mf_json_optional_string(job->run, where, "checkpoint_dir", 4000, &checkpoints, error);
     if (status == MF_OK)
         status = mf_json_optional_string(job->run, where, "created_at", 64, &created, error);
+    if (status == MF_OK)
+        status = mf_json_optional_string(job->run, where, "download_dir", 4000, &downloads, error);
+    if (status == MF_OK)
+        status = read_access(job, where, error);
+    if (status == MF_OK && downloads && !(job->download_dir = strdup(downloads)))
+        status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "trainer: out of memory");
     if (status == MF_OK && created && !mf_time_parse(created, &job->created_at_ms))
         status = mf_error_set(error, MF_ERROR_INVALID_FIELD, "%s: run.created_at: '%s' is not a time", where,
                               created);
@@ -63,10 +87,29 @@ static enum mf_status read_request(struct mf_job *job, const char *path, struct 
     return status;
 }
 
+/* It may take longer than any silence that a worker allows. */
+static void show_download(void *report, const char *file, int64_t done_bytes, int64_t total_bytes) {
+    char text[400];
+    const double mib = 1.0 / (1 << 20);
+    mf_report_progress(report, MF_PHASE_LOAD, 0); /* that it lives: how far, the log says */
+    if (done_bytes == 0) {
+        snprintf(text, sizeof text, "downloading %.200s, %.1f MiB", file, (double)total_bytes * mib);
+        mf_report_log(report, "info", "%s", text);
+    }
+}
+
+static void show_note(void *report, const char *text) {
+    mf_report_log(report, "warning", "%s", text);
+}
+
 enum mf_status mf_job_open(const char *request_path, const char *output, const char *resume,
                            struct mf_report *report, struct mf_job *job, struct mf_error *error) {
     *job = (struct mf_job){.report = report,
-                           .context = {.cancelled = mf_report_cancelled, .argument = report},
+                           .context = {.cancelled = mf_report_cancelled,
+                                       .progress = show_download,
+                                       .note = show_note,
+                                       .argument = report},
+                           .access = {.cancelled = mf_report_cancelled, .context = report},
                            .created_at_ms = mf_clock_realtime_ms(),
                            .output_dir = output ? strdup(output) : NULL,
                            .resume_from = resume ? strdup(resume) : NULL};
@@ -92,6 +135,7 @@ void mf_job_close(struct mf_job *job) {
     free(job->output_dir);
     free(job->checkpoint_dir);
     free(job->resume_from);
+    free(job->download_dir);
     *job = (struct mf_job){0};
 }
 
@@ -151,13 +195,19 @@ static enum mf_status open_start(struct mf_job *job, struct mf_error *error) {
 static enum mf_status load_model(struct mf_job *job, struct mf_error *error) {
     const struct mf_request *request = &job->request;
     struct mf_device device = {.size = sizeof device, .kind = MF_DEVICE_CPU};
+    char *model = NULL;
+    enum mf_status status = mf_access_model(&job->access, request->model_name, &model, error);
+    if (status != MF_OK)
+        return status;
     const struct mf_runtime_options options = {.provider = request->provider,
-                                               .model = request->model_name,
+                                               .model = model,
+                                               .revision = request->revision,
                                                .compute = compute_of(request),
                                                .quantization = quantization_of(request),
                                                .nested_quantization = request->use_nested_quant,
                                                .context = &job->context};
-    enum mf_status status = mf_runtime_open(&options, &job->runtime, error);
+    status = mf_runtime_open(&options, &job->runtime, error);
+    free(model);
     if (status == MF_OK)
         status = mf_provider_require(job->runtime.provider, &device,
                                      mf_model_architecture(job->runtime.model)->model_type, request->task,
@@ -168,6 +218,19 @@ static enum mf_status load_model(struct mf_job *job, struct mf_error *error) {
         status = open_start(job, error);
     if (status == MF_OK && request->chat_template)
         status = mf_tokenizer_set_chat_template(job->runtime.tokenizer, request->chat_template, error);
+    return status;
+}
+
+/* Rows from where the request says, if this run may read them. */
+static enum mf_status read_rows(const struct mf_job *job, const char *from, size_t min_rows,
+                                struct mf_dataset *dataset, struct mf_error *error) {
+    struct mf_opened opened;
+    enum mf_status status =
+        mf_access_dataset(&job->access, from, job->download_dir ? job->download_dir : job->output_dir,
+                          MF_DATASET_MAX_BYTES, &opened, error);
+    if (status == MF_OK)
+        status = mf_dataset_load_as(opened.path, from, min_rows, dataset, error);
+    mf_access_close(&opened);
     return status;
 }
 
@@ -191,9 +254,9 @@ static enum mf_status load_rows(struct mf_job *job, struct mf_error *error) {
         .cancelled_argument = job->context.argument};
     enum mf_status status = MF_OK;
     if (request->validation_dataset)
-        status = mf_dataset_load(request->validation_dataset, 1, &job->validation, error);
+        status = read_rows(job, request->validation_dataset, 1, &job->validation, error);
     if (status == MF_OK)
-        status = mf_dataset_load(request->dataset, MF_DATASET_MIN_ROWS, &job->dataset, error);
+        status = read_rows(job, request->dataset, MF_DATASET_MIN_ROWS, &job->dataset, error);
     if (status == MF_OK && request->validation_dataset)
         status = mf_template_apply(&job->validation, job->runtime.tokenizer, &options,
                                    &job->validation_samples, error);
@@ -376,7 +439,9 @@ static void report_plan(const struct mf_job *job) {
                      .train_tokens = job->train_tokens,
                      .truncated_rows = job->samples.truncated_rows + job->validation_samples.truncated_rows,
                      .dropped_rows = job->samples.dropped_rows + job->validation_samples.dropped_rows,
-                     .numeric_plan_sha256 = job->runtime.plan->record_sha256}});
+                     .numeric_plan_sha256 = job->runtime.plan->record_sha256,
+                     .dataset_sha256 = job->dataset.sha256,
+                     .base_revision = job->runtime.location.commit}});
 }
 
 enum mf_status mf_job_prepare(struct mf_job *job, struct mf_error *error) {

@@ -4,6 +4,7 @@
 
 #include "kernels/passes/memory.h"
 #include "schemas/request.h"
+#include "worker/trainer/access.h"
 #include "worker/trainer/adapter.h"
 #include "worker/trainer/batcher.h"
 #include "worker/trainer/dataset.h"
@@ -24,6 +25,8 @@ struct mf_job {
     char *output_dir;
     char *checkpoint_dir; /* run's, else output_dir/checkpoints */
     char *resume_from;    /* a checkpoint's folder; NULL: from step 0 */
+    char *download_dir;   /* run's, else output_dir: where a dataset is fetched to */
+    struct mf_access access;
     int64_t created_at_ms;
     size_t budget_bytes; /* of the plan; 0: the request's memory_budget_gib, else mf_runtime_budget */
 
@@ -49,7 +52,8 @@ struct mf_job {
 };
 
 /* Reads the request file: all fields flat, and under a worker the object "run" {job_id, attempt, attempt_id,
- * output_dir, checkpoint_dir, resume_from, created_at}. Artifacts go to `output` (NULL: run's output_dir,
+ * output_dir, checkpoint_dir, resume_from, created_at, download_dir, roots, s3_endpoint, s3_region, ca_file};
+ * the last five say what it may read (access.h). Artifacts go to `output` (NULL: run's output_dir,
  * else
  * ./modelforge-output); the run goes on from the checkpoint `resume` (NULL: run's resume_from, else step 0).
  * On failure *job needs no closing. */

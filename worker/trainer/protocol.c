@@ -29,7 +29,7 @@ static const char *const event_names[MF_EVENT_TYPE_COUNT] = {
 static const char *const phase_names[MF_PHASE_COUNT] = {"load", "plan", "train", "evaluate", "save"};
 static const char *const command_names[MF_TRAINER_COUNT] = {"checkpoint", "pause", "cancel", "ping"};
 
-enum field_kind { COUNT, NUMBER, TEXT, PHASE, DEVICES };
+enum field_kind { COUNT, NUMBER, TEXT, OPTIONAL_TEXT, PHASE, DEVICES };
 
 /* Every member of every event, in the order of the line. Encoding and decoding both walk this table. */
 static const struct field {
@@ -51,6 +51,8 @@ static const struct field {
     FIELD(PLAN, COUNT, plan, truncated_rows),
     FIELD(PLAN, COUNT, plan, dropped_rows),
     FIELD(PLAN, TEXT, plan, numeric_plan_sha256),
+    FIELD(PLAN, OPTIONAL_TEXT, plan, dataset_sha256),
+    FIELD(PLAN, OPTIONAL_TEXT, plan, base_revision),
     FIELD(PROGRESS, PHASE, progress, phase),
     FIELD(PROGRESS, NUMBER, progress, fraction),
     FIELD(STEP, COUNT, step, step),
@@ -173,6 +175,7 @@ static json_t *field_to_json(const struct mf_event *event, const struct field *f
     case NUMBER:
         return number_to_json(*(const double *)at);
     case TEXT:
+    case OPTIONAL_TEXT:
         return text_to_json(*(const char *const *)at);
     case PHASE:
         return json_string(mf_phase_name(*(const enum mf_phase *)at));
@@ -371,6 +374,12 @@ static const char *field_from_json(const json_t *value, const struct field *fiel
             return "is not a number";
         *(double *)at = json_is_null(value) ? (double)NAN : json_number_value(value);
         return NULL;
+    case OPTIONAL_TEXT: /* an older or another trainer does not say it: "" */
+        if (!value || json_is_null(value)) {
+            *(const char **)at = "";
+            return NULL;
+        }
+        /* fall through */
     case TEXT:
         if (!json_is_string(value) || json_string_length(value) > MF_PROTOCOL_MAX_TEXT)
             return "is not a string of at most 4096 bytes";

@@ -89,6 +89,8 @@ struct mf_event {
             int64_t managed_bytes, total_steps, train_rows, eval_rows, train_tokens, truncated_rows,
                 dropped_rows;
             const char *numeric_plan_sha256; /* 64 hexadecimal digits */
+            const char *dataset_sha256;      /* the same, of the file as it was read; may be left out: "" */
+            const char *base_revision;       /* a hub's commit, 40 digits; left out or "" for a folder */
         } plan;
         struct {
             enum mf_phase phase;

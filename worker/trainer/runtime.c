@@ -27,9 +27,10 @@ static int64_t machine_memory(void) {
 
 static enum mf_status open_parts(const struct mf_runtime_options *options, struct mf_runtime *runtime,
                                  struct mf_error *error) {
-    const struct mf_model_reference reference = {.size = sizeof reference, .model_id = options->model};
+    const struct mf_model_reference asked = {
+        .size = sizeof asked, .model_id = options->model, .revision = options->revision};
+    struct mf_model_reference reference = {.size = sizeof reference};
     struct mf_load_options load = {.size = sizeof load,
-                                   .reference = reference,
                                    .model_class = MF_MODEL_CAUSAL_LM,
                                    .quantization = options->quantization,
                                    .compute_dtype = MF_F32,
@@ -39,7 +40,11 @@ static enum mf_status open_parts(const struct mf_runtime_options *options, struc
         load.compute_dtype = MF_BF16;
     enum mf_status status = mf_provider_find(options->provider, &runtime->provider, error);
     if (status == MF_OK)
-        status = runtime->provider->validate_model_access(options->context, &reference, error);
+        status = runtime->provider->validate_model_access(options->context, &asked, error);
+    if (status == MF_OK)
+        status = mf_model_locate(options->context, &asked, &runtime->location, error);
+    reference.model_id = runtime->location.folder; /* from here on a folder, and always the same */
+    load.reference = reference;
     if (status == MF_OK)
         status = runtime->provider->load_tokenizer(options->context, &reference, &runtime->tokenizer, error);
     if (status == MF_OK)
@@ -79,6 +84,7 @@ void mf_runtime_close(struct mf_runtime *runtime) {
     mf_backend_destroy(runtime->backend);
     mf_model_close(runtime->model);
     mf_tokenizer_close(runtime->tokenizer);
+    mf_model_location_free(&runtime->location);
     *runtime = (struct mf_runtime){0};
 }
 

@@ -12,6 +12,7 @@
 #include "kernels/executor.h"
 #include "kernels/graph.h"
 #include "kernels/passes/plan.h"
+#include "providers/locate.h"
 #include "providers/models/model.h"
 #include "providers/registry.h"
 #include "providers/tokenizer/tokenizer.h"
@@ -24,7 +25,8 @@ enum mf_compute { MF_COMPUTE_AUTO, MF_COMPUTE_F32, MF_COMPUTE_BF16 };
 
 struct mf_runtime_options {
     const char *provider;                /* by name */
-    const char *model;                   /* a Hugging Face folder */
+    const char *model;                   /* a Hugging Face folder, or an id on a hub */
+    const char *revision;                /* of a hub's model; NULL: the default */
     enum mf_compute compute;             /* AUTO: bf16 where the processor multiplies it, else f32 */
     enum mf_quantization quantization;   /* of the linear modules but the head */
     bool nested_quantization;            /* 4 bits: the scales are quantised too */
@@ -35,6 +37,7 @@ struct mf_runtime_options {
 struct mf_runtime {
     const struct mf_provider *provider;
     struct mf_provider_context *context;
+    struct mf_model_location location; /* of the model's files */
     struct mf_model *model;
     struct mf_tokenizer *tokenizer;
     struct mf_backend *backend;
