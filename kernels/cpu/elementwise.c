@@ -161,31 +161,63 @@ const struct mf_kernel mf_fast_gated_activation_gradient[1] = {{.function = gate
 
 enum { QUADS = MF_STRETCH / 4 };
 
-/* Random words of `quads` groups of four columns from `first` on: word[w][q] is for column 4 * (first + q) +
- * w. It is mf_random_words with all groups side by side in each round, so that rounds become vector
- * instructions. */
-static void random_words(uint64_t key, uint32_t stream, uint32_t row, uint32_t position, uint32_t first,
-                         uint32_t word[restrict 4][QUADS], int64_t quads) {
-    uint32_t *restrict c0 = word[0], *restrict c1 = word[1], *restrict c2 = word[2], *restrict c3 = word[3];
+/* Upper and lower words of the products of `c` and `multiplier`. */
+static inline void multiply_words(mf_words c, uint32_t multiplier, mf_words *upper, mf_words *lower) {
+    const mf_word_pairs all = (mf_word_pairs)(multiplier - (mf_words){0});
+    const mf_word_pairs even = mf_multiply_lower((mf_word_pairs)c, all);
+    const mf_word_pairs odd = mf_multiply_lower((mf_word_pairs)c >> 32, all);
+    *lower = (mf_words)((even & 0xffffffffu) | (odd << 32));
+    *upper = (mf_words)((even >> 32) | (odd & 0xffffffff00000000u));
+}
+
+enum { MOST_VECTORS = 4 }; /* side by side: a round waits for its products */
+
+/* mf_random_words of `vectors` times MF_LANES groups of four columns from group `first` on: word[w][q] is for
+ * column 4 * (first + q) + w. */
+static inline void random_vectors(uint64_t key, uint32_t stream, uint32_t row, uint32_t position,
+                                  uint32_t first, uint32_t *word[4], int vectors) {
+    static const uint32_t count[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    mf_words c[4][MOST_VECTORS], upper[2], lower[2];
     uint32_t key0 = (uint32_t)key, key1 = (uint32_t)(key >> 32);
-    for (int64_t q = 0; q < quads; q++) {
-        c0[q] = first + (uint32_t)q;
-        c1[q] = position;
-        c2[q] = row;
-        c3[q] = stream;
+    MF_UNROLL
+    for (int v = 0; v < vectors; v++) {
+        memcpy(&c[0][v], count, sizeof c[0][v]);
+        c[0][v] += first + (uint32_t)(v * MF_LANES);
+        c[1][v] = position - (mf_words){0};
+        c[2][v] = row - (mf_words){0};
+        c[3][v] = stream - (mf_words){0};
     }
     for (int round = 0; round < MF_PHILOX_ROUNDS; round++) {
-#pragma omp simd
-        for (int64_t q = 0; q < quads; q++) {
-            uint64_t product0 = (uint64_t)MF_PHILOX_MULTIPLIER_0 * c0[q];
-            uint64_t product1 = (uint64_t)MF_PHILOX_MULTIPLIER_1 * c2[q];
-            c0[q] = (uint32_t)(product1 >> 32) ^ c1[q] ^ key0;
-            c2[q] = (uint32_t)(product0 >> 32) ^ c3[q] ^ key1;
-            c1[q] = (uint32_t)product1;
-            c3[q] = (uint32_t)product0;
+        MF_UNROLL
+        for (int v = 0; v < vectors; v++) {
+            multiply_words(c[0][v], MF_PHILOX_MULTIPLIER_0, &upper[0], &lower[0]);
+            multiply_words(c[2][v], MF_PHILOX_MULTIPLIER_1, &upper[1], &lower[1]);
+            c[0][v] = upper[1] ^ c[1][v] ^ key0;
+            c[2][v] = upper[0] ^ c[3][v] ^ key1;
+            c[1][v] = lower[1];
+            c[3][v] = lower[0];
         }
         key0 += MF_PHILOX_WEYL_0;
         key1 += MF_PHILOX_WEYL_1;
+    }
+    MF_UNROLL
+    for (int v = 0; v < vectors; v++)
+        for (int w = 0; w < 4; w++)
+            memcpy(word[w] + v * MF_LANES, &c[w][v], sizeof c[w][v]);
+}
+
+/* The words of at least `quads` groups from `first` on. */
+static void random_words(uint64_t key, uint32_t stream, uint32_t row, uint32_t position, uint32_t first,
+                         uint32_t word[restrict 4][QUADS], int64_t quads) {
+    int64_t q = 0;
+    while (q < quads) {
+        const bool many = quads - q >= MOST_VECTORS * MF_LANES;
+        uint32_t *to[4] = {word[0] + q, word[1] + q, word[2] + q, word[3] + q};
+        if (many)
+            random_vectors(key, stream, row, position, first + (uint32_t)q, to, MOST_VECTORS);
+        else
+            random_vectors(key, stream, row, position, first + (uint32_t)q, to, 1);
+        q += many ? MOST_VECTORS * MF_LANES : MF_LANES;
     }
 }
 
