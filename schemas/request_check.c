@@ -311,6 +311,8 @@ static enum mf_status check_together(const struct mf_request *request, struct mf
         return conflict(error,
                         "validation_dataset and eval_split: rows for evaluation come from one of them; "
                         "leave eval_split out");
+    if (request->packing && !request->max_seq_length.set)
+        return conflict(error, "packing: how long a pack may be is not said; set max_seq_length");
     if (request->metric_for_best_model && !request->load_best_model_at_end &&
         !request->early_stopping_patience.set)
         return conflict(error,

@@ -28,7 +28,8 @@ static const char changed_request[] =
     "messages }}\\n\","
     "\"group_by_length\":false,\"eval_split\":0.0,\"eval_steps\":7,\"validation_dataset\":\"/data/"
     "v.jsonl\",\"load_best_model_at_end\":true,"
-    "\"metric_for_best_model\":\"eval_perplexity\",\"early_stopping_patience\":3,\"adapter_name_or_path\":\"/"
+    "\"metric_for_best_model\":\"eval_perplexity\",\"early_stopping_patience\":3,\"packing\":true,\"adapter_"
+    "name_or_path\":\"/"
     "adapters/a\",\"logging_steps\":5,\"save_"
     "total_limit\": "
     "3, \"save_steps\":9}";

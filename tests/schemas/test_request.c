@@ -333,7 +333,8 @@ static void what_comes_later_is_refused_by_name(void **state) {
     refused("\"use_4bit\":true,\"bnb_4bit_compute_dtype\":\"fp16\"", MF_ERROR_UNSUPPORTED_FIELD,
             "bnb_4bit_compute_dtype: float16 is refused by this version: 16-bit floating point needs a GPU; "
             "bfloat16 and float32 work now");
-    accepted("\"packing\":false,\"deterministic\":true,\"gpus\":1,\"device_map\":\"auto\"");
+    accepted(
+        "\"packing\":true,\"max_seq_length\":64,\"deterministic\":true,\"gpus\":1,\"device_map\":\"auto\"");
     refused(
         "\"deterministic\":false", MF_ERROR_UNSUPPORTED_FIELD,
         "deterministic: false is refused by this version: every run is deterministic now; leave it at true");

@@ -39,21 +39,34 @@ struct mf_ranked;
 
 struct mf_sampler_options {
     uint64_t seed;
-    int32_t batch_size, accumulation; /* rows a batch, batches a window */
+    int32_t batch_size, accumulation; /* packs a batch, batches a window */
     bool group_by_length;
+    int32_t pack_tokens; /* 0: every sample is a pack of its own */
+};
+
+/* Samples that count as one row of a batch, because together they are no longer than a row may be. They stay
+ * sequences of their own: nothing looks from one into another, positions begin anew. */
+struct mf_pack {
+    size_t first, rows; /* in mf_sampler's `packed` */
+    int32_t tokens;
 };
 
 /* Walks over the training samples, epoch after epoch, one accumulation window at a time.
- * An epoch's order is a permutation. group_by_length cuts it into stretches of 50 batches and sorts each by
- * length, longest first (equal lengths keep their order); the longest sample of all comes first. Windows do
- * not reach over the end of an epoch, so an epoch's last window (and batch) may be smaller. */
+ * Packs are made once, by best fit in order of falling length (TRL's "bfd"): equal lengths in the order of
+ * the samples, a sample into the pack with the least room that takes it, of these the one that was begun
+ * first. An epoch's order is a permutation of the packs. group_by_length cuts it into stretches of 50 batches
+ * and sorts each by length, longest first (equal lengths keep their order); the longest pack of all comes
+ * first. Windows do not reach over the end of an epoch, so an epoch's last window (and batch) may be smaller.
+ */
 struct mf_sampler {
     struct mf_sampler_options options;
     const struct mf_samples *samples; /* borrowed */
-    const size_t *index;              /* borrowed: the samples to walk over */
-    size_t *order;                    /* this epoch's, as indices in mf_samples */
-    struct mf_ranked *ranked;         /* scratch of the grouping */
-    size_t count, cursor;
+    struct mf_pack *pack;             /* (count) */
+    size_t *packed;                   /* pack after pack, as indices in mf_samples */
+    size_t *place;                    /* this epoch's order of the packs */
+    size_t *order, *start;      /* its samples; where in `order` the pack at each place begins (count + 1) */
+    struct mf_ranked *ranked;   /* scratch of the grouping */
+    size_t rows, count, cursor; /* samples; packs; packs that this epoch has had */
     uint32_t epoch;
 };
 

@@ -102,10 +102,11 @@ static enum mf_status sample_json(const struct mf_job *job, json_t **result, str
 }
 
 static json_t *rows_json(const struct mf_job *job) {
-    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "path", job->dataset.path, "rows",
-                     (json_int_t)job->dataset.rows, "train", (json_int_t)job->split.train_count, "evaluate",
-                     (json_int_t)job->split.eval_count, "truncated", (json_int_t)job->samples.truncated_rows,
-                     "dropped", (json_int_t)job->samples.dropped_rows);
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "path", job->dataset.path, "packs",
+                     (json_int_t)job->sampler.count, "rows", (json_int_t)job->dataset.rows, "train",
+                     (json_int_t)job->split.train_count, "evaluate", (json_int_t)job->split.eval_count,
+                     "truncated", (json_int_t)job->samples.truncated_rows, "dropped",
+                     (json_int_t)job->samples.dropped_rows);
 }
 
 static json_t *steps_json(const struct mf_job *job) {
@@ -218,6 +219,9 @@ static enum mf_status print_text(const struct mf_job *job, const struct told *to
     printf("rows       %zu in %s; %zu train, %zu evaluate, %lld truncated, %lld dropped\n", job->dataset.rows,
            job->dataset.path, job->split.train_count, job->split.eval_count,
            (long long)job->samples.truncated_rows, (long long)job->samples.dropped_rows);
+    if (request->packing)
+        printf("packing    %zu packs of at most %lld tokens, which count as rows below\n", job->sampler.count,
+               (long long)request->max_seq_length.value);
     printf("tokens     %lld an epoch; longest row %d\n", (long long)job->train_tokens, job->samples.longest);
     printf("steps      %lld, of them %lld warm-up; %lld rows each; %s schedule up to %g\n",
            (long long)job->total_steps, (long long)job->warmup_steps,

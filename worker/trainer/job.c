@@ -275,10 +275,12 @@ static enum mf_status load_rows(struct mf_job *job, struct mf_error *error) {
 
 static enum mf_status decide_steps(struct mf_job *job, struct mf_error *error) {
     const struct mf_request *request = &job->request;
-    const struct mf_sampler_options options = {.seed = (uint64_t)request->seed,
-                                               .batch_size = (int32_t)request->per_device_train_batch_size,
-                                               .accumulation = (int32_t)request->gradient_accumulation_steps,
-                                               .group_by_length = request->group_by_length};
+    const struct mf_sampler_options options = {
+        .seed = (uint64_t)request->seed,
+        .batch_size = (int32_t)request->per_device_train_batch_size,
+        .accumulation = (int32_t)request->gradient_accumulation_steps,
+        .group_by_length = request->group_by_length,
+        .pack_tokens = request->packing ? (int32_t)request->max_seq_length.value : 0};
     const double share = request->validation_dataset ? 0 : request->eval_split;
     enum mf_status status =
         mf_split_make(job->samples.count, share, (uint64_t)request->seed, &job->split, error);
@@ -289,7 +291,7 @@ static enum mf_status decide_steps(struct mf_job *job, struct mf_error *error) {
                                  &options, error);
     if (status != MF_OK)
         return status;
-    const int64_t rows = (int64_t)job->split.train_count;
+    const int64_t rows = (int64_t)job->sampler.count;
     const int64_t batches = (rows + options.batch_size - 1) / options.batch_size;
     job->total_steps = request->max_steps > 0 ? request->max_steps
                                               : mf_schedule_total_steps(request->num_train_epochs, batches,

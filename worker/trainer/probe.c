@@ -81,7 +81,7 @@ static int64_t shares(int64_t whole, int64_t part) {
 
 /* Tokens of all passes, windows taking equal shares of an epoch. */
 static double trained_tokens(const struct mf_job *job) {
-    const int64_t batches = shares((int64_t)job->split.train_count, job->request.per_device_train_batch_size);
+    const int64_t batches = shares((int64_t)job->sampler.count, job->request.per_device_train_batch_size);
     const int64_t windows = shares(batches, job->request.gradient_accumulation_steps);
     return (double)job->train_tokens * (double)job->total_steps / (double)windows;
 }

@@ -83,12 +83,13 @@ static json_t *evaluations_json(const struct mf_history *history) {
 }
 
 static json_t *dataset_json(const struct mf_job *job) {
-    return json_pack(
-        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "path", job->dataset.path, "sha256",
-        job->dataset.sha256, "rows", (json_int_t)job->dataset.rows, "train_rows",
-        (json_int_t)job->split.train_count, "eval_rows", (json_int_t)job->split.eval_count, "train_tokens",
-        (json_int_t)job->train_tokens, "longest_row", (json_int_t)job->samples.longest, "truncated_rows",
-        (json_int_t)job->samples.truncated_rows, "dropped_rows", (json_int_t)job->samples.dropped_rows);
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "path", job->dataset.path,
+                     "sha256", job->dataset.sha256, "rows", (json_int_t)job->dataset.rows, "train_rows",
+                     (json_int_t)job->split.train_count, "eval_rows", (json_int_t)job->split.eval_count,
+                     "packs", (json_int_t)job->sampler.count, "train_tokens", (json_int_t)job->train_tokens,
+                     "longest_row", (json_int_t)job->samples.longest, "truncated_rows",
+                     (json_int_t)job->samples.truncated_rows, "dropped_rows",
+                     (json_int_t)job->samples.dropped_rows);
 }
 
 /* null, or the rows of validation_dataset. */

@@ -7,6 +7,8 @@
 
 #include <cmocka.h>
 
+#include <jansson.h>
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -145,6 +147,58 @@ static void test_grouping(void **state) {
     mf_sampler_destroy(&sampler);
 }
 
+static int ascending(const void *left, const void *right) {
+    return *(const int32_t *)left - *(const int32_t *)right;
+}
+
+/* Packs are as full as TRL's (tests/golden/packs.json), hold every sample once, and come in another order in
+ * the next epoch. */
+static void test_packs_are_those_of_trl(void **state) {
+    (void)state;
+    json_t *cases = json_load_file("tests/golden/packs.json", 0, NULL), *one;
+    size_t index;
+    assert_non_null(cases);
+    json_array_foreach(cases, index, one) {
+        const json_t *lengths = json_object_get(one, "lengths"), *wanted = json_object_get(one, "packs");
+        const size_t count = json_array_size(lengths), packs = json_array_size(wanted);
+        struct mf_sample own[512];
+        size_t order[512];
+        int32_t full[512] = {0};
+        unsigned seen[2][512] = {{0}};
+        struct mf_samples list = {.sample = own, .count = count};
+        struct mf_sampler sampler;
+        struct mf_window window;
+        struct mf_error error;
+        for (size_t i = 0; i < count; i++) {
+            own[i] = (struct mf_sample){.length = (int32_t)json_integer_value(json_array_get(lengths, i))};
+            order[i] = i;
+        }
+        const struct mf_sampler_options options = {
+            .seed = 5,
+            .batch_size = 1,
+            .accumulation = 1,
+            .group_by_length = index % 2 == 1,
+            .pack_tokens = (int32_t)json_integer_value(json_object_get(one, "room"))};
+        assert_int_equal(mf_sampler_init(&sampler, &list, order, count, &options, &error), MF_OK);
+        assert_int_equal(sampler.count, packs);
+        for (size_t step = 0; step < 2 * packs; step++) {
+            mf_sampler_next(&sampler, &window);
+            assert_true(window.tokens <= options.pack_tokens);
+            for (size_t i = 0; i < window.rows; i++)
+                seen[step / packs][window.sample[i]]++;
+            if (step < packs)
+                full[step] = (int32_t)window.tokens;
+        }
+        for (size_t i = 0; i < count; i++)
+            assert_true(seen[0][i] == 1 && seen[1][i] == 1);
+        qsort(full, packs, sizeof *full, ascending);
+        for (size_t i = 0; i < packs; i++)
+            assert_int_equal(full[i], json_integer_value(json_array_get(wanted, i)));
+        mf_sampler_destroy(&sampler);
+    }
+    json_decref(cases);
+}
+
 static void test_rows_that_fit(void **state) {
     (void)state;
     const size_t rows[] = {700, 0, 1, 2}; /* 500, 5, 46, 87 tokens */
@@ -162,6 +216,7 @@ int main(void) {
         cmocka_unit_test(test_split),
         cmocka_unit_test(test_windows_cover_every_epoch),
         cmocka_unit_test(test_grouping),
+        cmocka_unit_test(test_packs_are_those_of_trl),
         cmocka_unit_test(test_rows_that_fit),
     };
     return cmocka_run_group_tests(tests, make_samples, NULL);
