@@ -5,6 +5,7 @@
 #include "worker/job.h"
 #include "worker/supervisor.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -60,6 +61,15 @@ static const char *worker_id(const struct recorder *recorder) {
     return recorder->worker->settings->worker_id;
 }
 
+/* What PostgreSQL refuses for its values and the job can do without must not hold the job up. */
+static enum mf_status let_go(struct mf_job *job, const char *what, const struct mf_error *error) {
+    char text[MF_ERROR_TEXT_BYTES];
+    snprintf(text, sizeof text, "%s could not be stored: %.400s", what, error->message);
+    mf_log_warning(text, MF_LOG_TEXT("job_id", job->claim.lease.job_id), MF_LOG_FAILURE(error));
+    mf_job_log(job, "warning", text);
+    return MF_OK;
+}
+
 /* Writes details once they changed. */
 static enum mf_status write_details(struct recorder *recorder, struct mf_job *job, struct mf_error *error) {
     enum { TEXTS = 6 };
@@ -88,6 +98,8 @@ static enum mf_status write_details(struct recorder *recorder, struct mf_job *jo
                                                     &job->claim.lease, &details, error);
     for (int i = 0; i < TEXTS; i++)
         free(texts[i]);
+    if (status == MF_ERROR_UNSTORABLE) /* the same values would be refused for ever */
+        return let_go(job, "what is known of the attempt", error);
     if (status) {
         pthread_mutex_lock(&job->lock);
         job->details_changed = true;
@@ -174,7 +186,9 @@ static enum mf_status write_checkpoint(struct recorder *recorder, struct mf_job 
     mf_failpoint("recorder.before_checkpoint");
     enum mf_status status = mf_store_record_checkpoint(recorder->link.database, worker_id(recorder),
                                                        &job->claim.lease, &row, error);
-    if (status) {
+    if (status == MF_ERROR_UNSTORABLE) {
+        status = let_go(job, "a checkpoint", error);
+    } else if (status) {
         pthread_mutex_lock(&job->lock);
         if (!job->checkpoint.stored.uri) { /* else a newer one came meanwhile */
             job->checkpoint = checkpoint;
@@ -239,6 +253,21 @@ static enum mf_status write_end(struct recorder *recorder, struct mf_job *job, e
     return status;
 }
 
+/* An end that PostgreSQL refuses would be written again for ever and the job would never end: it fails, with
+ * what can be stored. The artifacts stay in the storage, without a row. */
+static void fail_unstorable(struct mf_job *job, const struct mf_error *refusal) {
+    struct mf_job_end *end = &job->end;
+    mf_log_error("an end could not be stored", MF_LOG_TEXT("job_id", job->claim.lease.job_id),
+                 MF_LOG_FAILURE(refusal));
+    enum mf_status status = end->outcome == MF_OUTCOME_FAILED ? end->error.status : MF_ERROR_UNSTORABLE;
+    mf_error_set(&end->error, status, "%s",
+                 end->outcome == MF_OUTCOME_FAILED ? "the message of this error could not be stored"
+                                                   : "PostgreSQL refuses what this attempt ended with");
+    end->outcome = MF_OUTCOME_FAILED;
+    *end->trainer_code = 0;
+    job->artifacts_stored = job->artifact_count;
+}
+
 static void forget(struct recorder *recorder, struct mf_job *job, enum mf_job_state state) {
     count_end(recorder->worker, job, state);
     mf_job_table_remove(recorder->worker->jobs, job);
@@ -259,8 +288,8 @@ static enum mf_status write_job(struct recorder *recorder, struct mf_job *job, s
         return status;
     enum mf_job_state state = MF_JOB_STATE_COUNT;
     status = write_end(recorder, job, &state, error);
-    if (status == MF_ERROR_UNSTORABLE && job->end.outcome == MF_OUTCOME_FAILED) {
-        mf_error_set(&job->end.error, job->end.error.status, "the message of this error could not be stored");
+    if (status == MF_ERROR_UNSTORABLE && job->end.kind == MF_END_FINISH) {
+        fail_unstorable(job, error);
         status = write_end(recorder, job, &state, error);
     }
     if (!status)

@@ -68,6 +68,22 @@ sql_is 0 "SELECT count(*) FROM artifacts JOIN jobs ON id = job_id WHERE request_
 [[ -z $(find "$work/storage" -name '*.tmp' -o -name passwd) ]] || fail "the storage holds what it must not"
 passed "no failed job left anything in the storage"
 
+# ---- values that PostgreSQL refuses must not keep a job running for ever
+sql "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS \$\$ BEGIN
+  IF (SELECT request_id FROM modelforge.jobs WHERE id = NEW.job_id) = TG_ARGV[0] THEN
+    RAISE EXCEPTION 'this value cannot be' USING ERRCODE = '22003'; END IF; RETURN NEW; END \$\$;
+  GRANT EXECUTE ON FUNCTION public.refuse() TO PUBLIC;
+  CREATE TRIGGER refuse BEFORE INSERT ON artifacts FOR EACH ROW EXECUTE FUNCTION public.refuse('good-refused-artifact');
+  CREATE TRIGGER refuse BEFORE UPDATE OF result ON job_configs FOR EACH ROW EXECUTE FUNCTION public.refuse('good-refused-result');
+  CREATE TRIGGER refuse BEFORE UPDATE OF versions ON job_attempts FOR EACH ROW EXECUTE FUNCTION public.refuse('good-refused-detail')"
+expect good-refused-artifact failed unstorable "RequestError: PostgreSQL refuses what this attempt ended with"
+expect good-refused-result failed unstorable "RequestError: PostgreSQL refuses what this attempt ended with"
+submit good-refused-detail
+wait_state 30 good-refused-detail succeeded
+sql_is 1 "SELECT count(*) FROM job_logs JOIN jobs ON id = job_id WHERE request_id = 'good-refused-detail'
+  AND message LIKE 'what is known of the attempt could not be stored: %this value cannot be%'" || fail "the log says nothing of the detail"
+passed "an end that cannot be stored fails its job; a detail that cannot is let go with a line in the log"
+
 # ---- silence is an interruption: the job goes back to the queue, and its log says why
 submit silent-1
 wait_sql 30 1 "SELECT count(*) FROM job_logs JOIN jobs ON id = job_id WHERE request_id = 'silent-1'
