@@ -1,4 +1,4 @@
-#include "producer/client.h"
+#include "producer/raw.h"
 
 #include "common/clock.h"
 #include "common/text.h"
@@ -203,37 +203,40 @@ static enum mf_status schema_id(struct mf_client *client, struct destination *de
     return status;
 }
 
-static enum mf_status send_message(struct mf_client *client, const struct destination *destination,
-                                   const char *tenant, const char *request_id, const struct mf_text *message,
-                                   mf_delivery_function *delivered, void *user, struct mf_error *error) {
-    enum mf_status status = MF_OK;
-    struct mf_text key = {0};
+enum mf_status mf_raw_send(struct mf_client *client, const char *topic, const void *key, size_t key_size,
+                           const void *value, size_t value_size, mf_delivery_function *delivered, void *user,
+                           struct mf_error *error) {
     struct ticket *ticket = NULL;
-    mf_text_printf(&key, "%s/%s", tenant, request_id); /* a tenant's name has no slash */
-    if ((status = mf_text_status(&key, error)))
-        goto done;
     if (delivered) {
         ticket = malloc(sizeof *ticket);
-        if (!ticket) {
-            status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a message");
-            goto done;
-        }
+        if (!ticket)
+            return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a message");
         *ticket = (struct ticket){delivered, user};
     }
     rd_kafka_resp_err_t result = rd_kafka_producev(
-        client->kafka, RD_KAFKA_V_TOPIC(destination->topic), RD_KAFKA_V_KEY(key.data, key.length),
-        RD_KAFKA_V_VALUE(message->data, message->length), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
+        client->kafka, RD_KAFKA_V_TOPIC(topic), RD_KAFKA_V_KEY(key, key_size),
+        RD_KAFKA_V_VALUE((void *)value, value_size), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
         RD_KAFKA_V_OPAQUE(ticket), RD_KAFKA_V_END);
-    if (result) {
-        free(ticket);
-        status = mf_error_set(error,
-                              result == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ? MF_ERROR_MESSAGE_TOO_LARGE
-                              : result == RD_KAFKA_RESP_ERR__QUEUE_FULL      ? MF_ERROR_QUEUE_FULL
-                                                                             : MF_ERROR_KAFKA,
-                              "topic %s: %s", destination->topic, rd_kafka_err2str(result));
-    }
-done:
-    /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): on_delivery frees the ticket of a message that was sent */
+    /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): on_delivery frees the ticket of what was sent */
+    if (!result)
+        return MF_OK;
+    free(ticket);
+    return mf_error_set(error,
+                        result == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ? MF_ERROR_MESSAGE_TOO_LARGE
+                        : result == RD_KAFKA_RESP_ERR__QUEUE_FULL      ? MF_ERROR_QUEUE_FULL
+                                                                       : MF_ERROR_KAFKA,
+                        "topic %s: %s", topic, rd_kafka_err2str(result));
+}
+
+static enum mf_status send_message(struct mf_client *client, const struct destination *destination,
+                                   const char *tenant, const char *request_id, const struct mf_text *message,
+                                   mf_delivery_function *delivered, void *user, struct mf_error *error) {
+    struct mf_text key = {0};
+    mf_text_printf(&key, "%s/%s", tenant, request_id); /* a tenant's name has no slash */
+    enum mf_status status = mf_text_status(&key, error);
+    if (!status)
+        status = mf_raw_send(client, destination->topic, key.data, key.length, message->data, message->length,
+                             delivered, user, error);
     mf_text_free(&key);
     return status;
 }

@@ -353,7 +353,7 @@ enum mf_status mf_store_finish(struct mf_database *database, const char *worker_
 
 /* ================================================================ (i) outbox */
 
-enum mf_outbox_kind { MF_OUTBOX_EVENT, MF_OUTBOX_DEAD_LETTER };
+enum mf_outbox_kind { MF_OUTBOX_EVENT, MF_OUTBOX_DEAD_LETTER, MF_OUTBOX_KINDS };
 struct mf_outbox_row {
     int64_t id;
     enum mf_outbox_kind kind;
@@ -383,10 +383,11 @@ void mf_outbox_rows_free(struct mf_outbox_rows *rows); /* leaves it empty */
 enum mf_status mf_store_outbox_lock(struct mf_database *database, int shard, bool *held,
                                     struct mf_error *error);
 enum mf_status mf_store_outbox_unlock(struct mf_database *database, int shard, struct mf_error *error);
-/* The first `limit` waiting rows of a shard this session holds, with id > after, in order: of one job by
- * sequence. A holder whose session ended (mf_database_session changed) must drop what it fetched. */
-enum mf_status mf_store_outbox_fetch(struct mf_database *database, int shard, int64_t after, size_t limit,
-                                     struct mf_outbox_rows *rows, struct mf_error *error);
+/* The first `limit` waiting rows of one kind of a shard this session holds, with id > after, in order: of one
+ * job by sequence. A holder whose session ended (mf_database_session changed) must drop what it fetched. */
+enum mf_status mf_store_outbox_fetch(struct mf_database *database, int shard, enum mf_outbox_kind kind,
+                                     int64_t after, size_t limit, struct mf_outbox_rows *rows,
+                                     struct mf_error *error);
 /* Delivered rows leave the outbox (the event stays in job_events). Repeatable. */
 enum mf_status mf_store_outbox_delivered(struct mf_database *database, const int64_t *ids, size_t count,
                                          struct mf_error *error);
@@ -496,6 +497,32 @@ enum mf_status mf_store_ingest_status(struct mf_database *database, struct mf_te
                                       struct mf_error *error);
 enum mf_status mf_store_logs(struct mf_database *database, const char *job_id, size_t limit,
                              struct mf_text_table *table, struct mf_error *error);
+
+/* Rejected records, newest first; topic and code NULL: all. */
+enum mf_status mf_store_rejects(struct mf_database *database, const char *topic, const char *code,
+                                size_t limit, struct mf_text_table *table, struct mf_error *error);
+/* One of them with its bytes. Freed with mf_dead_letter_free. */
+struct mf_dead_letter {
+    int64_t reject_id;
+    char *topic, *code, *reason;
+    int32_t partition;
+    int64_t offset, value_bytes;
+    int64_t rejected_at, replayed_at; /* MF_TIME_NONE: not sent again yet */
+    unsigned char *key, *value;       /* NULL: none */
+    size_t key_size, value_size;
+    bool kept; /* false: the value was too large to keep, value is NULL */
+};
+void mf_dead_letter_free(struct mf_dead_letter *letter);
+/* These need the owner's rights. MF_ERROR_NOT_FOUND. */
+enum mf_status mf_store_reject(struct mf_database *database, int64_t reject_id, struct mf_dead_letter *letter,
+                               struct mf_error *error);
+/* The oldest of one code with id > after that are kept and were not sent again. */
+enum mf_status mf_store_rejects_to_replay(struct mf_database *database, const char *code, int64_t after,
+                                          int64_t *ids, size_t limit, size_t *count, struct mf_error *error);
+/* Writes down that the broker has it again. Repeatable. */
+enum mf_status mf_store_reject_replayed(struct mf_database *database, int64_t reject_id, const char *topic,
+                                        int32_t partition, int64_t offset, const char *by,
+                                        struct mf_error *error);
 
 /* What a client sent as one batch: where each record lies, and the job that it makes. */
 struct mf_sent_batch {

@@ -65,22 +65,26 @@ static bool read_event(const struct pg_result *rows, int i, struct mf_outbox_row
 
 static bool read_dead_letter(const struct pg_result *rows, int i, struct mf_outbox_row *row) {
     row->kind = MF_OUTBOX_DEAD_LETTER;
-    row->reject_id = mf_result_integer(rows, i, 12);
-    row->source_partition = (int32_t)mf_result_integer(rows, i, 16);
-    row->source_offset = mf_result_integer(rows, i, 17);
-    return take(rows, i, 13, &row->code) && take(rows, i, 14, &row->reason) &&
-           take(rows, i, 15, &row->source_topic) && mf_result_bytes(rows, i, 18, &row->key, &row->key_size) &&
-           mf_result_bytes(rows, i, 19, &row->value, &row->value_size);
+    row->reject_id = mf_result_integer(rows, i, 1);
+    row->source_partition = (int32_t)mf_result_integer(rows, i, 5);
+    row->source_offset = mf_result_integer(rows, i, 6);
+    return take(rows, i, 2, &row->code) && take(rows, i, 3, &row->reason) &&
+           take(rows, i, 4, &row->source_topic) && mf_result_bytes(rows, i, 7, &row->key, &row->key_size) &&
+           mf_result_bytes(rows, i, 8, &row->value, &row->value_size);
 }
 
-enum mf_status mf_store_outbox_fetch(struct mf_database *database, int shard, int64_t after, size_t limit,
-                                     struct mf_outbox_rows *rows, struct mf_error *error) {
+enum mf_status mf_store_outbox_fetch(struct mf_database *database, int shard, enum mf_outbox_kind kind,
+                                     int64_t after, size_t limit, struct mf_outbox_rows *rows,
+                                     struct mf_error *error) {
     struct pg_result *found = NULL;
+    bool events = kind == MF_OUTBOX_EVENT;
     const struct mf_parameter parameters[] = {mf_parameter_integer(shard), mf_parameter_integer(after),
                                               mf_parameter_integer((int64_t)limit),
                                               mf_parameter_integer(MF_REJECT_INLINE_BYTES)};
     *rows = (struct mf_outbox_rows){0};
-    enum mf_status status = mf_database_query(database, MF_QUERY_OUTBOX_FETCH, parameters, 4, &found, error);
+    enum mf_status status = mf_database_query(
+        database, events ? MF_QUERY_OUTBOX_FETCH_EVENTS : MF_QUERY_OUTBOX_FETCH_DEAD_LETTERS, parameters,
+        events ? 3 : 4, &found, error);
     size_t count = status ? 0 : (size_t)mf_result_rows(found);
     bool ok = true;
     if (count) {
@@ -91,8 +95,7 @@ enum mf_status mf_store_outbox_fetch(struct mf_database *database, int shard, in
         struct mf_outbox_row *row = &rows->row[i];
         row->id = mf_result_integer(found, (int)i, 0);
         rows->count++;
-        ok = mf_result_null(found, (int)i, 12) ? read_event(found, (int)i, row)
-                                               : read_dead_letter(found, (int)i, row);
+        ok = events ? read_event(found, (int)i, row) : read_dead_letter(found, (int)i, row);
     }
     mf_result_free(found);
     if (!ok) {

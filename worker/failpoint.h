@@ -3,13 +3,21 @@
  * nothing.
  *
  * MF_TEST_FAILPOINT=name[:n] ends the process with SIGKILL at the n-th time (default 1) that it
- * passes the place of that name. */
+ * passes the place of that name. MF_TEST_FAULT=name[:n] makes mf_fault() true that once, for a fault that the
+ * caller then brings about. */
 #ifndef MF_WORKER_FAILPOINT_H
 #define MF_WORKER_FAILPOINT_H
 
+#include <stdbool.h>
+
 #ifdef MODELFORGE_FAILPOINTS
 void mf_failpoint(const char *name);
+bool mf_fault(const char *name);
 #else
+static inline bool mf_fault(const char *name) {
+    (void)name;
+    return false;
+}
 static inline void mf_failpoint(const char *name) {
     (void)name;
 }

@@ -15,8 +15,10 @@
 
 enum {
     IDLE_MS = 500,
-    RETRY_MS = 500,
-    LOCK_MS = 2000, /* how often shards of vanished holders are tried */
+    RETRY_MS = 500,           /* of a lane whose topic takes nothing; doubles */
+    EVENTS_RETRY_MS = 2000,   /* at most */
+    LETTERS_RETRY_MS = 60000, /* at most; while it waits for its reports no event is sent */
+    LOCK_MS = 2000,           /* how often shards of vanished holders are tried */
     BATCH_ROWS = 200,
     STATEMENT_MS = 20000,
     HEADER_KEY_BYTES = 4096 /* a longer key is left out of the dead letter's headers */
@@ -31,6 +33,11 @@ struct slot {
     bool without_value; /* the topic takes no message of that size */
 };
 
+/* Events and dead letters go to topics of their own, of which one may take nothing while the other does. */
+struct lane {
+    int64_t next_ms, delay_ms; /* after a failure: when it is tried again; the delay, 0: it works */
+};
+
 struct outbox {
     struct mf_worker *worker;
     struct mf_link link;
@@ -40,6 +47,7 @@ struct outbox {
     uint64_t session;      /* in which the shards below are held */
     bool held[MF_OUTBOX_SHARDS];
     int64_t next_lock_ms;
+    struct lane lane[MF_OUTBOX_KINDS];
     size_t open; /* slots that wait for a delivery report */
 };
 
@@ -69,6 +77,9 @@ static bool producer_ready(struct outbox *outbox) {
                                                      {NULL, NULL}};
     char reason[256];
     struct mf_error error;
+    if (outbox->producer && mf_fault("outbox.fatal"))
+        rd_kafka_test_fatal_error(outbox->producer, RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
+                                  "a test's fault");
     if (outbox->producer && rd_kafka_fatal_error(outbox->producer, reason, sizeof reason)) {
         mf_log_warning("the Kafka producer is made anew", MF_LOG_TEXT("error", reason));
         rd_kafka_destroy(outbox->producer);
@@ -306,23 +317,51 @@ static enum mf_status take_shards(struct outbox *outbox, struct mf_error *error)
     return status;
 }
 
-/* One look at every shard. *sent: there was something. */
-static enum mf_status one_turn(struct outbox *outbox, bool *sent, bool *failed, struct mf_error *error) {
-    enum mf_status status = take_shards(outbox, error);
-    for (int shard = 0; !status && shard < MF_OUTBOX_SHARDS; shard++) {
-        struct mf_outbox_rows rows = {0};
-        if (!outbox->held[shard])
-            continue;
-        status = mf_store_outbox_fetch(outbox->link.database, shard, 0, BATCH_ROWS, &rows, error);
-        if (!status && rows.count) {
-            *sent = true;
-            if (producer_ready(outbox) && schema_ready(outbox))
-                status = send_rows(outbox, &rows, failed, error);
-            else
-                *failed = true;
-        }
-        mf_outbox_rows_free(&rows);
+/* One look at one shard for one kind of row. A lane that failed is tried with a single row. */
+static enum mf_status one_shard(struct outbox *outbox, enum mf_outbox_kind kind, int shard, bool *sent,
+                                bool *failed, struct mf_error *error) {
+    struct mf_outbox_rows rows = {0};
+    enum mf_status status = mf_store_outbox_fetch(outbox->link.database, shard, kind, 0,
+                                                  outbox->lane[kind].delay_ms ? 1 : BATCH_ROWS, &rows, error);
+    if (!status && rows.count) {
+        *sent = true;
+        if (producer_ready(outbox) && (kind == MF_OUTBOX_DEAD_LETTER || schema_ready(outbox)))
+            status = send_rows(outbox, &rows, failed, error);
+        else
+            *failed = true;
     }
+    mf_outbox_rows_free(&rows);
+    return status;
+}
+
+/* All shards, up to the first one that fails: the topic is the same for all of them. */
+static enum mf_status one_lane(struct outbox *outbox, enum mf_outbox_kind kind, bool *sent,
+                               struct mf_error *error) {
+    const int64_t limit_ms = kind == MF_OUTBOX_EVENT ? EVENTS_RETRY_MS : LETTERS_RETRY_MS;
+    struct lane *lane = &outbox->lane[kind];
+    enum mf_status status = MF_OK;
+    bool failed = false, any = false;
+    if (mf_clock_monotonic_ms() < lane->next_ms)
+        return MF_OK;
+    for (int shard = 0; !status && !failed && shard < MF_OUTBOX_SHARDS; shard++)
+        if (outbox->held[shard])
+            status = one_shard(outbox, kind, shard, &any, &failed, error);
+    if (failed) {
+        lane->delay_ms = lane->delay_ms ? lane->delay_ms * 2 : RETRY_MS;
+        lane->delay_ms = lane->delay_ms < limit_ms ? lane->delay_ms : limit_ms;
+        lane->next_ms = mf_clock_monotonic_ms() + lane->delay_ms;
+    } else if (!status) {
+        lane->delay_ms = 0;
+        *sent |= any;
+    }
+    return status;
+}
+
+/* *sent: something went, so there may be more. */
+static enum mf_status one_turn(struct outbox *outbox, bool *sent, struct mf_error *error) {
+    enum mf_status status = take_shards(outbox, error);
+    for (int kind = 0; !status && kind < MF_OUTBOX_KINDS; kind++)
+        status = one_lane(outbox, (enum mf_outbox_kind)kind, sent, error);
     return status;
 }
 
@@ -340,14 +379,14 @@ void *mf_outbox_main(void *argument) {
     if (mf_registry_new(&options, &outbox.registry, &error))
         abort(); /* memory, at start */
     while (!atomic_load(&worker->stopping)) {
-        bool sent = false, failed = false;
+        bool sent = false;
         enum mf_status status = MF_OK;
         if (mf_link_ready(&outbox.link)) {
-            status = one_turn(&outbox, &sent, &failed, &error);
+            status = one_turn(&outbox, &sent, &error);
             mf_link_note(&outbox.link, status, "sending the outbox", &error);
-            atomic_store(&worker->outbox_idle, !status && !sent);
+            atomic_store(&worker->outbox_idle, !status && !sent && !outbox.lane[MF_OUTBOX_EVENT].delay_ms);
         }
-        if (failed || status || outbox.link.failures)
+        if (status || outbox.link.failures)
             mf_wakeup_wait(&worker->outbox_wakeup, RETRY_MS);
         else if (!sent)
             mf_wakeup_wait(&worker->outbox_wakeup, IDLE_MS);

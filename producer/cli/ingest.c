@@ -5,10 +5,8 @@
 #include "common/text.h"
 
 #include <librdkafka/rdkafka.h>
-#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const char help[] =
     "usage: modelforge ingest status\n"
@@ -28,12 +26,6 @@ struct reset {
     const char *topic, *from;
     long partition;
 };
-
-/* Who is written down: the login name. */
-static const char *operator_name(void) {
-    const struct passwd *user = getpwuid(getuid());
-    return user ? user->pw_name : "unknown";
-}
 
 /* "beginning", "end" or a number as an offset that lies within the partition. */
 static enum mf_status choose_offset(struct mf_admin *admin, const struct reset *reset, int64_t *offset,
@@ -73,7 +65,7 @@ static int reset_partition(struct mf_settings *settings, const struct reset *res
         status = choose_offset(admin, reset, &offset, &error);
     if (!status)
         status = mf_store_reset_partition(database, cluster, reset->topic, (int32_t)reset->partition, offset,
-                                          operator_name(), &error);
+                                          mf_operator_name(), &error);
     mf_admin_destroy(admin);
     if (status)
         return mf_fail(&error);

@@ -24,6 +24,8 @@ static const struct mf_cli_command commands[] = {
      "", false},
     {"logs", mf_command_logs, "what a job's trainer logged", "--limit", "", false},
     {"events", mf_command_events, "a job's audit trail", "", "", false},
+    {"dlq", mf_command_dlq, "what was rejected; send it again", "--topic --code --limit --raw",
+     "list show replay", false},
     {"ingest", mf_command_ingest, "where partitions stand; let a halted one go on", "--from", "status reset",
      false},
     {"setup", mf_command_setup, "make topics, register schemas, migrate the database",

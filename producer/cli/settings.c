@@ -2,6 +2,7 @@
 
 #include "sql/migrate.h"
 
+#include <pwd.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -152,6 +153,11 @@ const char *mf_topic_of_list(const char *list, int index, char name[MF_TOPIC_NAM
     list += strspn(list, " ");
     snprintf(name, MF_TOPIC_NAME_BYTES, "%.*s", (int)strcspn(list, ", "), list);
     return name;
+}
+
+const char *mf_operator_name(void) {
+    const struct passwd *user = getpwuid(getuid());
+    return user ? user->pw_name : "unknown";
 }
 
 int mf_fail(const struct mf_error *error) {

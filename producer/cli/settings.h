@@ -51,6 +51,9 @@ enum { MF_TOPIC_NAME_BYTES = 250 }; /* Kafka's longest, 249, and a NUL */
 /* The index-th name of "a,b,c", copied into `name`; NULL past the end. */
 const char *mf_topic_of_list(const char *list, int index, char name[MF_TOPIC_NAME_BYTES]);
 
+/* Who is written down as the one who did it: the login name. */
+const char *mf_operator_name(void);
+
 /* Prints "modelforge: RequestError: ..." on standard error and gives the exit status for it. */
 int mf_fail(const struct mf_error *error);
 /* "modelforge: <what>; see 'modelforge <command> --help'", MF_EXIT_USAGE. */
@@ -77,6 +80,7 @@ int mf_command_watch(struct mf_settings *settings, int argc, char **argv);
 int mf_command_history(struct mf_settings *settings, int argc, char **argv);
 int mf_command_logs(struct mf_settings *settings, int argc, char **argv);
 int mf_command_events(struct mf_settings *settings, int argc, char **argv);
+int mf_command_dlq(struct mf_settings *settings, int argc, char **argv);
 int mf_command_ingest(struct mf_settings *settings, int argc, char **argv);
 int mf_command_migrate(struct mf_settings *settings, int argc, char **argv);
 int mf_command_setup(struct mf_settings *settings, int argc, char **argv);

@@ -243,7 +243,7 @@ static void test_large_reject_keeps_its_id_only(void **unused) {
         ask("SELECT value_bytes || ' ' || (record_value IS NULL) || ' ' || length(value_sha256) "
             "FROM ingest_rejects"),
         "921601 true 32");
-    assert_fine(mf_store_outbox_fetch(database, 3, 0, 10, &rows, &error));
+    assert_fine(mf_store_outbox_fetch(database, 3, MF_OUTBOX_DEAD_LETTER, 0, 10, &rows, &error));
     assert_int_equal(rows.count, 1);
     assert_int_equal(rows.row[0].kind, MF_OUTBOX_DEAD_LETTER);
     assert_null(rows.row[0].value);

@@ -49,7 +49,7 @@ static int drain_shard(struct mf_database *database, int shard, struct seen *see
     int64_t after = 0, ids[3];
     int total = 0;
     do {
-        assert_fine(mf_store_outbox_fetch(database, shard, after, 3, &rows, &error));
+        assert_fine(mf_store_outbox_fetch(database, shard, MF_OUTBOX_EVENT, after, 3, &rows, &error));
         for (size_t i = 0; i < rows.count; i++) {
             const struct mf_outbox_row *row = &rows.row[i];
             size_t job = 0;
@@ -144,11 +144,11 @@ static void test_parked_rows_stay_and_are_not_sent(void **unused) {
     struct mf_database *database = connect_worker();
     (void)unused;
     add_job(database, "team", "job", NULL, job_id);
-    assert_fine(mf_store_outbox_fetch(database, shard_of(job_id), 0, 10, &rows, &error));
+    assert_fine(mf_store_outbox_fetch(database, shard_of(job_id), MF_OUTBOX_EVENT, 0, 10, &rows, &error));
     assert_int_equal(rows.count, 1);
     assert_fine(mf_store_outbox_park(database, rows.row[0].id, "message too large", &error));
     mf_outbox_rows_free(&rows);
-    assert_fine(mf_store_outbox_fetch(database, shard_of(job_id), 0, 10, &rows, &error));
+    assert_fine(mf_store_outbox_fetch(database, shard_of(job_id), MF_OUTBOX_EVENT, 0, 10, &rows, &error));
     assert_int_equal(rows.count, 0);
     mf_outbox_rows_free(&rows);
     assert_fine(mf_store_outbox_depth(database, &waiting, &parked, &error));
@@ -181,7 +181,8 @@ static void test_a_reject_carries_the_original_bytes(void **unused) {
                                     .count = 1};
     (void)unused;
     assert_fine(mf_store_ingest_batch(database, &batch, &applied, &error));
-    assert_fine(mf_store_outbox_fetch(database, 18 % MF_OUTBOX_SHARDS, 0, 10, &rows, &error));
+    assert_fine(
+        mf_store_outbox_fetch(database, 18 % MF_OUTBOX_SHARDS, MF_OUTBOX_DEAD_LETTER, 0, 10, &rows, &error));
     assert_int_equal(rows.count, 1);
     const struct mf_outbox_row *row = &rows.row[0];
     assert_int_equal(row->kind, MF_OUTBOX_DEAD_LETTER);
