@@ -12,8 +12,20 @@
 
 enum { INDEX_FILE_BYTES = 64 << 20, COPIED_BYTES = 1 << 30 };
 
+static bool is_gguf(const char *path) {
+    char magic[4] = "";
+    FILE *file = fopen(path, "rbe");
+    size_t n = file ? fread(magic, 1, sizeof magic, file) : 0;
+    if (file)
+        (void)fclose(file);
+    return n == sizeof magic && !memcmp(magic, "GGUF", sizeof magic);
+}
+
 static enum mf_status not_a_folder(const char *name, const struct stat *info, struct mf_error *error) {
     size_t length = strlen(name);
+    if (info && length > 5 && !strcmp(name + length - 5, ".gguf") && !is_gguf(name))
+        return mf_error_set(error, MF_ERROR_BAD_WEIGHTS,
+                            "model_name: %s cannot be read, or does not begin as a GGUF file does", name);
     if (info && length > 5 && !strcmp(name + length - 5, ".gguf"))
         return mf_error_set(
             error, MF_ERROR_MODEL_NOT_FOUND,

@@ -25,14 +25,15 @@ static bool is_true(const char *value) {
                      !strcasecmp(value, "on"));
 }
 
-/* $HF_HOME, else $XDG_CACHE_HOME/huggingface, else ~/.cache/huggingface; NULL: memory. */
+/* $HF_HOME, else $XDG_CACHE_HOME/huggingface, else ~/.cache/huggingface; NULL: none of them is known. */
 static char *hub_home(void) {
     const char *home = variable("HF_HOME"), *cache = variable("XDG_CACHE_HOME"), *user = variable("HOME");
     char *path = NULL;
     if (home)
         return strdup(home);
-    int n = cache ? asprintf(&path, "%s/huggingface", cache)
-                  : asprintf(&path, "%s/.cache/huggingface", user ? user : "/tmp");
+    if (!cache && !user)
+        return NULL;
+    int n = cache ? asprintf(&path, "%s/huggingface", cache) : asprintf(&path, "%s/.cache/huggingface", user);
     return n < 0 ? NULL : path;
 }
 
@@ -67,8 +68,11 @@ enum mf_status mf_hub_settings_load(struct mf_hub_settings *settings, struct mf_
     enum mf_status status = MF_OK;
     free(home);
     free(token_file);
-    if (!settings->endpoint || !settings->cache || (token && !settings->token)) {
+    if (!settings->endpoint || (token && !settings->token)) {
         status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for the model hub");
+    } else if (!settings->cache) {
+        status = mf_error_set(error, MF_ERROR_CONFIGURATION,
+                              "model hub: there is no folder to keep models in: set HF_HOME");
     } else {
         for (size_t length = strlen(settings->endpoint); length && settings->endpoint[length - 1] == '/';)
             settings->endpoint[--length] = 0;

@@ -305,8 +305,19 @@ static void clean_up(struct daemon *daemon) {
         close(daemon->lock_fd);
 }
 
+/* Tenants that share a worker without roots read each other's folders. */
+static void warn_of_open_roots(const struct mf_settings *settings) {
+    bool many = false;
+    for (size_t i = 0; i < settings->topic_count; i++)
+        many |= strcmp(settings->topic[i].tenants, ",default,") != 0;
+    if (many && !mf_config_given(settings->config, "tenants.roots"))
+        mf_log_warning(
+            "tenants.roots is not set: every tenant may name every folder that this user can read");
+}
+
 static int run(struct daemon *daemon, const sigset_t *signals) {
     struct mf_error error;
+    warn_of_open_roots(&daemon->settings);
     enum mf_status status = prepare(daemon, &error);
     if (!status)
         status = wait_for_database(daemon, signals, &error);

@@ -146,6 +146,8 @@ static void folders_are_checked(void **state) {
                   "or the id of a model on a hub: hf://organisation/name");
     scratch_puts("m.gguf", "GGUF");
     expect_answer(scratch_path("m.gguf"), NULL, MF_ERROR_MODEL_NOT_FOUND, "modelforge-trainer convert");
+    scratch_puts("m.gguf", "GGML");
+    expect_answer(scratch_path("m.gguf"), NULL, MF_ERROR_BAD_WEIGHTS, "does not begin as a GGUF file does");
     scratch_puts("m.bin", "x");
     expect_answer(scratch_path("m.bin"), NULL, MF_ERROR_MODEL_NOT_FOUND, "is not a folder");
     expect_answer(folder, NULL, MF_ERROR_MODEL_INCOMPLETE, "config.json is missing");
