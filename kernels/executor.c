@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "kernels/kernel_call.h"
+#include "kernels/residency.h"
 
 struct mf_executor {
     const struct mf_graph *graph;
@@ -17,6 +18,7 @@ struct mf_executor {
     void *trace_user;
     char *arena, *host; /* host: what is offloaded; NULL: nothing is */
     size_t arena_bytes;
+    struct mf_residency *residency; /* of a backend with memory of its own: instead of arena and host */
     void **base; /* [tensors] of owners: where their storage is; NULL: a weight that is not bound, or none */
     size_t prepared_bytes; /* of the backend's copies of weights */
     bool prepared;
@@ -48,6 +50,13 @@ static enum mf_status allocate(struct mf_executor *executor, struct mf_error *er
     executor->base = calloc((size_t)executor->plan->tensors, sizeof *executor->base);
     if (!executor->base)
         return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for an executor");
+    if (executor->backend->memory) {
+        if (executor->plan->host_bytes)
+            return mf_error_set(error, MF_ERROR_PROVIDER_UNSUPPORTED, "backend %s offloads nothing",
+                                executor->backend->name);
+        return mf_residency_create(executor->graph, executor->plan, executor->backend, &executor->residency,
+                                   error);
+    }
     executor->arena =
         mmap(NULL, executor->arena_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (executor->arena == MAP_FAILED) {
@@ -105,6 +114,7 @@ void mf_executor_destroy(struct mf_executor *executor) {
         munmap(executor->arena, executor->arena_bytes);
     if (executor->host)
         munmap(executor->host, executor->plan->host_bytes);
+    mf_residency_destroy(executor->residency);
     free(executor->base);
     free(executor);
 }
@@ -128,17 +138,30 @@ enum mf_status mf_executor_bind_weight(struct mf_executor *executor, int32_t id,
         return mf_error_set(error, MF_ERROR_BAD_WEIGHTS, "%s: is not aligned to its elements", tensor->name);
     executor->base[id] = (void *)data; /* kernels only read weights: they are never an output */
     executor->prepared = false;
-    return MF_OK;
+    return executor->residency ? mf_residency_write_weight(executor->residency, id, data, bytes, error)
+                               : MF_OK;
 }
 
-static void *address(const struct mf_executor *executor, int32_t id) {
+/* Where `id` lies in the storage of its owner, which is at `base`. */
+static void *within(const struct mf_executor *executor, int32_t id, char *base) {
     const struct mf_tensor *tensor = mf_graph_tensor(executor->graph, id);
-    char *base = executor->base[mf_graph_owner(executor->graph, id)];
     return base ? base + tensor->view_offset * (int64_t)mf_dtype_bytes((enum mf_dtype)tensor->dtype) : NULL;
 }
 
+/* Where kernels find `id`. */
+static void *address(const struct mf_executor *executor, int32_t id) {
+    const int32_t owner = mf_graph_owner(executor->graph, id);
+    return within(executor, id,
+                  executor->residency ? mf_residency_device(executor->residency, owner)
+                                      : executor->base[owner]);
+}
+
 void *mf_executor_data(struct mf_executor *executor, int32_t id) {
-    return address(executor, id);
+    const int32_t owner = mf_graph_owner(executor->graph, id);
+    const bool shadowed =
+        executor->residency && mf_graph_tensor(executor->graph, owner)->storage != MF_WEIGHT;
+    return within(executor, id,
+                  shadowed ? mf_residency_host(executor->residency, owner) : executor->base[owner]);
 }
 
 struct data_visit {
@@ -233,10 +256,12 @@ static enum mf_status run_node(struct mf_executor *executor, const struct mf_pro
         return mf_error_prefix(error, "%s program, node %d, layer %d, %s",
                                mf_purpose_name((enum mf_purpose)program->purpose), (int)index, node->layer,
                                mf_op_name((enum mf_op)node->op));
+    if (executor->trace && executor->residency)
+        status = executor->backend->memory->finish(executor->backend, error); /* times are of one node */
     if (executor->trace)
         executor->trace(executor->trace_user, executor->graph, program->id, index, step->value,
                         seconds_now() - start);
-    return MF_OK;
+    return status;
 }
 
 enum mf_status mf_executor_run(struct mf_executor *executor, int32_t id, const struct mf_step *step,
@@ -251,11 +276,22 @@ enum mf_status mf_executor_run(struct mf_executor *executor, int32_t id, const s
     status = check_step(program, step, &checked, error);
     if (status != MF_OK)
         return status;
+    if (executor->residency)
+        status = mf_residency_begin(executor->residency, &checked, executor->options.poison, error);
     if (executor->options.poison && executor->host)
         memset(executor->host, 0xff, executor->plan->host_bytes);
-    if (executor->options.poison)
+    if (executor->options.poison && executor->arena)
         memset(executor->arena + executor->plan->persistent_bytes, 0xff, executor->plan->program_bytes);
     for (int32_t n = 0; n < program->nodes && status == MF_OK; n++)
         status = run_node(executor, program, n, &checked, error);
+    if (executor->residency) { /* also after an error: nothing may still run when the caller goes on */
+        struct mf_error late;
+        const enum mf_status finished = mf_residency_finish(executor->residency, &late);
+        if (status == MF_OK && finished != MF_OK) {
+            status = finished;
+            *error = late;
+            (void)mf_error_prefix(error, "%s program", mf_purpose_name((enum mf_purpose)program->purpose));
+        }
+    }
     return status;
 }

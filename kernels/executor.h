@@ -44,7 +44,8 @@ size_t mf_executor_prepared_bytes(const struct mf_executor *executor);
 
 /* Host address of a tensor: inputs, adapters, gradients, moments and state at any time; an output of a
  * program after its run and until the next run. Sizes are those of the step (outputs) or the plan's bounds
- * (inputs, state). */
+ * (inputs, state). Good until the next run, before which what the host wrote there reaches the device: ask
+ * again after each run. A weight's is what was bound. */
 void *mf_executor_data(struct mf_executor *executor, int32_t tensor);
 /* Bytes of a persistent tensor at the plan's bounds. */
 size_t mf_executor_bytes(const struct mf_executor *executor, int32_t tensor);

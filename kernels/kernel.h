@@ -64,6 +64,28 @@ struct mf_weight_copy {
 };
 enum { MF_WEIGHT_COPIES = 2 };
 
+/* Where a backend computes when that is not host memory. Addresses are the device's: kernels alone follow
+ * them. What `write`, `fill` and kernels do happens in the order of the calls; the host waits only where it
+ * is said. Errors: MF_ERROR_OUT_OF_MEMORY, and MF_ERROR_DEVICE for what the device reports, naming the call.
+ */
+struct mf_backend_memory {
+    enum mf_status (*allocate)(struct mf_backend *backend, size_t bytes, void **address,
+                               struct mf_error *error);         /* not zeroed */
+    void (*release)(struct mf_backend *backend, void *address); /* NULL is allowed */
+    /* `from` may change as soon as it returns. */
+    enum mf_status (*write)(struct mf_backend *backend, void *to, const void *from, size_t bytes,
+                            struct mf_error *error);
+    /* Waits for all that was begun before. */
+    enum mf_status (*read)(struct mf_backend *backend, void *to, const void *from, size_t bytes,
+                           struct mf_error *error);
+    enum mf_status (*fill)(struct mf_backend *backend, void *to, uint8_t byte, size_t bytes,
+                           struct mf_error *error);
+    /* Before the first kernel of a run: what changes from step to step goes to the device. */
+    enum mf_status (*begin)(struct mf_backend *backend, const struct mf_step *step, struct mf_error *error);
+    /* Waits for all kernels; a bad value that one of them met (token out of range) is MF_ERROR_INTERNAL. */
+    enum mf_status (*finish)(struct mf_backend *backend, struct mf_error *error);
+};
+
 /* The first member of a backend's own struct. Made by the backend's create function (kernels/cpu/backend.h).
  */
 struct mf_backend {
@@ -89,6 +111,11 @@ struct mf_backend {
      * and bytes from memory in the time that a byte takes from host memory; 0: programs compute in host
      * memory and offloading gives nothing back. */
     double flop_per_byte, bytes_per_host_byte;
+    /* Ops that are MF_OP_BY_ROWS give a stretch of rows the bits that it has within the whole: else no pass
+     * may compute by stretches. */
+    bool rows_alone;
+    const struct mf_backend_memory *memory; /* NULL: kernels compute in host memory */
+    size_t memory_bytes;                    /* of the device, all of it; 0: the machine's own */
     void (*destroy)(struct mf_backend *backend);
 };
 

@@ -7,7 +7,7 @@
 
 static const struct mf_op_row rows[MF_OPS] = {
 #define MF_OP(NAME, name_, required_, optional_, outputs_, attributes_, shape_, gradient_, workspace_, \
-              expansion_, in_place_, flags_, reference_, fast_)                                        \
+              expansion_, in_place_, flags_, reference_, fast_, cuda_)                                 \
     [MF_OP_##NAME] = {.name = #name_,                                                                  \
                       .required = required_,                                                           \
                       .optional = optional_,                                                           \

@@ -91,6 +91,7 @@ enum mf_status mf_cpu_create(const struct mf_cpu_options *options, struct mf_bac
                                     .prepare = fast_prepare,
                                     .weight_copies = fast_weight_copies,
                                     .flop_per_byte = 10,
+                                    .rows_alone = true,
                                     .destroy = fast_destroy};
     *backend = &own->base;
     return MF_OK;

@@ -4,7 +4,7 @@
 
 const struct mf_kernel *const MF_ISA(mf_fast_kernels)[MF_OPS] = {
 #define MF_OP(NAME, name, required, optional, outputs, attributes, shape, gradient, workspace, expansion, \
-              in_place, flags, reference, fast)                                                           \
+              in_place, flags, reference, fast, cuda)                                                     \
     [MF_OP_##NAME] = fast,
 #include "kernels/ops.def"
 #undef MF_OP

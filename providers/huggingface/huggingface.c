@@ -3,7 +3,7 @@
 static const struct mf_host_api *host;
 
 /* The first row that matches counts. */
-static const struct mf_capability cpu_rows[] = {
+static const struct mf_capability rows[] = {
 #define ROW(level, architecture, task, strategy, reason) \
     { sizeof(struct mf_capability), MF_CAPABILITY_##level, architecture, task, strategy, reason }
 /* The model types of models/architecture.c that golden values of make_models.py hold for. */
@@ -28,10 +28,6 @@ static const struct mf_capability cpu_rows[] = {
     ALSO_TRAINS("phi3"),
 #undef TRAINS
 #undef ALSO_TRAINS
-};
-
-static const struct mf_capability other_rows[] = {
-    ROW(UNSUPPORTED, "*", "*", "*", "this version computes on the CPU only"),
 #undef ROW
 };
 
@@ -44,10 +40,12 @@ static enum mf_status capabilities(const struct mf_device *device, struct mf_cap
     if (device->size < sizeof *device || out->size < sizeof *out)
         return host->fail(error, MF_ERROR_PROVIDER_UNAVAILABLE,
                           "huggingface: the host's structs are too small");
-    bool cpu = device->kind == MF_DEVICE_CPU;
-    out->stride = sizeof(struct mf_capability);
-    out->row = cpu ? cpu_rows : other_rows;
-    out->count = cpu ? sizeof cpu_rows / sizeof *cpu_rows : sizeof other_rows / sizeof *other_rows;
+    if (device->kind != MF_DEVICE_CPU && device->kind != MF_DEVICE_CUDA)
+        return host->fail(error, MF_ERROR_PROVIDER_UNAVAILABLE,
+                          "huggingface: this version computes on CPUs and CUDA GPUs");
+    out->stride = sizeof(struct mf_capability); /* the same programs on both, so the same rows */
+    out->row = rows;
+    out->count = sizeof rows / sizeof *rows;
     return MF_OK;
 }
 

@@ -1,9 +1,11 @@
-/* The same decoder on every CPU backend: loss and all gradients of the fast path against the oracle, in the
- * planned arena with its in-place ops, poisoned. And the fast path against itself: bit for bit. */
+/* The same decoder on every backend: loss and all gradients of the fast CPU path, and of the first GPU where
+ * there is one, against the oracle, in the planned arena with its in-place ops, poisoned. And each against
+ * itself: bit for bit. */
 #include <math.h>
 #include <string.h>
 
 #include "fixture.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/passes/expand.h"
 #include "kernels/passes/recompute.h"
 
@@ -48,12 +50,22 @@ static struct mf_backend *reference(void) {
     return backend;
 }
 
-static struct mf_backend *fast(int32_t threads) {
+static struct mf_backend *fast(void) {
     struct mf_backend *backend;
     struct mf_error error;
-    require_ok(mf_cpu_create(&(struct mf_cpu_options){.threads = threads}, &backend, &error), &error);
+    require_ok(mf_cpu_create(&(struct mf_cpu_options){.threads = 2}, &backend, &error), &error);
     return backend;
 }
+
+static struct mf_backend *cuda(void) {
+    struct mf_backend *backend;
+    struct mf_error error;
+    require_ok(mf_cuda_create(0, &backend, &error), &error);
+    return backend;
+}
+
+/* The one under test. */
+static struct mf_backend *(*candidate)(void);
 
 /* ||a - b|| / ||b|| */
 static double distance(const struct result *a, const struct result *b) {
@@ -77,11 +89,11 @@ static double cosine(const struct result *a, const struct result *b) {
     return product / sqrt(left * right);
 }
 
-static void test_fast_f32_agrees_with_the_oracle(void **state) {
+static void test_f32_agrees_with_the_oracle(void **state) {
     static struct result oracle, quick;
     (void)state;
     train(reference(), MF_F32, MF_RECOMPUTE_NONE, &oracle);
-    train(fast(1), MF_F32, MF_RECOMPUTE_NONE, &quick);
+    train(candidate(), MF_F32, MF_RECOMPUTE_NONE, &quick);
     assert_true(fabs(quick.loss - oracle.loss) <= 1e-5 * fabs(oracle.loss));
     assert_true(distance(&quick, &oracle) <= 1e-4);
 }
@@ -91,21 +103,21 @@ static void test_bf16_points_the_same_way(void **state) {
     (void)state;
     train(reference(), MF_F32, MF_RECOMPUTE_NONE, &oracle);
     train(reference(), MF_BF16, MF_RECOMPUTE_NONE, &slow);
-    train(fast(1), MF_BF16, MF_RECOMPUTE_NONE, &quick);
+    train(candidate(), MF_BF16, MF_RECOMPUTE_NONE, &quick);
     assert_true(fabs(quick.loss - oracle.loss) <= 2e-2 * fabs(oracle.loss));
     assert_true(cosine(&quick, &oracle) >= 0.999);
     assert_true(distance(&quick, &oracle) <= 1.5 * distance(&slow, &oracle));
 }
 
-static void test_fast_path_repeats_bit_for_bit(void **state) {
+static void test_repeats_bit_for_bit(void **state) {
     static struct result first, second, recomputed;
     (void)state;
     for (int dtype = MF_F32; dtype <= MF_BF16; dtype++) {
-        train(fast(2), (enum mf_dtype)dtype, MF_RECOMPUTE_NONE, &first);
-        train(fast(2), (enum mf_dtype)dtype, MF_RECOMPUTE_NONE, &second);
+        train(candidate(), (enum mf_dtype)dtype, MF_RECOMPUTE_NONE, &first);
+        train(candidate(), (enum mf_dtype)dtype, MF_RECOMPUTE_NONE, &second);
         assert_memory_equal(first.gradient, second.gradient, (size_t)first.elements * sizeof *first.gradient);
         for (int level = MF_RECOMPUTE_CHEAP; level < MF_RECOMPUTE_LEVELS; level++) {
-            train(fast(2), (enum mf_dtype)dtype, (enum mf_recompute)level, &recomputed);
+            train(candidate(), (enum mf_dtype)dtype, (enum mf_recompute)level, &recomputed);
             assert_memory_equal(&first.loss, &recomputed.loss, sizeof first.loss);
             assert_memory_equal(first.gradient, recomputed.gradient,
                                 (size_t)first.elements * sizeof *first.gradient);
@@ -114,8 +126,14 @@ static void test_fast_path_repeats_bit_for_bit(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_fast_f32_agrees_with_the_oracle),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_f32_agrees_with_the_oracle),
                                        cmocka_unit_test(test_bf16_points_the_same_way),
-                                       cmocka_unit_test(test_fast_path_repeats_bit_for_bit)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+                                       cmocka_unit_test(test_repeats_bit_for_bit)};
+    candidate = fast;
+    int failed = cmocka_run_group_tests_name("cpu", tests, NULL, NULL);
+    if (mf_cuda_device_count(NULL) > 0) {
+        candidate = cuda;
+        failed += cmocka_run_group_tests_name("cuda", tests, NULL, NULL);
+    }
+    return failed;
 }

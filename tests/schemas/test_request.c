@@ -342,7 +342,7 @@ static void what_comes_later_is_refused_by_name(void **state) {
         "\"strategy\":\"dpo\"", MF_ERROR_UNSUPPORTED_FIELD,
         "strategy: dpo is refused by this version: preference training comes later; sft and qlora work now");
     refused("\"device\":\"mps\"", MF_ERROR_UNSUPPORTED_FIELD,
-            "device: mps is refused by this version: mps is not supported; use auto or cpu");
+            "device: mps is refused by this version: mps is not supported; use auto, cpu or cuda");
     accepted("\"output\":[\"gguf\",\"adapter\",\"merged_16bit\"]");
     accepted("\"revision\":\"main\"");
     refused("\"provider_config\":{\"a\":\"b\"}", MF_ERROR_UNSUPPORTED_FIELD,

@@ -17,7 +17,7 @@
 enum { SLOT = 0, MAX_TEXT_BYTES = 64 << 20, PASS_TOKENS = 512, NEW_TOKENS = 128 };
 
 struct arguments {
-    const char *model, *adapter, *provider, *dtype, *prompt, *template, *dataset, *train_on, *text;
+    const char *model, *adapter, *provider, *device, *dtype, *prompt, *template, *dataset, *train_on, *text;
     int64_t max_new_tokens, max_length;
     bool json, chat, reference;
 };
@@ -26,6 +26,7 @@ static const struct option long_options[] = {
     {"model", required_argument, NULL, 'm'},
     {"adapter", required_argument, NULL, 'a'},
     {"provider", required_argument, NULL, 'p'},
+    {"device", required_argument, NULL, 'g'},
     {"dtype", required_argument, NULL, 'd'},
     {"prompt", required_argument, NULL, 'P'},
     {"template", required_argument, NULL, 't'},
@@ -55,6 +56,8 @@ static const char **text_argument(struct arguments *arguments, int option) {
         return &arguments->adapter;
     case 'p':
         return &arguments->provider;
+    case 'g':
+        return &arguments->device;
     case 'd':
         return &arguments->dtype;
     case 'P':
@@ -79,7 +82,7 @@ static bool one_of(const char *value, const char *a, const char *b, const char *
 /* 0, or the exit status of wrong usage. `allowed` are the option letters of this subcommand. */
 static int parse(int argc, char **argv, const char *allowed, struct arguments *arguments) {
     const char *command = argv[0];
-    *arguments = (struct arguments){.provider = "huggingface", .train_on = "completion"};
+    *arguments = (struct arguments){.provider = "huggingface", .device = "auto", .train_on = "completion"};
     for (int option; (option = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {
         if (option == '?' || !strchr(allowed, option))
             return mf_command_usage(command, "unknown option", argv[optind - 1]);
@@ -125,14 +128,16 @@ static void close_model(struct model *model) {
 static enum mf_status open_model(const struct arguments *arguments, const char *dtype, struct model *model,
                                  struct mf_error *error) {
     const char *compute = arguments->dtype ? arguments->dtype : dtype;
-    const struct mf_runtime_options options = {.provider = arguments->provider,
-                                               .model = arguments->model,
-                                               .compute = !strcmp(compute, "f32")    ? MF_COMPUTE_F32
-                                                          : !strcmp(compute, "bf16") ? MF_COMPUTE_BF16
-                                                                                     : MF_COMPUTE_AUTO,
-                                               .reference = arguments->reference};
+    struct mf_runtime_options options = {.provider = arguments->provider,
+                                         .model = arguments->model,
+                                         .compute = !strcmp(compute, "f32")    ? MF_COMPUTE_F32
+                                                    : !strcmp(compute, "bf16") ? MF_COMPUTE_BF16
+                                                                               : MF_COMPUTE_AUTO,
+                                         .reference = arguments->reference};
     *model = (struct model){.slot = arguments->adapter ? SLOT : -1};
-    enum mf_status status = mf_runtime_open(&options, &model->runtime, error);
+    enum mf_status status = mf_device_choice_parse(arguments->device, &options.device, error);
+    if (status == MF_OK)
+        status = mf_runtime_open(&options, &model->runtime, error);
     if (status == MF_OK && arguments->adapter)
         status = mf_adapter_open(arguments->adapter, &model->adapter, error);
     if (status == MF_OK && arguments->adapter)
@@ -191,7 +196,7 @@ static void print_answer(const struct arguments *arguments, const char *text, co
 
 int mf_command_generate(int argc, char **argv) {
     struct arguments arguments;
-    int usage = parse(argc, argv, "mapdPtnjr", &arguments);
+    int usage = parse(argc, argv, "mapdPtnjrg", &arguments);
     if (usage)
         return usage;
     if (!arguments.prompt)
@@ -264,7 +269,7 @@ static enum mf_status evaluate_samples(const struct arguments *arguments, struct
 
 int mf_command_evaluate(int argc, char **argv) {
     struct arguments arguments;
-    int usage = parse(argc, argv, "mapdDoljcr", &arguments);
+    int usage = parse(argc, argv, "mapdDoljcrg", &arguments);
     if (usage)
         return usage;
     if (!arguments.dataset)
@@ -297,7 +302,7 @@ int mf_command_evaluate(int argc, char **argv) {
 
 int mf_command_score(int argc, char **argv) {
     struct arguments arguments;
-    int usage = parse(argc, argv, "mapdTjr", &arguments);
+    int usage = parse(argc, argv, "mapdTjrg", &arguments);
     if (usage)
         return usage;
     if (!arguments.text)

@@ -1,5 +1,6 @@
 /* modelforge-trainer run. */
 #include "common/files.h"
+#include "common/json.h"
 #include "worker/trainer/commands.h"
 #include "worker/trainer/job.h"
 #include "worker/trainer/loop.h"
@@ -30,6 +31,21 @@ static enum mf_status claim_folder(const char *folder, int *descriptor, struct m
             "with --output",
             folder);
     return MF_OK;
+}
+
+/* Will this request compute on a GPU here? For `hello`, which comes before the request is checked. */
+static bool asks_for_cuda(const char *request_path) {
+    enum mf_device_choice choice = MF_ON_AUTO;
+    struct mf_error error;
+    json_t *file = NULL;
+    bool cuda = false;
+    if (mf_json_read_file(request_path, 0, &file, &error) == MF_OK) {
+        const char *device = json_string_value(json_object_get(file, "device"));
+        if (mf_device_choice_parse(device ? device : "auto", &choice, &error) == MF_OK)
+            cuda = mf_device_choice_is_cuda(choice);
+    }
+    json_decref(file);
+    return cuda;
 }
 
 static enum mf_status train(struct mf_job *job, struct mf_event *done, struct mf_error *error) {
@@ -80,7 +96,7 @@ int mf_command_run(int argc, char **argv) {
     struct mf_error error;
     struct mf_job job;
     struct mf_event done = {0};
-    enum mf_status status = mf_report_open(&report, &error);
+    enum mf_status status = mf_report_open(asks_for_cuda(argv[optind]), &report, &error);
     if (status != MF_OK)
         return mf_command_failed(&error);
     status = mf_job_open(argv[optind], output, resume, report, &job, &error);

@@ -11,8 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A pass on a CPU gains nothing beyond so many tokens, and costs memory. */
-enum { PASS_TOKENS = 512 };
+/* A pass on a CPU, on a GPU, gains nothing beyond so many tokens, and costs memory. */
+enum { PASS_TOKENS = 512, PASS_TOKENS_ON_GPU = 16384 };
 /* As many as max_steps may ask for; each step has a record in memory and in training.json. */
 enum { MAX_STEPS = 100000000 };
 
@@ -194,22 +194,23 @@ static enum mf_status open_start(struct mf_job *job, struct mf_error *error) {
 
 static enum mf_status load_model(struct mf_job *job, struct mf_error *error) {
     const struct mf_request *request = &job->request;
-    struct mf_device device = {.size = sizeof device, .kind = MF_DEVICE_CPU};
     char *model = NULL;
     enum mf_status status = mf_access_model(&job->access, request->model_name, &model, error);
     if (status != MF_OK)
         return status;
-    const struct mf_runtime_options options = {.provider = request->provider,
-                                               .model = model,
-                                               .revision = request->revision,
-                                               .compute = compute_of(request),
-                                               .quantization = quantization_of(request),
-                                               .nested_quantization = request->use_nested_quant,
-                                               .context = &job->context};
-    status = mf_runtime_open(&options, &job->runtime, error);
+    struct mf_runtime_options options = {.provider = request->provider,
+                                         .model = model,
+                                         .revision = request->revision,
+                                         .compute = compute_of(request),
+                                         .quantization = quantization_of(request),
+                                         .nested_quantization = request->use_nested_quant,
+                                         .context = &job->context};
+    status = mf_device_choice_parse(request->device, &options.device, error);
+    if (status == MF_OK)
+        status = mf_runtime_open(&options, &job->runtime, error);
     free(model);
     if (status == MF_OK)
-        status = mf_provider_require(job->runtime.provider, &device,
+        status = mf_provider_require(job->runtime.provider, &job->runtime.device,
                                      mf_model_architecture(job->runtime.model)->model_type, request->task,
                                      request->strategy, error);
     if (status == MF_OK)
@@ -422,8 +423,9 @@ static enum mf_status plan_programs(struct mf_job *job, struct mf_error *error) 
     const int64_t window =
         request->per_device_train_batch_size * request->gradient_accumulation_steps * longest;
     const int64_t batch = request->per_device_eval_batch_size * longest;
+    const int64_t most = job->runtime.device.kind == MF_DEVICE_CUDA ? PASS_TOKENS_ON_GPU : PASS_TOKENS;
     int64_t pass = window > batch ? window : batch;
-    pass = pass > PASS_TOKENS ? PASS_TOKENS : pass;
+    pass = pass > most ? most : pass;
     job->pass_tokens = (int32_t)(pass > longest ? pass : longest);
     enum mf_status status = mf_job_fit_memory(job, build_programs, error);
     return status ? status : mf_runtime_realize(&job->runtime, error);

@@ -61,12 +61,26 @@ static const struct mf_memory_choice choices[] = {
 };
 enum { CHOICES = sizeof choices / sizeof *choices, QUICK_CHOICES = 2 };
 
-/* The number of choices that mean something here. */
+/* Does this choice mean something here, and change no bit? */
+static bool is_possible(const struct mf_job *job, struct mf_memory_choice choice) {
+    const struct mf_backend *backend = job->runtime.backend;
+    return (!choice.offload || backend->bytes_per_host_byte > 0) && (!choice.chunk || backend->rows_alone);
+}
+
+/* The number of possible choices. */
 static size_t possible(const struct mf_job *job) {
-    size_t count = CHOICES;
-    while (choices[count - 1].offload && !(job->runtime.backend->bytes_per_host_byte > 0))
-        count--;
+    size_t count = 0;
+    for (size_t i = 0; i < CHOICES; i++)
+        count += is_possible(job, choices[i]);
     return count;
+}
+
+/* The index-th of them. */
+static struct mf_memory_choice choice_at(const struct mf_job *job, size_t index) {
+    size_t i = 0;
+    while (!is_possible(job, choices[i]) || index-- > 0)
+        i++;
+    return choices[i];
 }
 
 /* The number of those that the request allows. */
@@ -82,7 +96,7 @@ static enum mf_status try_passes(struct mf_job *job, mf_job_builder *build, bool
     for (int32_t pass = job->pass_tokens;; pass = pass / 2 > longest ? pass / 2 : longest) {
         for (size_t i = 0; i < quick; i++) {
             struct fit fit;
-            const enum mf_status status = plan(job, build, pass, choices[i], &fit, error);
+            const enum mf_status status = plan(job, build, pass, choice_at(job, i), &fit, error);
             *fits = status == MF_OK && fit.bytes <= budget;
             if (status != MF_OK || *fits)
                 return status;
@@ -101,7 +115,7 @@ static enum mf_status try_choices(struct mf_job *job, mf_job_builder *build, boo
     double least = INFINITY;
     struct fit fit;
     for (size_t i = QUICK_CHOICES; i < allowed(job); i++) {
-        const enum mf_status status = plan(job, build, longest, choices[i], &fit, error);
+        const enum mf_status status = plan(job, build, longest, choice_at(job, i), &fit, error);
         if (status != MF_OK)
             return status;
         if (fit.bytes <= budget && fit.cost < least) {
@@ -110,7 +124,7 @@ static enum mf_status try_choices(struct mf_job *job, mf_job_builder *build, boo
         }
     }
     *fits = best < CHOICES;
-    return *fits ? plan(job, build, longest, choices[best], &fit, error) : MF_OK;
+    return *fits ? plan(job, build, longest, choice_at(job, best), &fit, error) : MF_OK;
 }
 
 /* ---- when nothing fits: what would
@@ -124,7 +138,7 @@ static enum mf_status fitting_length(struct mf_job *job, mf_job_builder *build, 
         const int32_t middle = low + (high - low + 1) / 2;
         struct fit fit;
         const enum mf_status status =
-            plan(job, build, middle * SHORTEST_LENGTH, choices[allowed(job) - 1], &fit, error);
+            plan(job, build, middle * SHORTEST_LENGTH, choice_at(job, allowed(job) - 1), &fit, error);
         if (status != MF_OK)
             return status;
         if (fit.bytes <= mf_job_budget(job))
@@ -145,7 +159,10 @@ static void suggest_memory(const struct mf_job *job, size_t bytes, struct mf_tex
     if (mf_job_budget(job) < mf_runtime_budget(&job->runtime))
         mf_text_printf(text, "memory_budget_gib %.3f", rounded_up(bytes));
     else
-        mf_text_printf(text, "a machine with %.3f GiB of memory", rounded_up(bytes / 4 * 5));
+        mf_text_printf(
+            text, "a %s with %.3f GiB of memory",
+            job->runtime.device.kind == MF_DEVICE_CUDA ? "GPU" : "machine",
+            rounded_up(job->runtime.device.kind == MF_DEVICE_CUDA ? bytes / 9 * 10 : bytes / 4 * 5));
 }
 
 static enum mf_status refuse(struct mf_job *job, mf_job_builder *build, struct mf_error *error) {
@@ -153,11 +170,11 @@ static enum mf_status refuse(struct mf_job *job, mf_job_builder *build, struct m
     struct fit smallest, recomputed;
     struct mf_text text = {0};
     int32_t length = 0;
-    enum mf_status status = plan(job, build, longest, choices[allowed(job) - 1], &smallest, error);
+    enum mf_status status = plan(job, build, longest, choice_at(job, allowed(job) - 1), &smallest, error);
     const size_t weights =
         status == MF_OK ? job->runtime.plan->weight_bytes + job->runtime.plan->copy_bytes : 0;
     if (status == MF_OK)
-        status = plan(job, build, longest, choices[possible(job) - 1], &recomputed, error);
+        status = plan(job, build, longest, choice_at(job, possible(job) - 1), &recomputed, error);
     if (status == MF_OK)
         status = fitting_length(job, build, &length, error);
     if (status != MF_OK)

@@ -2,6 +2,7 @@
 
 #include "common/clock.h"
 #include "kernels/cpu/backend.h"
+#include "kernels/cuda/backend.h"
 
 /* A pass that takes longer is not repeated. */
 static const double long_pass_seconds = 5;
@@ -93,8 +94,8 @@ enum mf_status mf_probe(struct mf_job *job, struct mf_estimate *estimate, struct
     *estimate = (struct mf_estimate){.evaluations = count_evaluations(job)};
     if (ledger) {
         *ledger = (struct mf_ledger){.steps = 1};
-        status = mf_cpu_measure(job->runtime.backend, mf_model_compute_dtype(job->runtime.model),
-                                &ledger->rates, error);
+        status = (job->runtime.device.kind == MF_DEVICE_CUDA ? mf_cuda_measure : mf_cpu_measure)(
+            job->runtime.backend, mf_model_compute_dtype(job->runtime.model), &ledger->rates, error);
     }
     if (status == MF_OK)
         status = measure_training(job, estimate, ledger, error);

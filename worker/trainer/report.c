@@ -1,6 +1,7 @@
 #include "worker/trainer/report.h"
 
 #include "common/clock.h"
+#include "kernels/cuda/backend.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -112,13 +113,20 @@ static void describe_processor(char *text, size_t bytes) {
         fclose(file);
 }
 
-static void send_hello(struct mf_report *report) {
+static void send_hello(struct mf_report *report, bool on_cuda) {
     char description[512];
+    struct mf_cuda_device gpu;
+    struct mf_error error;
     describe_processor(description, sizeof description);
-    struct mf_event hello = {
-        .type = MF_EVENT_HELLO,
-        .hello = {.protocol = MF_PROTOCOL_VERSION, .version = MF_VERSION, .device_count = 1}};
-    hello.hello.device[0] =
+    struct mf_event hello = {.type = MF_EVENT_HELLO,
+                             .hello = {.protocol = MF_PROTOCOL_VERSION, .version = MF_VERSION}};
+    if (on_cuda && mf_cuda_device_describe(0, &gpu, &error) == MF_OK)
+        hello.hello.device[hello.hello.device_count++] =
+            (struct mf_event_device){.name = "cuda:0",
+                                     .description = gpu.name,
+                                     .uuid = gpu.uuid,
+                                     .memory_bytes = (int64_t)gpu.memory_bytes};
+    hello.hello.device[hello.hello.device_count++] =
         (struct mf_event_device){.name = "cpu",
                                  .description = description,
                                  .uuid = "",
@@ -151,7 +159,7 @@ static enum mf_status start_commands(struct mf_report *report, struct mf_error *
     return status;
 }
 
-enum mf_status mf_report_open(struct mf_report **out, struct mf_error *error) {
+enum mf_status mf_report_open(bool on_cuda, struct mf_report **out, struct mf_error *error) {
     struct mf_report *report = calloc(1, sizeof *report);
     if (!report)
         return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "trainer: out of memory");
@@ -160,7 +168,7 @@ enum mf_status mf_report_open(struct mf_report **out, struct mf_error *error) {
     report->terminal = !report->attached && isatty(STDOUT_FILENO);
     if (report->attached) {
         mf_protocol_writer_init(&report->writer, MF_PROTOCOL_EVENT_FD);
-        send_hello(report);
+        send_hello(report, on_cuda);
         enum mf_status status = start_commands(report, error);
         if (status != MF_OK) {
             mf_protocol_writer_destroy(&report->writer);

@@ -19,8 +19,9 @@
 struct mf_report;
 
 /* Opens the descriptors, starts the thread, catches signals, ignores SIGPIPE; sends `hello` under a worker.
+ * `on_cuda`: the run is to compute on the first GPU, which `hello` then names first; the CPU is always named.
  */
-enum mf_status mf_report_open(struct mf_report **report, struct mf_error *error);
+enum mf_status mf_report_open(bool on_cuda, struct mf_report **report, struct mf_error *error);
 /* Ends the thread and the progress bar; NULL is fine. */
 void mf_report_close(struct mf_report *report);
 

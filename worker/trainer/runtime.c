@@ -1,9 +1,11 @@
 #include "worker/trainer/runtime.h"
 
 #include "kernels/cpu/backend.h"
+#include "kernels/cuda/backend.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 /* The memory of this machine, or the limit of the control group that it is in. */
@@ -25,6 +27,51 @@ static int64_t machine_memory(void) {
     return least;
 }
 
+enum mf_status mf_device_choice_parse(const char *text, enum mf_device_choice *choice,
+                                      struct mf_error *error) {
+    *choice = MF_ON_AUTO;
+    if (!strcmp(text, "cpu"))
+        *choice = MF_ON_CPU;
+    else if (!strcmp(text, "cuda") || !strcmp(text, "gpu"))
+        *choice = MF_ON_CUDA;
+    else if (strcmp(text, "auto") != 0)
+        return mf_error_set(error, MF_ERROR_INVALID_FIELD, "device: '%s' is not auto, cpu or cuda", text);
+    return MF_OK;
+}
+
+bool mf_device_choice_is_cuda(enum mf_device_choice choice) {
+    return choice == MF_ON_CUDA || (choice == MF_ON_AUTO && mf_cuda_device_count(NULL) > 0);
+}
+
+/* Which device, and the dtype that is fastest there. */
+static enum mf_status choose_device(const struct mf_runtime_options *options, struct mf_runtime *runtime,
+                                    enum mf_dtype *preferred, struct mf_error *error) {
+    struct mf_cuda_device gpu;
+    runtime->device = (struct mf_device){.size = sizeof runtime->device, .kind = MF_DEVICE_CPU};
+    *preferred = options->reference ? MF_F32 : mf_cpu_preferred_dtype();
+    if (options->reference && options->device == MF_ON_CUDA)
+        return mf_error_set(
+            error, MF_ERROR_INVALID_FIELD,
+            "the oracle's kernels run on the CPU only: leave out the reference or the device");
+    if (options->reference || !mf_device_choice_is_cuda(options->device))
+        return MF_OK;
+    const enum mf_status status = mf_cuda_device_describe(0, &gpu, error);
+    if (status != MF_OK)
+        return status;
+    runtime->device.kind = MF_DEVICE_CUDA;
+    runtime->memory_bytes = (int64_t)gpu.memory_bytes;
+    *preferred = mf_cuda_preferred_dtype(&gpu);
+    return MF_OK;
+}
+
+static enum mf_status open_backend(const struct mf_runtime_options *options, struct mf_runtime *runtime,
+                                   struct mf_error *error) {
+    if (runtime->device.kind == MF_DEVICE_CUDA)
+        return mf_cuda_create(0, &runtime->backend, error);
+    return options->reference ? mf_cpu_reference_create(&runtime->backend, error)
+                              : mf_cpu_create(NULL, &runtime->backend, error);
+}
+
 static enum mf_status open_parts(const struct mf_runtime_options *options, struct mf_runtime *runtime,
                                  struct mf_error *error) {
     const struct mf_model_reference asked = {
@@ -35,10 +82,12 @@ static enum mf_status open_parts(const struct mf_runtime_options *options, struc
                                    .quantization = options->quantization,
                                    .compute_dtype = MF_F32,
                                    .nested_quantization = options->nested_quantization};
-    if (options->compute == MF_COMPUTE_BF16 ||
-        (options->compute == MF_COMPUTE_AUTO && !options->reference && mf_cpu_preferred_dtype() == MF_BF16))
+    enum mf_dtype preferred;
+    enum mf_status status = choose_device(options, runtime, &preferred, error);
+    if (options->compute == MF_COMPUTE_BF16 || (options->compute == MF_COMPUTE_AUTO && preferred == MF_BF16))
         load.compute_dtype = MF_BF16;
-    enum mf_status status = mf_provider_find(options->provider, &runtime->provider, error);
+    if (status == MF_OK)
+        status = mf_provider_find(options->provider, &runtime->provider, error);
     if (status == MF_OK)
         status = runtime->provider->validate_model_access(options->context, &asked, error);
     if (status == MF_OK)
@@ -52,10 +101,8 @@ static enum mf_status open_parts(const struct mf_runtime_options *options, struc
     if (status == MF_OK)
         status = mf_tokenizer_set_embeddings(runtime->tokenizer,
                                              mf_model_architecture(runtime->model)->vocabulary, error);
-    if (status == MF_OK && options->reference)
-        status = mf_cpu_reference_create(&runtime->backend, error);
-    else if (status == MF_OK)
-        status = mf_cpu_create(NULL, &runtime->backend, error);
+    if (status == MF_OK)
+        status = open_backend(options, runtime, error);
     if (status == MF_OK)
         status = mf_graph_create(&runtime->graph, error);
     return status;
@@ -94,7 +141,8 @@ enum mf_status mf_runtime_discard(struct mf_runtime *runtime, struct mf_error *e
 }
 
 size_t mf_runtime_budget(const struct mf_runtime *runtime) {
-    return (size_t)(runtime->memory_bytes / 5 * 4);
+    return (size_t)(runtime->device.kind == MF_DEVICE_CUDA ? runtime->memory_bytes / 10 * 9
+                                                           : runtime->memory_bytes / 5 * 4);
 }
 
 enum mf_status mf_runtime_plan(struct mf_runtime *runtime, struct mf_error *error) {

@@ -23,14 +23,18 @@
 
 enum mf_compute { MF_COMPUTE_AUTO, MF_COMPUTE_F32, MF_COMPUTE_BF16 };
 
+/* AUTO: the first GPU where there is one, else the CPU. */
+enum mf_device_choice { MF_ON_AUTO, MF_ON_CPU, MF_ON_CUDA };
+
 struct mf_runtime_options {
     const char *provider;                /* by name */
     const char *model;                   /* a Hugging Face folder, or an id on a hub */
     const char *revision;                /* of a hub's model; NULL: the default */
-    enum mf_compute compute;             /* AUTO: bf16 where the processor multiplies it, else f32 */
+    enum mf_device_choice device;        /* what it is computed on */
+    enum mf_compute compute;             /* AUTO: bf16 where the device multiplies it, else f32 */
     enum mf_quantization quantization;   /* of the linear modules but the head */
     bool nested_quantization;            /* 4 bits: the scales are quantised too */
-    bool reference;                      /* the oracle's kernels instead of the fast ones */
+    bool reference;                      /* the oracle's kernels, on the CPU, instead of the fast ones */
     struct mf_provider_context *context; /* borrowed; asked for cancellation */
 };
 
@@ -44,8 +48,15 @@ struct mf_runtime {
     struct mf_graph *graph;
     struct mf_plan *plan;
     struct mf_executor *executor;
-    int64_t memory_bytes; /* of this machine or control group, what is the less */
+    struct mf_device device; /* as providers are told */
+    int64_t memory_bytes;    /* of the GPU, or of this machine or control group, what is the less */
 };
+
+/* "auto", "cpu", "cuda" or "gpu", as requests and the command line say it; else MF_ERROR_INVALID_FIELD. */
+enum mf_status mf_device_choice_parse(const char *text, enum mf_device_choice *choice,
+                                      struct mf_error *error);
+/* Is the first GPU what `choice` means here? */
+bool mf_device_choice_is_cuda(enum mf_device_choice choice);
 
 /* On failure *runtime needs no closing. */
 enum mf_status mf_runtime_open(const struct mf_runtime_options *options, struct mf_runtime *runtime,
@@ -59,8 +70,8 @@ enum mf_status mf_runtime_plan(struct mf_runtime *runtime, struct mf_error *erro
 enum mf_status mf_runtime_realize(struct mf_runtime *runtime, struct mf_error *error);
 enum mf_status mf_runtime_discard(struct mf_runtime *runtime, struct mf_error *error);
 
-/* What a plan may take, weights and all: 80% of memory_bytes. A function of the machine, not of what is free.
- */
+/* What a plan may take, weights and all: 80% of the machine's memory, 90% of a GPU's. A function of the
+ * device, not of what is free. */
 size_t mf_runtime_budget(const struct mf_runtime *runtime);
 
 /* Bytes that the plan manages: mf_plan_bytes; 0 without a plan. */

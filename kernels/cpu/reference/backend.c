@@ -3,7 +3,7 @@
 
 static const struct mf_kernel *const reference_kernels[MF_OPS] = {
 #define MF_OP(NAME, name, required, optional, outputs, attributes, shape, gradient, workspace, expansion, \
-              in_place, flags, reference, fast)                                                           \
+              in_place, flags, reference, fast, cuda)                                                     \
     [MF_OP_##NAME] = reference,
 #include "kernels/ops.def"
 #undef MF_OP
@@ -31,6 +31,7 @@ enum mf_status mf_cpu_reference_create(struct mf_backend **backend, struct mf_er
                                           .library = "",
                                           .find = reference_find,
                                           .flop_per_byte = 1,
+                                          .rows_alone = true,
                                           .destroy = reference_destroy};
     (void)error;
     *backend = &reference;

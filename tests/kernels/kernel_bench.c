@@ -1,4 +1,4 @@
-#include "tests/kernels/cpu/kernel_bench.h"
+#include "tests/kernels/kernel_bench.h"
 #include "kernels/cpu/array.h"
 
 #include <math.h>
@@ -152,6 +152,70 @@ void bench_copy(struct bench *from, struct bench *to) {
     }
 }
 
+/* A call whose arrays lie in the memory of a backend of its own: copies on the way there and back. */
+struct visit {
+    struct mf_array *array[MF_NODE_INPUTS + MF_NODE_OUTPUTS + MF_NODE_WORKSPACES];
+    void *host[MF_NODE_INPUTS + MF_NODE_OUTPUTS + MF_NODE_WORKSPACES];
+    int arrays;
+};
+
+static void send(struct visit *visit, struct mf_backend *backend, struct mf_array *array, int count) {
+    struct mf_error error;
+    for (int i = 0; i < count; i++) {
+        if (!array[i].data)
+            continue;
+        const int at = visit->arrays++;
+        visit->array[at] = &array[i];
+        visit->host[at] = array[i].data;
+        void *device = NULL;
+        for (int j = 0; j < at; j++)
+            if (visit->host[j] == visit->host[at])
+                device = visit->array[j]->data;
+        const size_t bytes = array_bytes(&array[i]);
+        if (!device && backend->memory->allocate(backend, bytes ? bytes : 1, &device, &error) != MF_OK)
+            fail_msg("%s", error.message);
+        if (bytes && backend->memory->write(backend, device, array[i].data, bytes, &error) != MF_OK)
+            fail_msg("%s", error.message);
+        array[i].data = device;
+    }
+}
+
+static void fetch(struct visit *visit, struct mf_backend *backend) {
+    struct mf_error error;
+    for (int i = 0; i < visit->arrays; i++) {
+        void *device = visit->array[i]->data;
+        const size_t bytes = array_bytes(visit->array[i]);
+        if (bytes && backend->memory->read(backend, visit->host[i], device, bytes, &error) != MF_OK)
+            fail_msg("%s", error.message);
+    }
+    for (int i = 0; i < visit->arrays; i++) {
+        void *device = visit->array[i]->data;
+        bool last = true;
+        for (int j = i + 1; j < visit->arrays; j++)
+            last = last && visit->array[j]->data != device;
+        if (last)
+            backend->memory->release(backend, device);
+        visit->array[i]->data = visit->host[i];
+    }
+}
+
+static enum mf_status run(struct bench *bench, struct mf_backend *backend, const struct mf_kernel *kernel,
+                          struct mf_error *error) {
+    struct visit visit = {.arrays = 0};
+    if (!backend->memory)
+        return kernel->function(&bench->call, error);
+    send(&visit, backend, bench->call.in, MF_NODE_INPUTS);
+    send(&visit, backend, bench->call.out, MF_NODE_OUTPUTS);
+    send(&visit, backend, bench->call.workspace, MF_NODE_WORKSPACES);
+    enum mf_status status = backend->memory->begin(backend, &bench->step, error);
+    if (status == MF_OK)
+        status = kernel->function(&bench->call, error);
+    if (status == MF_OK)
+        status = backend->memory->finish(backend, error);
+    fetch(&visit, backend);
+    return status;
+}
+
 enum mf_status bench_try(struct bench *bench, struct mf_backend *backend, enum mf_dtype dtype,
                          struct mf_error *error) {
     const struct mf_kernel *kernel = backend->find(backend, (enum mf_op)bench->node.op, dtype);
@@ -168,7 +232,7 @@ enum mf_status bench_try(struct bench *bench, struct mf_backend *backend, enum m
         make(bench, &bench->call.workspace[1], MF_U8, 1, &bytes, 0);
         memset(bench->call.workspace[1].data, 0xff, (size_t)bytes); /* NaN in every float dtype */
     }
-    return kernel->function(&bench->call, error);
+    return run(bench, backend, kernel, error);
 }
 
 void bench_run(struct bench *bench, struct mf_backend *backend, enum mf_dtype dtype) {
