@@ -4,6 +4,7 @@
 #include "common/json.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -160,17 +161,26 @@ enum mf_status mf_folder_copy_tokenizer(const char *from, const char *to, struct
     return status;
 }
 
-enum mf_status mf_folder_replace(const char *made, const char *folder, struct mf_error *error) {
+/* For file systems that cannot exchange two names: between the two renames `folder` is not there. */
+static enum mf_status replace_in_two(const char *made, const char *folder, struct mf_error *error) {
     char old[4096];
-    enum mf_status status = MF_OK;
     if ((size_t)snprintf(old, sizeof old, "%s.old", folder) >= sizeof old)
         return mf_error_set(error, MF_ERROR_IO, "%s: the path is too long", folder);
-    if (mf_path_exists(folder)) {
-        status = mf_tree_remove(old, error);
-        if (status == MF_OK && rename(folder, old) != 0)
-            status = mf_error_errno(error, errno, "%s: cannot be replaced", folder);
-    }
+    enum mf_status status = mf_tree_remove(old, error);
+    if (status == MF_OK && rename(folder, old) != 0)
+        status = mf_error_errno(error, errno, "%s: cannot be replaced", folder);
     if (status == MF_OK && rename(made, folder) != 0)
         status = mf_error_errno(error, errno, "%s: cannot be named so", folder);
     return status == MF_OK ? mf_tree_remove(old, error) : status;
+}
+
+enum mf_status mf_folder_replace(const char *made, const char *folder, struct mf_error *error) {
+    if (renameat2(AT_FDCWD, made, AT_FDCWD, folder, RENAME_EXCHANGE) == 0)
+        return mf_tree_remove(made, error);
+    if (errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP)
+        if (mf_path_exists(folder))
+            return replace_in_two(made, folder, error);
+    if (rename(made, folder) != 0)
+        return mf_error_errno(error, errno, "%s: cannot be named so", folder);
+    return MF_OK;
 }

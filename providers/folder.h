@@ -16,7 +16,8 @@ enum mf_status mf_folder_copy(const char *from, const char *name, const char *to
 enum mf_status mf_folder_copy_tokenizer(const char *from, const char *to, struct mf_error *error);
 
 /* Puts the complete folder `made` in the place of `folder`; what stood there before is removed. Both lie
- * beside each other. */
+ * beside each other. At every moment `folder` is the old or the new one, where the file system can exchange
+ * names; a crash may leave the old one under the name `made`. */
 enum mf_status mf_folder_replace(const char *made, const char *folder, struct mf_error *error);
 
 #endif

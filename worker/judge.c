@@ -102,6 +102,11 @@ static void ended_in_order(const struct mf_trainer_story *story, struct mf_job_e
     } else if (story->terminal == MF_EVENT_DONE) {
         mf_error_set(&error, MF_ERROR_PROVIDER_PROTOCOL, "the trainer said done but named no artifact");
         fail(end, &error);
+    } else if (story->terminal == MF_EVENT_ERROR && story->said.status == MF_ERROR_CHECKPOINT_PLAN) {
+        /* the fault of the host that took the job: no attempt is charged, the next host may be another one */
+        release(end, MF_RELEASE_WATCHDOG);
+        snprintf(end->note, sizeof end->note, "given back: %s: %.1500s", mf_status_code(story->said.status),
+                 story->said.message);
     } else if (story->terminal == MF_EVENT_ERROR) {
         fail(end, &story->said);
         /* an external program's own code is kept when it has the form of one */

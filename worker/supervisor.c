@@ -691,17 +691,16 @@ enum mf_status mf_supervisor_start(struct mf_worker *worker, struct mf_claim *cl
                         : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a job");
     if (status)
         goto failed;
-    free(spool_path);
-    mf_job_table_add(worker->jobs, job);
     int failure = pthread_create(&job->thread, NULL, supervise, job);
-    if (!failure)
-        return MF_OK;
-    mf_job_table_remove(worker->jobs, job);
-    spool_path = NULL;
-    status = mf_error_errno(error, failure, "supervisor thread");
+    if (failure) {
+        status = mf_error_errno(error, failure, "supervisor thread");
+        goto failed;
+    }
+    mf_job_table_add(worker->jobs, job); /* from here on it is the recorder that frees it */
+    free(spool_path);
+    return MF_OK;
 failed:
     free(spool_path);
-    atomic_store(&job->ended, false);
     mf_supervisor_free(job);
     return status;
 }

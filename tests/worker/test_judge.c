@@ -115,6 +115,16 @@ static void an_error_keeps_its_code_and_text(void **state) {
     assert_string_equal(end.trainer_code, "");
 }
 
+static void a_checkpoint_of_another_kind_of_host_charges_no_attempt(void **state) {
+    (void)state;
+    struct mf_trainer_story told = story(MF_EVENT_ERROR, MF_TRAINER_EXIT_ERROR, MF_STOP_NONE);
+    strcpy(told.said_code, "checkpoint_plan");
+    mf_error_set(&told.said, MF_ERROR_CHECKPOINT_PLAN, "two threads here, one there");
+    judge(told);
+    is_release(MF_RELEASE_WATCHDOG);
+    assert_string_equal(end.note, "given back: checkpoint_plan: two threads here, one there");
+}
+
 static void what_is_out_of_order_is_told_apart(void **state) {
     (void)state;
     judge(story(MF_EVENT_DONE, 5, MF_STOP_NONE));
@@ -153,6 +163,7 @@ int main(void) {
         cmocka_unit_test(a_lost_lease_beats_everything),
         cmocka_unit_test(a_stopped_trainer_ends_as_what_stopped_it),
         cmocka_unit_test(an_error_keeps_its_code_and_text),
+        cmocka_unit_test(a_checkpoint_of_another_kind_of_host_charges_no_attempt),
         cmocka_unit_test(what_is_out_of_order_is_told_apart),
         cmocka_unit_test(silence_is_an_interruption_and_says_so),
     };

@@ -83,10 +83,34 @@ static enum mf_status report_artifact(const struct mf_job *job, const char *kind
     return status;
 }
 
+/* training.json speaks for all that lies beside it. Where a folder has one, of an earlier run, the outputs
+ * that this run does not write go, and at last it goes itself: it comes back when everything is there. A
+ * folder without one may hold files of the same names that are no run's. */
+static enum mf_status drop_earlier(const struct mf_job *job, struct mf_error *error) {
+    char *record = mf_path_join(job->output_dir, kinds[RECORD].name);
+    enum mf_status status =
+        record ? MF_OK : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "trainer: out of memory");
+    const bool earlier = record && mf_path_exists(record);
+    for (int kind = 0; status == MF_OK && earlier && kind < KINDS; kind++) {
+        char *path = mf_path_join(job->output_dir, kinds[kind].name);
+        if (path && mf_path_exists(path) && !wanted(&job->request, (enum kind)kind)) {
+            mf_report_log(job->report, "info", "%s is of an earlier run: removed", path);
+            status = mf_tree_remove(path, error);
+        }
+        free(path);
+    }
+    if (status == MF_OK && earlier)
+        status = mf_tree_remove(record, error);
+    if (status == MF_OK && earlier)
+        status = mf_directory_sync(job->output_dir, error);
+    free(record);
+    return status;
+}
+
 enum mf_status mf_outputs_write(struct mf_job *job, const struct mf_history *history,
                                 struct mf_error *error) {
     struct stage stage = {.report = job->report};
-    enum mf_status status = MF_OK;
+    enum mf_status status = drop_earlier(job, error);
     for (int kind = 0; kind < KINDS; kind++)
         stage.kinds += wanted(&job->request, (enum kind)kind);
     mf_report_progress(job->report, MF_PHASE_SAVE, 0);

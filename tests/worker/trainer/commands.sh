@@ -127,6 +127,15 @@ near wide 1e-4
 near merged 1e-2
 near back 5e-2
 
+# a folder used again: what the new training.json does not speak of goes, but nothing that was no run's
+mkdir "$folder/own"
+echo mine >"$folder/own/model.gguf"
+expect 0 '^done' "$trainer" run "$folder/request.json" --output "$folder/own"
+[[ $(cat "$folder/own/model.gguf") == mine ]] || fail "a file that no run wrote was removed"
+expect 0 "info: $folder/outputs/model.gguf is of an earlier run: removed" "$trainer" run "$folder/request.json" --output "$folder/outputs"
+[[ $(find "$folder/outputs" -mindepth 1 -maxdepth 1 -printf '%f\n' | sort | xargs) == "adapter training.json" ]] ||
+  fail "outputs of an earlier run stay: $(ls "$folder/outputs")"
+
 # refused by name, before anything is trained or written
 expect 2 '^modelforge-trainer merge: --gguf must be' "$trainer" merge --model x --adapter y --output z --gguf q4_0
 expect 2 '^modelforge-trainer merge: --model, --adapter and --output' "$trainer" merge --model x --output z
