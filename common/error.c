@@ -68,9 +68,11 @@ enum mf_status mf_error_errno(struct mf_error *error, int errno_value, const cha
     va_start(arguments, format);
     write_text(text, sizeof text, format, arguments);
     va_end(arguments);
-    enum mf_status status = errno_value == ENOSPC || errno_value == EDQUOT ? MF_ERROR_DISK_FULL
-                            : errno_value == ENOMEM                        ? MF_ERROR_OUT_OF_MEMORY
-                                                                           : MF_ERROR_IO;
+    enum mf_status status = MF_ERROR_IO;
+    if (errno_value == ENOSPC || errno_value == EDQUOT || errno_value == EFBIG) /* EFBIG: a limit on files */
+        status = MF_ERROR_DISK_FULL;
+    else if (errno_value == ENOMEM)
+        status = MF_ERROR_OUT_OF_MEMORY;
     return mf_error_set(error, status, "%s: %s", text, strerror_r(errno_value, reason, sizeof reason));
 }
 

@@ -48,8 +48,8 @@ enum mf_status mf_error_set(struct mf_error *error, enum mf_status status, const
 enum mf_status mf_error_prefix(struct mf_error *error, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* MF_ERROR_DISK_FULL for ENOSPC / EDQUOT, MF_ERROR_OUT_OF_MEMORY for ENOMEM, else MF_ERROR_IO; the message is
- * "what: strerror(errno_value)". */
+/* MF_ERROR_DISK_FULL for ENOSPC / EDQUOT / EFBIG, MF_ERROR_OUT_OF_MEMORY for ENOMEM, else MF_ERROR_IO; the
+ * message is "what: strerror(errno_value)". */
 enum mf_status mf_error_errno(struct mf_error *error, int errno_value, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

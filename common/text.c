@@ -106,13 +106,18 @@ size_t mf_utf8_length(const unsigned char *s) {
     return character_length(s, 4);
 }
 
-bool mf_utf8_valid(const void *bytes, size_t length) {
+size_t mf_utf8_valid_bytes(const void *bytes, size_t length) {
     const unsigned char *s = bytes;
-    for (size_t done = 0; done < length;) {
+    size_t done = 0;
+    while (done < length) {
         size_t n = s[done] ? character_length(s + done, length - done) : 0;
         if (!n)
-            return false;
+            break;
         done += n;
     }
-    return true;
+    return done;
+}
+
+bool mf_utf8_valid(const void *bytes, size_t length) {
+    return mf_utf8_valid_bytes(bytes, length) == length;
 }

@@ -36,5 +36,7 @@ char *mf_text_take(struct mf_text *text);
 size_t mf_utf8_length(const unsigned char *s);
 /* Whether `length` bytes are UTF-8 without NUL. They need no NUL after them. */
 bool mf_utf8_valid(const void *bytes, size_t length);
+/* The bytes before the first one that makes mf_utf8_valid() false; `length` where there is none. */
+size_t mf_utf8_valid_bytes(const void *bytes, size_t length);
 
 #endif

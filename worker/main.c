@@ -349,6 +349,7 @@ int main(int argc, char **argv) {
     if (exit_status >= 0)
         return exit_status;
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);

@@ -92,6 +92,7 @@ int main(int argc, char **argv) {
     int result = MF_EXIT_USAGE, i = 1;
     setlocale(LC_CTYPE, "");
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
     mf_log_set_level(MF_LOG_ERROR);
     for (; i < argc && argv[i][0] == '-'; i++) {
         if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {

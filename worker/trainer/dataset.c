@@ -1,16 +1,28 @@
 #include "worker/trainer/dataset.h"
 
 #include "common/files.h"
+#include "common/text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
 
+/* Rows between two questions whether the run was cancelled. */
+enum { ROWS_UNASKED = 256 };
+
 /* A text that grows. */
 struct buffer {
     char *data;
     size_t used, room;
+};
+
+/* The dataset in the making. */
+struct loading {
+    struct mf_dataset *dataset;
+    size_t room; /* rows that dataset->row has room for */
+    bool (*cancelled)(void *argument);
+    void *argument;
 };
 
 char *mf_dataset_where(const struct mf_dataset *dataset, const struct mf_row *row, char *text, size_t bytes) {
@@ -222,37 +234,57 @@ static enum mf_status read_row(const struct mf_dataset *dataset, const json_t *o
                         mf_dataset_where(dataset, row, where, sizeof where));
 }
 
+static enum mf_status check_cancelled(const struct loading *loading, struct mf_error *error) {
+    if (loading->cancelled && loading->cancelled(loading->argument))
+        return mf_error_set(error, MF_ERROR_CANCELLED, "the run was cancelled");
+    return MF_OK;
+}
+
 /* Appends the row that `object` holds; `number` is its line or element. */
-static enum mf_status add_row(struct mf_dataset *dataset, size_t *room, const json_t *object, int64_t number,
+static enum mf_status add_row(struct loading *loading, const json_t *object, int64_t number,
                               struct mf_error *error) {
+    struct mf_dataset *dataset = loading->dataset;
+    if (dataset->rows % ROWS_UNASKED == 0 && check_cancelled(loading, error) != MF_OK)
+        return MF_ERROR_CANCELLED;
     if (dataset->rows == MF_DATASET_MAX_ROWS)
         return mf_error_set(error, MF_ERROR_DATASET_SYNTAX, "%s: more than %d rows", dataset->path,
                             MF_DATASET_MAX_ROWS);
-    if (dataset->rows == *room) {
-        size_t more = *room ? *room * 2 : 256;
+    if (dataset->rows == loading->room) {
+        size_t more = loading->room ? loading->room * 2 : 256;
         struct mf_row *grown = realloc(dataset->row, more * sizeof *grown);
         if (!grown)
             return out_of_memory(error);
         dataset->row = grown;
-        *room = more;
+        loading->room = more;
     }
     struct mf_row *row = &dataset->row[dataset->rows++];
     *row = (struct mf_row){.number = number};
     return read_row(dataset, object, row, error);
 }
 
-static enum mf_status syntax_error(const struct mf_dataset *dataset, int64_t line, const json_error_t *json,
-                                   struct mf_error *error) {
-    if (json_error_code(json) == json_error_invalid_utf8)
-        return mf_error_set(error, MF_ERROR_DATASET_SYNTAX, "%s, line %lld: not UTF-8: %s", dataset->path,
-                            (long long)line, json->text);
+/* What is wrong with `text`, which begins at line `line` of the file. */
+static enum mf_status syntax_error(const struct mf_dataset *dataset, const char *text, size_t bytes,
+                                   int64_t line, const json_error_t *json, struct mf_error *error) {
+    const char *reason = json->text;
+    if (json_error_code(json) == json_error_invalid_utf8) {
+        const size_t at = mf_utf8_valid_bytes(text, bytes);
+        const char *start = text;
+        for (const char *next; (next = memchr(start, '\n', at - (size_t)(start - text))); start = next + 1)
+            line++;
+        return mf_error_set(error, MF_ERROR_DATASET_SYNTAX,
+                            "%s, line %lld: byte %zu (0x%02X) is not UTF-8; save the file as UTF-8",
+                            dataset->path, (long long)line, at - (size_t)(start - text) + 1,
+                            at < bytes ? (unsigned char)text[at] : 0);
+    }
+    if (json_error_code(json) == json_error_null_character)
+        reason = "a text holds the character \\u0000, which cannot be trained on";
     return mf_error_set(error, MF_ERROR_DATASET_SYNTAX, "%s, line %lld: invalid JSON: %s (column %d)",
-                        dataset->path, (long long)line, json->text, json->column);
+                        dataset->path, (long long)line + json->line - 1, reason, json->column);
 }
 
-static enum mf_status parse_lines(struct mf_dataset *dataset, const char *text, size_t bytes,
+static enum mf_status parse_lines(struct loading *loading, const char *text, size_t bytes,
                                   struct mf_error *error) {
-    size_t room = 0;
+    const char *path = loading->dataset->path;
     int64_t number = 0;
     for (const char *line = text, *end = text + bytes; line < end;) {
         const char *stop = memchr(line, '\n', (size_t)(end - line));
@@ -262,14 +294,14 @@ static enum mf_status parse_lines(struct mf_dataset *dataset, const char *text, 
         while (length && (line[length - 1] == '\r' || line[length - 1] == ' ' || line[length - 1] == '\t'))
             length--;
         if (length > MF_DATASET_MAX_ROW_BYTES)
-            return mf_error_set(error, MF_ERROR_DATASET_SYNTAX, "%s, line %lld: longer than %d bytes",
-                                dataset->path, (long long)number, MF_DATASET_MAX_ROW_BYTES);
+            return mf_error_set(error, MF_ERROR_DATASET_SYNTAX, "%s, line %lld: longer than %d bytes", path,
+                                (long long)number, MF_DATASET_MAX_ROW_BYTES);
         if (length) {
             json_error_t json;
             json_t *object = json_loadb(line, length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &json);
             if (!object)
-                return syntax_error(dataset, number, &json, error);
-            enum mf_status status = add_row(dataset, &room, object, number, error);
+                return syntax_error(loading->dataset, line, length, number, &json, error);
+            enum mf_status status = add_row(loading, object, number, error);
             json_decref(object);
             if (status != MF_OK)
                 return status;
@@ -279,18 +311,18 @@ static enum mf_status parse_lines(struct mf_dataset *dataset, const char *text, 
     return MF_OK;
 }
 
-static enum mf_status parse_array(struct mf_dataset *dataset, const char *text, size_t bytes,
+static enum mf_status parse_array(struct loading *loading, const char *text, size_t bytes,
                                   struct mf_error *error) {
     json_error_t json;
-    dataset->is_array = true;
+    loading->dataset->is_array = true;
     json_t *array = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &json);
     if (!array)
-        return syntax_error(dataset, json.line, &json, error);
-    size_t room = 0, index;
+        return syntax_error(loading->dataset, text, bytes, 1, &json, error);
+    size_t index;
     json_t *object;
     enum mf_status status = MF_OK;
     json_array_foreach(array, index, object) {
-        status = add_row(dataset, &room, object, (int64_t)index + 1, error);
+        status = add_row(loading, object, (int64_t)index + 1, error);
         if (status != MF_OK)
             break;
     }
@@ -299,8 +331,9 @@ static enum mf_status parse_array(struct mf_dataset *dataset, const char *text, 
 }
 
 /* Unpacks the gzip members of `packed` into *text, which the caller frees. */
-static enum mf_status gunzip(const char *path, const char *packed, size_t bytes, struct buffer *text,
-                             struct mf_error *error) {
+static enum mf_status gunzip(const struct loading *loading, const char *packed, size_t bytes,
+                             struct buffer *text, struct mf_error *error) {
+    const char *path = loading->dataset->path;
     z_stream stream = {0};
     if (inflateInit2(&stream, 15 + 16) != Z_OK)
         return out_of_memory(error);
@@ -326,6 +359,9 @@ static enum mf_status gunzip(const char *path, const char *packed, size_t bytes,
             text->data = grown;
             text->room = room;
         }
+        status = check_cancelled(loading, error);
+        if (status != MF_OK)
+            break;
         stream.next_out = (Bytef *)text->data + text->used;
         stream.avail_out = 65536;
         result = inflate(&stream, Z_NO_FLUSH);
@@ -347,8 +383,7 @@ static enum mf_status gunzip(const char *path, const char *packed, size_t bytes,
     return status;
 }
 
-static enum mf_status parse(struct mf_dataset *dataset, const char *text, size_t bytes,
-                            struct mf_error *error) {
+static enum mf_status parse(struct loading *loading, const char *text, size_t bytes, struct mf_error *error) {
     if (bytes >= 3 && !memcmp(text, "\xEF\xBB\xBF", 3)) {
         text += 3;
         bytes -= 3;
@@ -356,16 +391,17 @@ static enum mf_status parse(struct mf_dataset *dataset, const char *text, size_t
     size_t start = 0;
     while (start < bytes && strchr(" \t\r\n", text[start]) && text[start])
         start++;
-    return start < bytes && text[start] == '[' ? parse_array(dataset, text, bytes, error)
-                                               : parse_lines(dataset, text, bytes, error);
+    return start < bytes && text[start] == '[' ? parse_array(loading, text, bytes, error)
+                                               : parse_lines(loading, text, bytes, error);
 }
 
-static enum mf_status load(struct mf_dataset *dataset, const char *path, size_t min_rows,
+static enum mf_status load(struct loading *loading, const struct mf_dataset_source *source,
                            struct mf_error *error) {
+    struct mf_dataset *dataset = loading->dataset;
     char *raw = NULL;
     size_t bytes = 0;
     struct buffer text = {0};
-    enum mf_status status = mf_file_read(path, (size_t)MF_DATASET_MAX_BYTES, &raw, &bytes, error);
+    enum mf_status status = mf_file_read(source->path, (size_t)MF_DATASET_MAX_BYTES, &raw, &bytes, error);
     if (status == MF_ERROR_IO) {
         status = MF_ERROR_DATASET_NOT_FOUND;
         mf_error_set(error, status, "dataset: %s", error->message);
@@ -376,25 +412,27 @@ static enum mf_status load(struct mf_dataset *dataset, const char *path, size_t 
     if (status != MF_OK)
         goto done;
     if (bytes >= 2 && !memcmp(raw, "\x1F\x8B", 2)) {
-        status = gunzip(dataset->path, raw, bytes, &text, error);
+        status = gunzip(loading, raw, bytes, &text, error);
         if (status == MF_OK)
-            status = parse(dataset, text.data, text.used, error);
+            status = parse(loading, text.data, text.used, error);
     } else {
-        status = parse(dataset, raw, bytes, error);
+        status = parse(loading, raw, bytes, error);
     }
-    if (status == MF_OK && dataset->rows < min_rows)
+    if (status == MF_OK && dataset->rows < source->min_rows)
         status = mf_error_set(error, MF_ERROR_DATASET_TOO_SMALL, "%s: has %zu rows, needs at least %zu",
-                              dataset->path, dataset->rows, min_rows);
+                              dataset->path, dataset->rows, source->min_rows);
 done:
     free(text.data);
     free(raw);
     return status;
 }
 
-enum mf_status mf_dataset_load_as(const char *path, const char *name, size_t min_rows,
-                                  struct mf_dataset *dataset, struct mf_error *error) {
-    *dataset = (struct mf_dataset){.path = strdup(name)};
-    enum mf_status status = dataset->path ? load(dataset, path, min_rows, error) : out_of_memory(error);
+enum mf_status mf_dataset_load_from(const struct mf_dataset_source *source, struct mf_dataset *dataset,
+                                    struct mf_error *error) {
+    *dataset = (struct mf_dataset){.path = strdup(source->name)};
+    struct loading loading = {
+        .dataset = dataset, .cancelled = source->cancelled, .argument = source->cancelled_argument};
+    enum mf_status status = dataset->path ? load(&loading, source, error) : out_of_memory(error);
     if (status != MF_OK)
         mf_dataset_destroy(dataset);
     return status;
@@ -402,7 +440,8 @@ enum mf_status mf_dataset_load_as(const char *path, const char *name, size_t min
 
 enum mf_status mf_dataset_load(const char *path, size_t min_rows, struct mf_dataset *dataset,
                                struct mf_error *error) {
-    return mf_dataset_load_as(path, path, min_rows, dataset, error);
+    const struct mf_dataset_source source = {.path = path, .name = path, .min_rows = min_rows};
+    return mf_dataset_load_from(&source, dataset, error);
 }
 
 void mf_dataset_destroy(struct mf_dataset *dataset) {

@@ -5,6 +5,7 @@
 #include "common/error.h"
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,18 +33,28 @@ struct mf_dataset {
     bool is_array;   /* a JSON array: numbers are rows, not lines */
 };
 
+/* Where rows come from, and how many there must be; all borrowed. */
+struct mf_dataset_source {
+    const char *path; /* of the file */
+    const char *name; /* what it is called in messages and records */
+    size_t min_rows;  /* training: MF_DATASET_MIN_ROWS */
+    /* Asked now and then; true ends with MF_ERROR_CANCELLED. NULL: never. */
+    bool (*cancelled)(void *argument);
+    void *cancelled_argument;
+};
+
 /* Reads a JSONL file or a JSON array, plain or gzip, UTF-8 with or without a byte-order mark; blank lines are
  * skipped. Errors name the file, the line (or row) and the field:
  *     MF_ERROR_DATASET_NOT_FOUND   the file cannot be opened
  *     MF_ERROR_DATASET_SYNTAX      not JSON, not UTF-8, damaged gzip, over a limit above
  *     MF_ERROR_DATASET_ROW         a field is missing or has the wrong type, or no form fits
- *     MF_ERROR_DATASET_TOO_SMALL   fewer than `min_rows` rows (training: MF_DATASET_MIN_ROWS)
+ *     MF_ERROR_DATASET_TOO_SMALL   fewer than `min_rows` rows
  * On success the caller owns *dataset until mf_dataset_destroy(); on failure it needs none. */
+enum mf_status mf_dataset_load_from(const struct mf_dataset_source *source, struct mf_dataset *dataset,
+                                    struct mf_error *error);
+/* The same of a file by its path, never cancelled. */
 enum mf_status mf_dataset_load(const char *path, size_t min_rows, struct mf_dataset *dataset,
                                struct mf_error *error);
-/* The same of a file that is opened at `path` and called `name` in messages and records. */
-enum mf_status mf_dataset_load_as(const char *path, const char *name, size_t min_rows,
-                                  struct mf_dataset *dataset, struct mf_error *error);
 void mf_dataset_destroy(struct mf_dataset *dataset); /* a zeroed one too */
 
 /* "data/train.jsonl, line 7": how messages name a row. Writes at most `bytes`; returns `text`. */

@@ -229,8 +229,14 @@ static enum mf_status read_rows(const struct mf_job *job, const char *from, size
     enum mf_status status =
         mf_access_dataset(&job->access, from, job->download_dir ? job->download_dir : job->output_dir,
                           MF_DATASET_MAX_BYTES, &opened, error);
-    if (status == MF_OK)
-        status = mf_dataset_load_as(opened.path, from, min_rows, dataset, error);
+    if (status == MF_OK) {
+        const struct mf_dataset_source source = {.path = opened.path,
+                                                 .name = from,
+                                                 .min_rows = min_rows,
+                                                 .cancelled = job->context.cancelled,
+                                                 .cancelled_argument = job->context.argument};
+        status = mf_dataset_load_from(&source, dataset, error);
+    }
     mf_access_close(&opened);
     return status;
 }

@@ -3,6 +3,7 @@
 #include "worker/trainer/commands.h"
 #include "worker/trainer/protocol.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,6 +87,7 @@ static void limit_spinning(char **argv) {
 
 int main(int argc, char **argv) {
     limit_spinning(argv);
+    signal(SIGXFSZ, SIG_IGN);    /* a file beyond a limit is an error of write(2), not the end */
     if (!mf_protocol_attached()) /* a person reads standard error */
         mf_log_set_level(MF_LOG_WARNING);
     const char *name = argc > 1 ? argv[1] : "";

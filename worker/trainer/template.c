@@ -1,21 +1,17 @@
 #include "worker/trainer/template.h"
 
 #include "common/text.h"
+#include "worker/trainer/chat_spans.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* Half-open stretches of a row's text that are completions. */
-struct span {
-    size_t first, end;
-};
-
 /* A row laid out as text, before tokenising. Reused from row to row. */
 struct layout {
     struct mf_text text;
-    struct span *span;
-    size_t spans, span_room;
-    struct mf_tokens whole, prefix;
+    struct mf_spans spans; /* its completions, in order */
+    struct mf_tokens whole, part;
+    size_t anchor_bytes, anchor_tokens; /* so many tokens are exactly so many bytes of the text */
     enum mf_special_tokens special;
     bool add_eos;
 };
@@ -29,19 +25,6 @@ struct pool {
 static enum mf_status out_of_memory(struct mf_error *error) {
     mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "template: out of memory");
     return MF_ERROR_OUT_OF_MEMORY;
-}
-
-static enum mf_status add_span(struct layout *layout, size_t first, size_t end, struct mf_error *error) {
-    if (layout->spans == layout->span_room) {
-        size_t room = layout->span_room ? layout->span_room * 2 : 8;
-        struct span *grown = realloc(layout->span, room * sizeof *grown);
-        if (!grown)
-            return out_of_memory(error);
-        layout->span = grown;
-        layout->span_room = room;
-    }
-    layout->span[layout->spans++] = (struct span){first, end};
-    return MF_OK;
 }
 
 static enum mf_status lay_out_text(const json_t *messages, struct layout *layout, const char *where,
@@ -65,7 +48,7 @@ static enum mf_status lay_out_text(const json_t *messages, struct layout *layout
         size_t first = layout->text.length;
         mf_text_printf(&layout->text, " %s", json_string_value(json_object_get(message, "content")));
         if (!strcmp(role, "assistant")) {
-            enum mf_status status = add_span(layout, first, layout->text.length, error);
+            enum mf_status status = mf_spans_add(&layout->spans, first, layout->text.length, error);
             if (status != MF_OK)
                 return status;
         }
@@ -73,70 +56,30 @@ static enum mf_status lay_out_text(const json_t *messages, struct layout *layout
     return MF_OK;
 }
 
-/* The length of the chat of the first `count` messages, which must be a prefix of the whole chat. */
-static enum mf_status prefix_length(const struct mf_tokenizer *tokenizer, const json_t *messages,
-                                    size_t count, bool prompt, const struct layout *layout,
-                                    int64_t created_at_ms, const char *where, size_t *length,
-                                    struct mf_error *error) {
-    json_t *part = json_array();
-    char *text = NULL;
-    enum mf_status status = part ? MF_OK : out_of_memory(error);
-    for (size_t i = 0; status == MF_OK && i < count; i++)
-        if (json_array_append(part, json_array_get(messages, i)))
-            status = out_of_memory(error);
-    if (status == MF_OK)
-        status = mf_tokenizer_render_chat(tokenizer, part, &(struct mf_chat_options){prompt, created_at_ms},
-                                          &text, error);
-    if (status == MF_ERROR_DATASET_ROW)
-        mf_error_prefix(error, "%s", where);
-    if (status == MF_OK) {
-        *length = strlen(text);
-        if (*length > layout->text.length || memcmp(text, layout->text.data, *length) != 0)
-            status =
-                mf_error_set(error, MF_ERROR_BAD_TOKENIZER,
-                             "%s: the chat template writes the first %zu messages differently when others "
-                             "follow, so the completion cannot be found; use train_on \"all\" or another "
-                             "chat_template",
-                             where, count);
-    }
-    free(text);
-    json_decref(part);
-    return status;
-}
-
 static enum mf_status lay_out_chat(const struct mf_tokenizer *tokenizer, const json_t *messages,
-                                   bool find_spans, int64_t created_at_ms, struct layout *layout,
+                                   const struct mf_template_options *options, struct layout *layout,
                                    const char *where, struct mf_error *error) {
     char *text = NULL;
     enum mf_status status = mf_tokenizer_render_chat(
-        tokenizer, messages, &(struct mf_chat_options){false, created_at_ms}, &text, error);
-    if (status != MF_OK) {
-        if (status == MF_ERROR_DATASET_ROW)
-            mf_error_prefix(error, "%s", where);
+        tokenizer, messages, &(struct mf_chat_options){false, options->created_at_ms}, &text, error);
+    if (status == MF_ERROR_DATASET_ROW)
+        mf_error_prefix(error, "%s", where);
+    if (status != MF_OK)
         return status;
-    }
     mf_text_puts(&layout->text, text);
     free(text);
     status = mf_text_status(&layout->text, error);
-    size_t index;
-    json_t *message;
-    if (!find_spans || status != MF_OK)
+    if (status != MF_OK || options->train_on_all)
         return status;
-    json_array_foreach(messages, index, message) {
-        struct span span = {0, 0};
-        if (strcmp(json_string_value(json_object_get(message, "role")), "assistant") != 0)
-            continue;
-        status =
-            prefix_length(tokenizer, messages, index, true, layout, created_at_ms, where, &span.first, error);
-        if (status == MF_OK)
-            status = prefix_length(tokenizer, messages, index + 1, false, layout, created_at_ms, where,
-                                   &span.end, error);
-        if (status == MF_OK)
-            status = add_span(layout, span.first, span.end, error);
-        if (status != MF_OK)
-            return status;
-    }
-    return MF_OK;
+    const struct mf_chat_text chat = {.tokenizer = tokenizer,
+                                      .messages = messages,
+                                      .text = mf_text_string(&layout->text),
+                                      .length = layout->text.length,
+                                      .created_at_ms = options->created_at_ms,
+                                      .where = where,
+                                      .cancelled = options->cancelled,
+                                      .cancelled_argument = options->cancelled_argument};
+    return mf_chat_find_spans(&chat, &layout->spans, error);
 }
 
 static enum mf_status lay_out(const struct mf_dataset *dataset, const struct mf_row *row,
@@ -145,42 +88,85 @@ static enum mf_status lay_out(const struct mf_dataset *dataset, const struct mf_
     char where[512];
     mf_dataset_where(dataset, row, where, sizeof where);
     mf_text_clear(&layout->text);
-    layout->spans = 0;
+    layout->spans.count = 0;
     layout->special = MF_SPECIAL_ADD;
     layout->add_eos = true;
     enum mf_status status = MF_OK;
     if (row->text) {
         mf_text_puts(&layout->text, row->text);
-        status = add_span(layout, 0, layout->text.length, error);
+        status = mf_spans_add(&layout->spans, 0, layout->text.length, error);
     } else if (options->use_chat_template) {
         layout->special = MF_SPECIAL_NONE;
         layout->add_eos = false;
-        status = lay_out_chat(tokenizer, row->messages, !options->train_on_all, options->created_at_ms,
-                              layout, where, error);
+        status = lay_out_chat(tokenizer, row->messages, options, layout, where, error);
     } else {
         status = lay_out_text(row->messages, layout, where, error);
     }
     return status == MF_OK ? mf_text_status(&layout->text, error) : status;
 }
 
-/* The number of leading tokens that the first `bytes` of the text and the whole text share. */
+static size_t shared_tokens(const struct mf_tokens *whole, size_t first, const struct mf_tokens *part) {
+    size_t shared = 0;
+    while (shared < part->count && first + shared < whole->count &&
+           part->id[shared] == whole->id[first + shared])
+        shared++;
+    return shared;
+}
+
+/* The number of leading tokens that the first `bytes` of the text and the whole text share. Where the text
+ * since the last boundary has the very tokens that the whole has there, that text alone is tokenised: rows of
+ * many turns would take time by the square of their length. */
 static enum mf_status token_boundary(const struct mf_tokenizer *tokenizer, struct layout *layout,
                                      size_t bytes, size_t *boundary, struct mf_error *error) {
+    enum mf_status status = MF_OK;
     if (bytes == layout->text.length) {
         *boundary = layout->whole.count;
         return MF_OK;
     }
-    layout->prefix.count = 0;
-    enum mf_status status = MF_OK;
-    if (bytes)
+    if (bytes > layout->anchor_bytes && layout->anchor_bytes) {
+        layout->part.count = 0;
+        status = mf_tokenizer_encode(tokenizer, layout->text.data + layout->anchor_bytes,
+                                     bytes - layout->anchor_bytes, MF_SPECIAL_NONE, &layout->part, error);
+        if (status == MF_OK &&
+            shared_tokens(&layout->whole, layout->anchor_tokens, &layout->part) == layout->part.count) {
+            *boundary = layout->anchor_tokens + layout->part.count;
+            layout->anchor_bytes = bytes;
+            layout->anchor_tokens = *boundary;
+            return MF_OK;
+        }
+    }
+    layout->part.count = 0;
+    if (status == MF_OK && bytes)
         status =
-            mf_tokenizer_encode(tokenizer, layout->text.data, bytes, layout->special, &layout->prefix, error);
-    size_t shared = 0,
-           most = layout->prefix.count < layout->whole.count ? layout->prefix.count : layout->whole.count;
-    while (shared < most && layout->prefix.id[shared] == layout->whole.id[shared])
-        shared++;
-    *boundary = shared;
+            mf_tokenizer_encode(tokenizer, layout->text.data, bytes, layout->special, &layout->part, error);
+    *boundary = shared_tokens(&layout->whole, 0, &layout->part);
+    if (status == MF_OK && *boundary == layout->part.count) {
+        layout->anchor_bytes = bytes;
+        layout->anchor_tokens = *boundary;
+    }
     return status;
+}
+
+/* Labels the tokens of all completions, as far as the row is kept. */
+static enum mf_status label_spans(const struct mf_tokenizer *tokenizer,
+                                  const struct mf_template_options *options, struct layout *layout,
+                                  int32_t *label, struct mf_error *error) {
+    layout->anchor_bytes = layout->anchor_tokens = 0;
+    for (size_t s = 0; s < layout->spans.count; s++) {
+        size_t first = 0, end = 0;
+        if (options->cancelled && options->cancelled(options->cancelled_argument))
+            return mf_error_set(error, MF_ERROR_CANCELLED, "the run was cancelled");
+        enum mf_status status = token_boundary(tokenizer, layout, layout->spans.span[s].first, &first, error);
+        if (status == MF_OK && first < (size_t)options->max_length)
+            status = token_boundary(tokenizer, layout, layout->spans.span[s].end, &end, error);
+        if (status != MF_OK)
+            return status;
+        for (size_t i = first; i < end; i++)
+            label[i] = layout->whole.id[i];
+        if (first >= (size_t)options->max_length)
+            break;
+    }
+    return MF_OK;
 }
 
 static enum mf_status tokenize(const struct mf_tokenizer *tokenizer,
@@ -199,20 +185,15 @@ static enum mf_status tokenize(const struct mf_tokenizer *tokenizer,
     *labels = label;
     for (size_t i = 0; i < count; i++)
         label[i] = train_on_all ? layout->whole.id[i] : MF_LABEL_NONE;
-    for (size_t s = 0; !train_on_all && s < layout->spans; s++) {
-        size_t first = 0, end = 0;
-        status = token_boundary(tokenizer, layout, layout->span[s].first, &first, error);
-        if (status == MF_OK)
-            status = token_boundary(tokenizer, layout, layout->span[s].end, &end, error);
-        if (status != MF_OK)
-            return status;
-        for (size_t i = first; i < end; i++)
-            label[i] = layout->whole.id[i];
-    }
+    if (!train_on_all)
+        status = label_spans(tokenizer, options, layout, label, error);
+    if (status != MF_OK)
+        return status;
     const int32_t named = mf_tokenizer_eos(tokenizer), eos = named >= 0 ? named : options->model_eos;
     /* it ends a completion: after a user's turn it would teach the model to answer nothing */
     const bool completed =
-        train_on_all || (layout->spans && layout->span[layout->spans - 1].end == layout->text.length);
+        train_on_all ||
+        (layout->spans.count && layout->spans.span[layout->spans.count - 1].end == layout->text.length);
     if (!layout->add_eos || !completed)
         return MF_OK;
     if (eos < 0)
@@ -325,8 +306,8 @@ static enum mf_status apply(const struct mf_dataset *dataset, const struct mf_to
 static void layout_free(struct layout *layout) {
     mf_text_free(&layout->text);
     mf_tokens_free(&layout->whole);
-    mf_tokens_free(&layout->prefix);
-    free(layout->span);
+    mf_tokens_free(&layout->part);
+    free(layout->spans.span);
 }
 
 enum mf_status mf_template_apply(const struct mf_dataset *dataset, const struct mf_tokenizer *tokenizer,

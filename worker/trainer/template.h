@@ -21,7 +21,7 @@ struct mf_template_options {
     int32_t max_length;    /* tokens a row, at least 2 */
     int64_t created_at_ms; /* what a template that prints today's date prints */
     int32_t model_eos;     /* config.json's end token, for a tokenizer that names none; -1: none */
-    /* Asked before each row; true ends with MF_ERROR_CANCELLED. NULL: never. */
+    /* Asked before each row and now and then inside one; true ends with MF_ERROR_CANCELLED. NULL: never. */
     bool (*cancelled)(void *argument);
     void *cancelled_argument;
 };

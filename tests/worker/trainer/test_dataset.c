@@ -129,7 +129,12 @@ static void test_errors_name_line_and_field(void **state) {
 static void test_syntax(void **state) {
     (void)state;
     expect_error("{\"text\":\"a\"}\n{\"text\":\n", MF_ERROR_DATASET_SYNTAX, ", line 2: invalid JSON: ");
-    expect_error("{\"text\":\"a\"}\n{\"text\":\"\xFF\"}\n", MF_ERROR_DATASET_SYNTAX, ", line 2: not UTF-8: ");
+    expect_error("{\"text\":\"a\"}\n{\"text\":\"\xFF\"}\n", MF_ERROR_DATASET_SYNTAX,
+                 ", line 2: byte 10 (0xFF) is not UTF-8");
+    expect_error("[{\"text\":\"a\"},\n{\"text\":\"b\"},\n{\"text\":\"\xC3\"}]", MF_ERROR_DATASET_SYNTAX,
+                 ", line 3: byte 10 (0xC3) is not UTF-8; save the file as UTF-8");
+    expect_error("{\"text\":\"a\"}\n{\"text\":\"\\u0000\"}\n", MF_ERROR_DATASET_SYNTAX,
+                 ", line 2: invalid JSON: a text holds the character \\u0000, which cannot be trained on");
     expect_error("{\"text\":\"a\",\"text\":\"b\"}\n", MF_ERROR_DATASET_SYNTAX, ", line 1: invalid JSON: ");
     expect_error("[{\"text\":\"a\"},\n{\"text\" 1}]", MF_ERROR_DATASET_SYNTAX, ", line 2: invalid JSON: ");
     expect_error("{\"text\":\"\\u0000\"}\n", MF_ERROR_DATASET_SYNTAX, ", line 1: invalid JSON: ");
@@ -176,8 +181,28 @@ static void test_missing_and_small(void **state) {
     assert_non_null(strstr(error.message, "2 rows"));
 }
 
+static bool second_time(void *argument) {
+    return ++*(int *)argument == 2;
+}
+
+static void test_cancelled_while_loading(void **state) {
+    (void)state;
+    struct mf_dataset dataset;
+    struct mf_error error;
+    int asked = 0;
+    char text[20000] = "";
+    for (size_t i = 0; i < 1000; i++)
+        memcpy(text + 13 * i, "{\"text\":\"a\"}\n", 13);
+    write_text(text);
+    const struct mf_dataset_source source = {
+        .path = path, .name = path, .min_rows = 1, .cancelled = second_time, .cancelled_argument = &asked};
+    assert_int_equal(mf_dataset_load_from(&source, &dataset, &error), MF_ERROR_CANCELLED);
+    assert_int_equal(asked, 2);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_cancelled_while_loading),
         cmocka_unit_test(test_forms),
         cmocka_unit_test(test_errors_name_line_and_field),
         cmocka_unit_test(test_syntax),

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static struct mf_tokenizer *tokenizer;
@@ -291,7 +292,7 @@ static bool third_time(void *argument) {
     return ++*(int *)argument == 3;
 }
 
-static void test_cancelled_between_rows(void **state) {
+static void test_cancelled_between_rows_and_inside(void **state) {
     (void)state;
     struct mf_dataset dataset;
     struct mf_samples samples;
@@ -304,12 +305,152 @@ static void test_cancelled_between_rows(void **state) {
     assert_int_equal(mf_template_apply(&dataset, tokenizer, &options, &samples, &error), MF_ERROR_CANCELLED);
     assert_int_equal(asked, 3);
     mf_dataset_destroy(&dataset);
+    asked = 0;
+    options.use_chat_template = true;
+    load(
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"b\"}]}\n",
+        &dataset);
+    assert_int_equal(mf_template_apply(&dataset, tokenizer, &options, &samples, &error), MF_ERROR_CANCELLED);
+    mf_dataset_destroy(&dataset);
+}
+
+/* ---- long chats ---- */
+
+static json_t *long_chat(size_t turns, bool system) {
+    json_t *messages = json_array();
+    if (system)
+        json_array_append_new(messages, json_pack("{s:s, s:s}", "role", "system", "content", "Be brief."));
+    for (size_t i = 0; i < turns; i++) {
+        json_array_append_new(messages, json_pack("{s:s, s:s++}", "role", "user", "content", "Question ",
+                                                  i % 3 ? "one?" : "two?", i % 5 ? "" : " Please."));
+        json_array_append_new(messages, json_pack("{s:s, s:s+}", "role", "assistant", "content",
+                                                  i % 4 ? "Yes." : "No, ", i % 7 ? "never" : ""));
+    }
+    return messages;
+}
+
+static char *render_first(const struct mf_tokenizer *with, const json_t *messages, size_t count,
+                          bool prompt) {
+    struct mf_error error;
+    char *text = NULL;
+    json_t *part = json_copy((json_t *)messages);
+    while (json_array_size(part) > count)
+        json_array_remove(part, count);
+    if (mf_tokenizer_render_chat(with, part, &(struct mf_chat_options){prompt, 0}, &text, &error) != MF_OK)
+        fail_msg("%s", error.message);
+    json_decref(part);
+    return text;
+}
+
+/* Tokens that the first `text` and the whole sample share. */
+static int32_t shared_with(const struct mf_tokenizer *with, const char *text,
+                           const struct mf_sample *sample) {
+    struct mf_tokens tokens = {0};
+    struct mf_error error;
+    int32_t shared = 0;
+    assert_int_equal(mf_tokenizer_encode(with, text, strlen(text), MF_SPECIAL_NONE, &tokens, &error), MF_OK);
+    while (shared < sample->length && (size_t)shared < tokens.count &&
+           tokens.id[shared] == sample->token[shared])
+        shared++;
+    mf_tokens_free(&tokens);
+    return shared;
+}
+
+/* Long chats are not rendered prefix by prefix: labels must be those of the definition all the same. */
+static void check_long_chat(const char *folder, const char *template, bool system) {
+    struct mf_tokenizer *with;
+    struct mf_dataset dataset;
+    struct mf_samples samples;
+    struct mf_error error;
+    struct mf_template_options options = plain();
+    json_t *messages = long_chat(20, system), *row = json_pack("{s:O}", "messages", messages);
+    char *text = json_dumps(row, 0);
+    options.use_chat_template = true;
+    options.max_length = 100000;
+    assert_int_equal(mf_tokenizer_open(folder, &with, &error), MF_OK);
+    assert_int_equal(mf_tokenizer_set_chat_template(with, template, &error), MF_OK);
+    load(text, &dataset);
+    if (mf_template_apply(&dataset, with, &options, &samples, &error) != MF_OK)
+        fail_msg("%s: %s", template, error.message);
+    const struct mf_sample *sample = &samples.sample[0];
+    for (size_t i = 0, token = 0; i < json_array_size(messages); i++) {
+        if (strcmp(json_string_value(json_object_get(json_array_get(messages, i), "role")), "assistant") != 0)
+            continue;
+        char *before = render_first(with, messages, i, true),
+             *after = render_first(with, messages, i + 1, false);
+        const int32_t first = shared_with(with, before, sample), end = shared_with(with, after, sample);
+        assert_true(first < end);
+        for (; (int32_t)token < end; token++)
+            assert_int_equal(sample->label[token],
+                             (int32_t)token < first ? MF_LABEL_NONE : sample->token[token]);
+        free(before);
+        free(after);
+    }
+    mf_samples_destroy(&samples);
+    mf_dataset_destroy(&dataset);
+    mf_tokenizer_close(with);
+    free(text);
+    json_decref(row);
+    json_decref(messages);
+}
+
+static const char alternating[] =
+    "{{ bos_token }}{% if messages[0].role == 'system' %}{% set system = messages[0].content + '\\n\\n' %}"
+    "{% set rest = messages[1:] %}{% else %}{% set system = '' %}{% set rest = messages %}{% endif %}"
+    "{% for m in rest %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}{% if m.role == 'user' %}"
+    "[INST] {{ (system if loop.first else '') + m.content }} [/INST]{% else %} {{ m.content | trim }}{{ "
+    "eos_token }}"
+    "{% endif %}{% endfor %}";
+static const char marks[] =
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+/* Numbers its turns, so that a message seen with a few before it is written in another way. */
+static const char numbered[] =
+    "{% for m in messages %}{{ loop.index }} {{ m.role }}: {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}{{ messages | length + 1 }} assistant:{% endif %}";
+
+static void test_long_chats(void **state) {
+    (void)state;
+    static const char *const folders[] = {"tests/golden/models/tied-gqa",
+                                          "tests/golden/tokenizer_sentencepiece",
+                                          "tests/golden/tokenizer_unigram"};
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
+        for (int system = 0; system < 2; system++) {
+            check_long_chat(folders[i], alternating, system);
+            check_long_chat(folders[i], marks, system);
+            check_long_chat(folders[i], numbered, system);
+        }
+}
+
+/* Time grows with the length of a chat, not with its square: 8,000 messages took more than 6 s. */
+static void test_very_long_chat(void **state) {
+    (void)state;
+    struct mf_dataset dataset;
+    struct mf_samples samples;
+    struct mf_error error;
+    struct mf_template_options options = plain();
+    json_t *row = json_pack("{s:o}", "messages", long_chat(4000, true));
+    char *text = json_dumps(row, 0);
+    options.use_chat_template = true;
+    options.max_length = 1 << 20;
+    load(text, &dataset);
+    const clock_t before = clock();
+    assert_int_equal(mf_template_apply(&dataset, tokenizer, &options, &samples, &error), MF_OK);
+    assert_true(clock() - before < (clock_t)5 * CLOCKS_PER_SEC);
+    assert_true(samples.sample[0].labelled > 4000);
+    mf_samples_destroy(&samples);
+    mf_dataset_destroy(&dataset);
+    free(text);
+    json_decref(row);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_eos_in_the_tokenizer),
-        cmocka_unit_test(test_cancelled_between_rows),
+        cmocka_unit_test(test_cancelled_between_rows_and_inside),
+        cmocka_unit_test(test_long_chats),
+        cmocka_unit_test(test_very_long_chat),
         cmocka_unit_test(test_golden),
         cmocka_unit_test(test_train_on_all),
         cmocka_unit_test(test_overflow),
