@@ -88,6 +88,37 @@ static void ignore_notice(void *context, const PGresult *result) {
     (void)result;
 }
 
+/* Whether what libpq made of a connection string can be meant: a password with "/", ":" or "@" in it that is
+ * not percent-encoded ends up in host, port or dbname, which libpq's messages name. */
+static bool options_are_plausible(const PQconninfoOption *option) {
+    for (; option->keyword; option++) {
+        const char *value = option->val ? option->val : "";
+        if ((!strcmp(option->keyword, "host") || !strcmp(option->keyword, "dbname")) && strchr(value, '@') &&
+            *value != '@') /* "@name" is an abstract socket */
+            return false;
+        if (!strcmp(option->keyword, "port") && value[strspn(value, "0123456789,")])
+            return false;
+    }
+    return true;
+}
+
+/* libpq's own messages about a connection string quote it, the password too: a wrong one is refused here. */
+static enum mf_status check_url(const char *url, struct mf_error *error) {
+    bool fine = true;
+    if (!strncmp(url, "postgresql://", 13) || !strncmp(url, "postgres://", 11) || strchr(url, '=')) {
+        char *reason = NULL;
+        PQconninfoOption *options = PQconninfoParse(url, &reason);
+        fine = options && options_are_plausible(options);
+        PQconninfoFree(options);
+        PQfreemem(reason);
+    }
+    return fine ? MF_OK
+                : mf_error_set(
+                      error, MF_ERROR_CONFIGURATION,
+                      "database.url is no valid libpq URI (postgresql://user:password@host:port/name); "
+                      "in a password write %%25 for %%, %%2F for /, %%3A for : and %%40 for @");
+}
+
 static int or_default(int value, int otherwise) {
     return value > 0 ? value : otherwise;
 }
@@ -128,16 +159,18 @@ enum mf_status mf_database_open(const struct mf_database_options *options, struc
     *database = NULL;
     if (!options->url || !*options->url)
         return mf_error_set(error, MF_ERROR_CONFIGURATION, "database.url is not set: give a libpq URI");
+    enum mf_status status = check_url(options->url, error);
+    if (status)
+        return status;
     struct mf_database *made = calloc(1, sizeof *made);
     if (!made)
         return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "PostgreSQL: no memory for a connection");
     made->options = *options;
     made->options.url = strdup(options->url);
     made->options.application_name = options->application_name ? strdup(options->application_name) : NULL;
-    enum mf_status status =
-        made->options.url && (made->options.application_name || !options->application_name)
-            ? connect_now(made, error)
-            : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "PostgreSQL: no memory for a connection");
+    status = made->options.url && (made->options.application_name || !options->application_name)
+                 ? connect_now(made, error)
+                 : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "PostgreSQL: no memory for a connection");
     if (status) {
         mf_database_close(made);
         return status;

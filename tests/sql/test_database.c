@@ -63,6 +63,23 @@ static void test_unreachable_server_says_so_without_the_password(void **unused) 
     assert_null(strstr(error.message, "topsecret"));
     options.url = NULL;
     assert_status(mf_database_open(&options, &database, &error), MF_ERROR_CONFIGURATION);
+    static const char *const malformed[] = {"postgresql://somebody:top/secret@127.0.0.1/name",
+                                            "postgresql://somebody:top@secret@127.0.0.1/name",
+                                            "postgresql://somebody:12/secret@127.0.0.1/name",
+                                            "postgresql://somebody:top%secret@127.0.0.1/name",
+                                            "postgresql://somebody:secret@[::1/name",
+                                            "postgresql://somebody:secret@127.0.0.1/name?x=y",
+                                            "host=127.0.0.1 password=top secret",
+                                            "host=127.0.0.1 password='top secret",
+                                            "postgres://somebody:se:cret@127.0.0.1:x/name"};
+    for (size_t i = 0; i < sizeof malformed / sizeof *malformed; i++) {
+        options.url = malformed[i];
+        assert_status(mf_database_open(&options, &database, &error), MF_ERROR_CONFIGURATION);
+        assert_null(database);
+        assert_null(strstr(error.message, "top"));
+        assert_null(strstr(error.message, "secret"));
+        assert_null(strstr(error.message, "cret"));
+    }
 }
 
 /* Every kind of parameter and element comes back as it went in, through a real insert. */
