@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Each of PostgreSQL, the registry and the broker away when the worker starts, and stopped for 20 s in mid-run: every
-# job still ends well, none is aborted or run twice, no metric is lost. On a stack of its own, for it stops services.
+# Each of PostgreSQL, the registry and the broker away when the worker starts, and stopped for 20 s (with --long 60 s) in
+# mid-run: every job still ends well, none is aborted or run twice, no metric is lost. On a stack of its own, for it stops
+# services.
 build=${MF_TEST_BUILD:?the build folder}
 stack=$(mktemp -d "${TMPDIR:-/tmp}/mf_outages.XXXXXX")
 own_clean_up() { ops/stack wipe "$stack" >/dev/null 2>&1; }
@@ -13,7 +14,9 @@ ops/stack up "$stack" --no-sync >/dev/null 2>&1 || exit 1
 eval "$(ops/stack env "$stack")"
 MF_TEST_BUILD=$build
 . "$(dirname "${BASH_SOURCE[0]}")/../integration/support.sh"
-outage_s=${MF_TEST_OUTAGE_SECONDS:-20}
+# The long outage is shorter than the training: its steps are reported while nobody takes them.
+outage_s=20 job=timed steps=300
+[[ -z ${MF_TEST_LONG:-} ]] || outage_s=60 job=lasting steps=4000
 
 set_up
 write_config "$work/worker.conf" worker.slots=4 lease.seconds=6
@@ -44,21 +47,21 @@ first=$worker_pid
 start_worker "$work/second.conf" "$work/second.log"
 second=$worker_pid
 for service in postgres registry kafka; do
-  id=timed-mid-$service
+  id=$job-mid-$service
   submit "$id"
   wait_sql 60 t "SELECT count(*) > 5 FROM step_metrics JOIN jobs ON id = job_id WHERE request_id = '$id'"
   away "$service"
   sleep "$outage_s" # the outage itself
   back "$service"
-  wait_state 90 "$id" succeeded
-  sql_is "1|300|0|0" "SELECT lease_epoch, (SELECT count(*) FROM step_metrics WHERE job_id = id), attempts, interruptions
+  wait_state 120 "$id" succeeded
+  sql_is "1|$steps|0|0" "SELECT lease_epoch, (SELECT count(*) FROM step_metrics WHERE job_id = id), attempts, interruptions
     FROM jobs WHERE request_id = '$id'" || fail "$id: aborted, rescued, or metrics are missing"
   submit "timed-after-$service"
   wait_state 90 "timed-after-$service" succeeded
-  passed "$service stopped for $outage_s s in mid-run: one attempt, 300 of 300 steps, and the next job ends well"
+  passed "$service stopped for $outage_s s in mid-run: one attempt, $steps of $steps steps, and the next job ends well"
 done
 wait_sql 60 0 "SELECT count(*) FROM outbox"
-kcat -C -b "$brokers" -t "$events" -e -q -f '%k\n' | grep -c '^default/timed-mid-' >/dev/null || fail "events are missing"
+kcat -C -b "$brokers" -t "$events" -e -q -f '%k\n' | grep -c "^default/$job-mid-" >/dev/null || fail "events are missing"
 jobs=$(sql "SELECT count(*) FROM jobs")
 sql_is "$jobs" "SELECT count(*) FROM job_events WHERE state = 'succeeded'" || fail "a job ended twice or not at all"
 passed "every job has exactly one end"

@@ -125,6 +125,10 @@ static int timed(void) {
     return train(300, 20);
 }
 
+static int lasting(void) {
+    return train(4000, 20);
+}
+
 static int crash(void) {
     hello();
     plan(9);
@@ -258,13 +262,13 @@ int main(int argc, char **argv) {
     static const struct {
         const char *name;
         int (*act)(void);
-    } acts[] = {{"good", good},           {"slow", slow},       {"timed", timed},
-                {"crash", crash},         {"leave", leave},     {"silent", silent},
-                {"deaf", deaf},           {"garbage", garbage}, {"longline", longline},
-                {"flood", flood},         {"outside", outside}, {"climbing", climbing},
-                {"linked", linked},       {"missing", missing}, {"empty", empty},
-                {"lying", lying},         {"rude", rude},       {"unasked", unasked},
-                {"backwards", backwards}, {"failing", failing}, {"inventive", inventive}};
+    } acts[] = {
+        {"good", good},           {"slow", slow},       {"timed", timed},         {"crash", crash},
+        {"leave", leave},         {"silent", silent},   {"deaf", deaf},           {"garbage", garbage},
+        {"longline", longline},   {"flood", flood},     {"outside", outside},     {"climbing", climbing},
+        {"linked", linked},       {"missing", missing}, {"empty", empty},         {"lying", lying},
+        {"rude", rude},           {"unasked", unasked}, {"backwards", backwards}, {"failing", failing},
+        {"inventive", inventive}, {"lasting", lasting}};
     if (argc == 3 && !strcmp(argv[1], "providers")) {
         puts("{\"providers\": [{\"name\": \"huggingface\", \"available\": true},"
              " {\"name\": \"unsloth\", \"available\": false}]}");
