@@ -217,9 +217,8 @@ enum mf_status mf_raw_send(struct mf_client *client, const char *topic, const vo
         client->kafka, RD_KAFKA_V_TOPIC(topic), RD_KAFKA_V_KEY(key, key_size),
         RD_KAFKA_V_VALUE((void *)value, value_size), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
         RD_KAFKA_V_OPAQUE(ticket), RD_KAFKA_V_END);
-    /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): on_delivery frees the ticket of what was sent */
     if (!result)
-        return MF_OK;
+        return MF_OK; /* NOLINT(clang-analyzer-unix.Malloc): on_delivery frees the ticket */
     free(ticket);
     return mf_error_set(error,
                         result == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ? MF_ERROR_MESSAGE_TOO_LARGE

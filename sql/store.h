@@ -198,10 +198,12 @@ enum mf_status mf_store_claim(struct mf_database *database, const char *worker_i
 struct mf_reap_options {
     int32_t provider_grace_s; /* a queued job that no live worker could take fails after this long */
     int32_t worker_alive_s;   /* a worker that was not heard for this long is not live */
+    int32_t preempt_s;        /* a job waits this long before a preemptible one of lower priority gives way */
 };
 struct mf_reap_report {
     int64_t readied;         /* run_at or back-off passed */
     int64_t failed_deadline; /* queued or paused beyond the deadline: failed deadline_exceeded */
+    int64_t preempted;       /* running jobs asked to give way to one of their tenant's of higher priority */
     int64_t failed_provider; /* grace passed: failed unknown_provider or provider_unavailable */
 };
 enum mf_status mf_store_reap(struct mf_database *database, const struct mf_reap_options *options,
@@ -214,6 +216,7 @@ struct mf_beat {
     enum mf_job_desired desired; /* what the user wants now */
     bool deadline_passed; /* then desired is cancel: stop with a last checkpoint, finish as deadline_exceeded
                            */
+    bool preempted;       /* a job of higher priority needs the place: pause and give it back */
 };
 /* Adds 1 to `beat` of every lease in one statement. beats[i] belongs to leases[i]. Repeatable. */
 enum mf_status mf_store_heartbeat(struct mf_database *database, const char *worker_id,
@@ -245,10 +248,11 @@ enum mf_status mf_store_rescue(struct mf_database *database, const struct mf_lea
                                struct mf_error *error);
 
 enum mf_release_reason {
-    MF_RELEASE_DRAIN,   /* SIGTERM: ready again at once, no attempt and no interruption charged (20 in a row
-                           fail) */
-    MF_RELEASE_RESTART, /* the worker came back and has no trainer for it: ready at once, an interruption */
-    MF_RELEASE_WATCHDOG /* stopped by its supervisor: an interruption, back-off */
+    MF_RELEASE_DRAIN,     /* SIGTERM: ready again at once, no attempt and no interruption charged (20 in a row
+                             fail) */
+    MF_RELEASE_RESTART,   /* the worker came back and has no trainer for it: ready at once, an interruption */
+    MF_RELEASE_PREEMPTED, /* gave way to a job of higher priority: ready again at once, nothing charged */
+    MF_RELEASE_WATCHDOG   /* stopped by its supervisor: an interruption, back-off */
 };
 /* Gives a job back, no attempt charged. desired pause / cancel wins as in rescue. */
 enum mf_status mf_store_release(struct mf_database *database, const char *worker_id,

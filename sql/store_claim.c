@@ -292,6 +292,25 @@ static enum mf_status reap_unplaceable(struct mf_database *database, const struc
     return status;
 }
 
+static enum mf_status reap_preempt(struct mf_database *database, const struct reaping *reaping,
+                                   struct mf_error *error) {
+    const struct mf_parameter limits[] = {mf_parameter_integer(reaping->options->worker_alive_s),
+                                          mf_parameter_integer(reaping->options->preempt_s)};
+    struct pg_result *rows = NULL;
+    enum mf_status status = mf_database_query(database, MF_QUERY_REAP_PREEMPT, limits, 2, &rows, error);
+    for (int row = 0; !status && row < mf_result_rows(rows); row++, reaping->report->preempted++)
+        status = mf_audit_write(database,
+                                (struct mf_audit){.job_id = mf_result_text(rows, row, 0),
+                                                  .type = "preempt_requested",
+                                                  .state = mf_job_state_name(MF_JOB_RUNNING),
+                                                  .actor = "reaper",
+                                                  .attempt = mf_result_integer(rows, row, 1),
+                                                  .step = MF_COUNT_NONE},
+                                error);
+    mf_result_free(rows);
+    return status;
+}
+
 static enum mf_status reap(struct mf_database *database, void *context, struct mf_error *error) {
     struct reaping *reaping = context;
     struct mf_count_changes changes = {0};
@@ -309,6 +328,8 @@ static enum mf_status reap(struct mf_database *database, void *context, struct m
         status = reap_deadlines(database, reaping->report, &changes, error);
     if (!status)
         status = reap_unplaceable(database, reaping, &changes, error);
+    if (!status)
+        status = reap_preempt(database, reaping, error);
     if (!status)
         status = mf_apply_waiting_commands(database, &all_jobs, &changes, error);
     if (!status)

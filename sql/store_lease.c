@@ -28,6 +28,7 @@ enum mf_status mf_store_heartbeat(struct mf_database *database, const char *work
             if (!strcmp(leases[i].job_id, mf_result_text(rows, row, 0))) {
                 beats[i].held = true;
                 beats[i].deadline_passed = mf_result_boolean(rows, row, 2);
+                beats[i].preempted = mf_result_boolean(rows, row, 3);
                 beats[i].desired = beats[i].deadline_passed
                                        ? MF_DESIRED_CANCEL
                                        : mf_job_desired_parse(mf_result_text(rows, row, 1));
@@ -154,9 +155,13 @@ struct releasing {
 };
 
 static enum mf_status release(struct mf_database *database, void *context, struct mf_error *error) {
-    static const char *const outcomes[] = {"drain", "restart", "watchdog"};
+    static const char *const outcomes[] = {[MF_RELEASE_DRAIN] = "drain",
+                                           [MF_RELEASE_RESTART] = "restart",
+                                           [MF_RELEASE_PREEMPTED] = "preempted",
+                                           [MF_RELEASE_WATCHDOG] = "watchdog"};
     const struct releasing *releasing = context;
     bool drain = releasing->reason == MF_RELEASE_DRAIN;
+    bool charged = !drain && releasing->reason != MF_RELEASE_PREEMPTED;
     struct mf_leased job;
     enum mf_status status = mf_lease_lock(database, releasing->worker_id, releasing->lease, &job, error);
     if (status)
@@ -167,7 +172,7 @@ static enum mf_status release(struct mf_database *database, void *context, struc
                       .outcome = outcomes[releasing->reason],
                       .event_type = "released",
                       .actor = releasing->worker_id,
-                      .interruptions = !drain,
+                      .interruptions = charged,
                       .drains = drain,
                       .delay_ms = releasing->reason == MF_RELEASE_WATCHDOG ? releasing->policy->base_ms : 0,
                       .detail = json_pack("{s:s}", "reason", outcomes[releasing->reason])},

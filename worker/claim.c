@@ -120,7 +120,8 @@ static void claim(struct claimer *claimer) {
 static void reap(struct claimer *claimer) {
     struct mf_worker *worker = claimer->worker;
     struct mf_reap_options options = {.provider_grace_s = worker->settings->provider_grace_s,
-                                      .worker_alive_s = (int32_t)(worker->settings->lease_ms / 1000 + 1)};
+                                      .worker_alive_s = (int32_t)(worker->settings->lease_ms / 1000 + 1),
+                                      .preempt_s = worker->settings->preempt_s};
     struct mf_reap_report report = {0};
     struct mf_error error;
     enum mf_status status = mf_store_reap(claimer->link.database, &options, &report, &error);
@@ -131,7 +132,9 @@ static void reap(struct claimer *claimer) {
     mf_counter_add(&worker->counters, MF_COUNTER_FAILED_PROVIDER, report.failed_provider);
     if (report.readied)
         claimer->next_poll_ms = 0;
-    if (report.failed_deadline + report.failed_provider)
+    if (report.preempted)
+        mf_wakeup_raise(&worker->heartbeat_wakeup); /* one of them may run here */
+    if (report.failed_deadline + report.failed_provider + report.preempted)
         mf_wakeup_raise(&worker->outbox_wakeup);
 }
 

@@ -58,6 +58,8 @@ static enum mf_status beat(struct heart *heart, struct mf_error *error) {
             mf_job_table_stop(worker->jobs, &leases[i], MF_STOP_CANCEL);
         else if (beats[i].desired == MF_DESIRED_PAUSE)
             mf_job_table_stop(worker->jobs, &leases[i], MF_STOP_PAUSE);
+        else if (beats[i].preempted)
+            mf_job_table_stop(worker->jobs, &leases[i], MF_STOP_PREEMPT);
     }
     return MF_OK;
 }

@@ -14,6 +14,7 @@
 /* Why a trainer is stopped; a higher one replaces a lower one. */
 enum mf_stop_reason {
     MF_STOP_NONE,
+    MF_STOP_PREEMPT,   /* a job of higher priority needs the place */
     MF_STOP_DRAIN,     /* this worker shuts down */
     MF_STOP_PAUSE,     /* the user wants it; a resume may follow at once, on another worker */
     MF_STOP_BLIND,     /* PostgreSQL was away for longer than lease.blind_limit */

@@ -60,6 +60,9 @@ static void stopped(const struct mf_trainer_story *story, struct mf_job_end *end
         release(end, MF_RELEASE_WATCHDOG);
         snprintf(end->note, sizeof end->note, "stopped: PostgreSQL could not be reached for too long");
         return;
+    case MF_STOP_PREEMPT:
+        release(end, MF_RELEASE_PREEMPTED);
+        return;
     default:
         release(end, MF_RELEASE_DRAIN);
         return;

@@ -419,7 +419,7 @@ static void read_text(struct supervision *s) {
 
 /* Stopped to go on later: the trainer writes a checkpoint first. */
 static bool keeps_work(const struct supervision *s) {
-    return s->story.stop == MF_STOP_DRAIN || s->story.stop == MF_STOP_PAUSE || s->story.stop == MF_STOP_BLIND;
+    return s->story.stop != MF_STOP_NONE && s->story.stop < MF_STOP_CANCEL;
 }
 
 static void enter(struct supervision *s, enum stage stage, int64_t now) {
@@ -549,12 +549,15 @@ static void store_artifacts(struct supervision *s) {
             job->end.kind = MF_END_FINISH;
             job->end.outcome = MF_OUTCOME_FAILED;
             job->end.error = error;
-            if (atomic_load(&job->stop) == MF_STOP_DRAIN && error.status != MF_ERROR_PROVIDER_PROTOCOL) {
+            int stop = atomic_load(&job->stop);
+            if (error.status == MF_ERROR_PROVIDER_PROTOCOL)
+                return;
+            if (stop == MF_STOP_DRAIN || stop == MF_STOP_PREEMPT) {
                 job->end.kind = MF_END_RELEASE;
-                job->end.release = MF_RELEASE_DRAIN;
-            }
-            if (atomic_load(&job->stop) == MF_STOP_PAUSE && error.status != MF_ERROR_PROVIDER_PROTOCOL)
+                job->end.release = stop == MF_STOP_DRAIN ? MF_RELEASE_DRAIN : MF_RELEASE_PREEMPTED;
+            } else if (stop == MF_STOP_PAUSE) {
                 job->end.outcome = MF_OUTCOME_PAUSED;
+            }
             return;
         }
         job->artifact_count = i + 1;

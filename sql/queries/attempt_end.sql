@@ -3,7 +3,7 @@
 WITH moved AS (
     UPDATE jobs
     SET state = $3, attempts = attempts + $5, interruptions = interruptions + $6, drains = drains + $7,
-        error_code = $8, error_message = $9,
+        error_code = $8, error_message = $9, preempted_at = NULL,
         ready_at = CASE WHEN $3 = 'queued' AND $4::bigint = 0 THEN now() END,
         not_before = CASE WHEN $3 = 'queued' AND $4 > 0 THEN now() + $4 * interval '1 millisecond' END,
         finished_at = CASE WHEN $3 IN ('succeeded', 'failed', 'cancelled') THEN now() END

@@ -1,6 +1,6 @@
 -- Invariant: queued and ready -> running with the next epoch; the head of the queue that fits this worker.
 UPDATE jobs AS job
-SET state = 'running', lease_epoch = job.lease_epoch + 1, ready_at = NULL, not_before = NULL,
+SET state = 'running', lease_epoch = job.lease_epoch + 1, ready_at = NULL, not_before = NULL, preempted_at = NULL,
     waiting_reason = NULL, waiting_since = NULL, started_at = coalesce(job.started_at, now())
 WHERE job.id = (SELECT head.id FROM jobs AS head
                 WHERE head.queue = $1 AND head.tenant = $2 AND head.state = 'queued' AND head.ready_at IS NOT NULL

@@ -4,7 +4,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/support.sh"
 
 set_up
-write_config "$work/worker.conf" worker.slots=2 lease.seconds=6 cancel.seconds=1 drain.seconds=7
+write_config "$work/worker.conf" worker.slots=2 lease.seconds=6 cancel.seconds=1 drain.seconds=7 preempt.seconds=1
 
 # expect STATUS TEXT COMMAND...: the exit status, and a line of output that holds the text.
 expect() {
@@ -77,6 +77,26 @@ expect 1 "only a failed or cancelled job is tried again; this one is succeeded" 
 expect 1 "the job has ended: it is succeeded" cancel good-1
 expect 5 "unheard-of" retry unheard-of
 passed "a retry is a new generation, once; a job id means its own generation"
+
+# ---- a preemptible job gives way to one of higher priority, and goes on after it
+submit slow-low preemptible=true
+submit slow-firm
+training slow-low
+training slow-firm
+submit timed-high priority=10
+wait_state 30 timed-high running
+sql_is "preempted" "SELECT outcome FROM job_attempts JOIN jobs ON id = job_id WHERE request_id = 'slow-low'" || fail "who gave way"
+job_is slow-low "queued|run|0|0|0" || fail "giving way was charged"
+sql_is 1 "SELECT lease_epoch FROM jobs WHERE request_id = 'slow-firm'" || fail "a job that is not preemptible was stopped"
+wait_state 30 timed-high succeeded
+wait_sql 30 "running 2" "SELECT state || ' ' || lease_epoch FROM jobs WHERE request_id = 'slow-low'"
+sql_is "queued running preempt_requested released" "SELECT string_agg(type, ' ' ORDER BY sequence) FROM job_events JOIN jobs ON id = job_id
+  WHERE request_id = 'slow-low' AND sequence <= 4" || fail "the audit trail of the job that gave way"
+cancel slow-low
+cancel slow-firm
+wait_state 20 slow-low cancelled
+wait_state 20 slow-firm cancelled
+passed "a preemptible job gives way after a moment, uncharged, and goes on afterwards"
 
 # ---- rejected, and said so
 expect 2 "the command was rejected" pause stranger/slow-1

@@ -399,6 +399,89 @@ static void test_leases_of_another_boot_are_told_apart(void **unused) {
     mf_database_close(database);
 }
 
+/* Asks the reaper; gives the request id of who is to give way, "(null)" for nobody. */
+static const char *gives_way(struct mf_database *database, int32_t preempt_s) {
+    const struct mf_reap_options options = {
+        .provider_grace_s = 3600, .worker_alive_s = 60, .preempt_s = preempt_s};
+    struct mf_error error;
+    struct mf_reap_report report;
+    assert_fine(mf_store_reap(database, &options, &report, &error));
+    const char *who = ask(
+        "SELECT string_agg(request_id, ' ' ORDER BY request_id) FROM jobs WHERE preempted_at IS NOT NULL");
+    assert_int_equal(report.preempted, strcmp(who, "(null)") != 0);
+    run_sql("UPDATE jobs SET preempted_at = NULL");
+    return who;
+}
+
+static void low_preemptible(struct mf_ingest_request *request) {
+    request->config = "{\"preemptible\":true}";
+}
+static void high(struct mf_ingest_request *request) {
+    request->priority = 5;
+}
+
+static void test_who_gives_way_to_whom(void **unused) {
+    static const char *const providers[] = {"huggingface"};
+    struct mf_worker_row worker = {.worker_id = "worker",
+                                   .host = "h",
+                                   .boot_id = "b",
+                                   .version = "1",
+                                   .providers = providers,
+                                   .provider_count = 1,
+                                   .slots = 3,
+                                   .devices = 1};
+    struct mf_database *database = connect_worker();
+    struct mf_claim claims[4];
+    struct mf_beat beat;
+    struct mf_error error;
+    char moved[MF_UUID_TEXT_BYTES];
+    (void)unused;
+    assert_fine(mf_store_register_worker(database, &worker, &error));
+    add_job(database, "team", "firm", NULL, NULL);
+    add_job(database, "team", "older", low_preemptible, NULL);
+    add_job(database, "team", "younger", low_preemptible, moved);
+    for (int i = 0; i < 3; i++)
+        assert_true(claim_one(database, "worker", &claims[i]));
+    assert_string_equal(gives_way(database, 0), "(null)"); /* nobody waits */
+    add_job(database, "team", "equal", NULL, NULL);
+    assert_string_equal(gives_way(database, 0), "(null)"); /* no higher priority */
+    add_job(database, "other", "foreign", high, NULL);
+    assert_string_equal(gives_way(database, 0), "(null)"); /* not for another tenant */
+    add_job(database, "team", "urgent", high, NULL);
+    assert_string_equal(gives_way(database, 3600), "(null)"); /* not yet */
+    assert_string_equal(gives_way(database, 0), "(null)");    /* the slot would go to the other tenant */
+    run_sql("UPDATE tenant_queues SET cap = 0 WHERE tenant = 'other'");
+    assert_string_equal(gives_way(database, 0), "younger");
+    worker.slots = 4;
+    assert_fine(mf_store_register_worker(database, &worker, &error));
+    assert_string_equal(gives_way(database, 0), "(null)"); /* a slot is free */
+    run_sql("UPDATE tenant_queues SET cap = 3 WHERE tenant = 'team'");
+    assert_string_equal(gives_way(database, 0), "younger"); /* but the tenant may not use it */
+    run_sql("UPDATE jobs SET claim_order = claim_order - interval '10 hours' WHERE preemptible");
+    assert_string_equal(gives_way(database, 0),
+                        "(null)"); /* they waited so long that they would be first again */
+    run_sql("UPDATE jobs SET claim_order = claim_order + interval '10 hours' WHERE preemptible");
+
+    /* The worker hears of it, gives the job back uncharged, and the place goes to the one that waited. */
+    run_sql("UPDATE jobs SET preempted_at = now() WHERE id = '%s'", moved);
+    assert_string_equal(claims[2].request_id, "younger");
+    assert_fine(mf_store_heartbeat(database, "worker", &claims[2].lease, 1, &beat, &error));
+    assert_true(beat.held && beat.preempted);
+    assert_int_equal(beat.desired, MF_DESIRED_RUN);
+    assert_fine(
+        mf_store_release(database, "worker", &claims[2].lease, MF_RELEASE_PREEMPTED, &at_once, &error));
+    assert_string_equal(
+        ask("SELECT concat_ws(' ', state, interruptions, drains, attempts, ready_at IS NOT NULL, "
+            "preempted_at IS NULL) FROM jobs WHERE id = '%s'",
+            moved),
+        "queued 0 0 0 t t");
+    assert_true(claim_one(database, "worker", &claims[3]));
+    assert_string_equal(claims[3].request_id, "urgent");
+    for (int i = 0; i < 4; i++)
+        mf_claim_free(&claims[i]);
+    mf_database_close(database);
+}
+
 int main(void) {
     require_database();
     const struct CMUnitTest tests[] = {
@@ -412,6 +495,7 @@ int main(void) {
         ON_NEW_DATABASE(test_unknown_provider_fails_after_the_grace_time),
         ON_NEW_DATABASE(test_deadline_of_unleased_jobs),
         ON_NEW_DATABASE(test_leases_of_another_boot_are_told_apart),
+        ON_NEW_DATABASE(test_who_gives_way_to_whom),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

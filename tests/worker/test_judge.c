@@ -58,7 +58,8 @@ static void is_success(void) {
 
 static void done_succeeds_and_beats_a_late_stop(void **state) {
     (void)state;
-    static const enum mf_stop_reason stops[] = {MF_STOP_NONE, MF_STOP_DRAIN, MF_STOP_BLIND, MF_STOP_CANCEL,
+    static const enum mf_stop_reason stops[] = {MF_STOP_NONE,    MF_STOP_PREEMPT, MF_STOP_DRAIN,
+                                                MF_STOP_PAUSE,   MF_STOP_BLIND,   MF_STOP_CANCEL,
                                                 MF_STOP_DEADLINE};
     for (size_t i = 0; i < sizeof stops / sizeof *stops; i++) {
         judge(story(MF_EVENT_DONE, 0, stops[i]));
@@ -87,6 +88,13 @@ static void a_stopped_trainer_ends_as_what_stopped_it(void **state) {
         told.stop = MF_STOP_DRAIN;
         judge(told);
         is_release(MF_RELEASE_DRAIN);
+        told.stop = MF_STOP_PREEMPT;
+        judge(told);
+        is_release(MF_RELEASE_PREEMPTED);
+        told.stop = MF_STOP_PAUSE;
+        judge(told);
+        assert_int_equal(end.kind, MF_END_FINISH);
+        assert_int_equal(end.outcome, MF_OUTCOME_PAUSED);
         told.stop = MF_STOP_BLIND;
         judge(told);
         is_release(MF_RELEASE_WATCHDOG);
