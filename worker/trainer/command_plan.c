@@ -1,4 +1,5 @@
 /* modelforge-trainer plan: what a run would do, for people and for programs. */
+#include "worker/trainer/best.h"
 #include "worker/trainer/commands.h"
 #include "worker/trainer/job.h"
 #include "worker/trainer/memory.h"
@@ -27,9 +28,10 @@ struct kind {
     const char *name, *label;
     size_t bytes;
 };
-enum { KINDS = 9 };
+enum { KINDS = 10 };
 
-static void memory_kinds(const struct mf_plan *plan, struct kind kind[KINDS]) {
+static void memory_kinds(const struct mf_job *job, struct kind kind[KINDS]) {
+    const struct mf_plan *plan = job->runtime.plan;
     const struct kind kinds[KINDS] = {
         {"weights", "weights", plan->weight_bytes},
         {"weight_copies", "copies of weights", plan->copy_bytes},
@@ -40,6 +42,7 @@ static void memory_kinds(const struct mf_plan *plan, struct kind kind[KINDS]) {
         {"inputs", "inputs", plan->storage_bytes[MF_INPUT]},
         {"programs", "activations", plan->program_bytes},
         {"offloaded", "offloaded", plan->host_bytes},
+        {"best", "best parameters so far", mf_best_bytes(job)},
     };
     memcpy(kind, kinds, sizeof kinds);
 }
@@ -52,13 +55,13 @@ static json_t *memory_json(const struct mf_job *job) {
     struct kind kind[KINDS];
     char passes[160];
     json_t *kinds = json_object(), *programs = json_object();
-    memory_kinds(plan, kind);
+    memory_kinds(job, kind);
     for (int i = 0; i < KINDS; i++)
         json_object_set_new(kinds, kind[i].name, json_integer((json_int_t)kind[i].bytes));
     for (int32_t p = 0; p < plan->graph->programs; p++)
         json_object_set_new(programs, mf_purpose_name((enum mf_purpose)plan->graph->program[p]->purpose),
                             json_integer((json_int_t)plan->graph->program[p]->arena_bytes));
-    return json_pack("{s:I, s:I, s:i, s:s, s:o, s:o}", "managed_bytes", (json_int_t)mf_plan_bytes(plan),
+    return json_pack("{s:I, s:I, s:i, s:s, s:o, s:o}", "managed_bytes", (json_int_t)mf_job_managed_bytes(job),
                      "budget_bytes", (json_int_t)mf_job_budget(job), "pass_tokens", (int)job->pass_tokens,
                      "passes", mf_memory_describe(&job->memory, passes, sizeof passes), "kinds", kinds,
                      "programs", programs);
@@ -101,12 +104,20 @@ static enum mf_status sample_json(const struct mf_job *job, json_t **result, str
     return status;
 }
 
+static int64_t truncated(const struct mf_job *job) {
+    return job->samples.truncated_rows + job->validation_samples.truncated_rows;
+}
+static int64_t dropped(const struct mf_job *job) {
+    return job->samples.dropped_rows + job->validation_samples.dropped_rows;
+}
+
+/* validation_path: null where rows are split off. */
 static json_t *rows_json(const struct mf_job *job) {
-    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "path", job->dataset.path, "packs",
-                     (json_int_t)job->sampler.count, "rows", (json_int_t)job->dataset.rows, "train",
-                     (json_int_t)job->split.train_count, "evaluate", (json_int_t)job->split.eval_count,
-                     "truncated", (json_int_t)job->samples.truncated_rows, "dropped",
-                     (json_int_t)job->samples.dropped_rows);
+    return json_pack("{s:s, s:s?, s:I, s:I, s:I, s:I, s:I, s:I}", "path", job->dataset.path,
+                     "validation_path", job->validation.path, "packs", (json_int_t)job->sampler.count, "rows",
+                     (json_int_t)job->dataset.rows, "train", (json_int_t)job->split.train_count, "evaluate",
+                     (json_int_t)job->split.eval_count, "truncated", (json_int_t)truncated(job), "dropped",
+                     (json_int_t)dropped(job));
 }
 
 static json_t *steps_json(const struct mf_job *job) {
@@ -124,7 +135,7 @@ static enum mf_status print_json(const struct mf_job *job, const struct told *to
     enum mf_status status = sample_json(job, &sample, error);
     json_t *plan = json_pack(
         "{s:o, s:{s:I, s:i}, s:o, s:{s:I, s:I, s:s, s:s}, s:o, s:s, s:o, s:o}", "rows", rows_json(job),
-        "tokens", "epoch", (json_int_t)job->train_tokens, "longest_row", (int)job->samples.longest, "steps",
+        "tokens", "epoch", (json_int_t)job->train_tokens, "longest_row", (int)mf_job_longest(job), "steps",
         steps_json(job), "model", "parameters", (json_int_t)mf_model_parameters(model), "trained_parameters",
         (json_int_t)job->trainable_parameters, "computed_in", mf_dtype_name(mf_model_compute_dtype(model)),
         "quantization", mf_quantization_name(mf_model_quantization(model, &nested)), "memory",
@@ -152,8 +163,8 @@ static double mebibytes(size_t bytes) {
 static void print_memory(const struct mf_job *job) {
     struct kind kind[KINDS];
     char passes[160];
-    memory_kinds(job->runtime.plan, kind);
-    printf("memory     %.1f MiB, of %.1f that may be used\n", mebibytes(mf_plan_bytes(job->runtime.plan)),
+    memory_kinds(job, kind);
+    printf("memory     %.1f MiB, of %.1f that may be used\n", mebibytes(mf_job_managed_bytes(job)),
            mebibytes(mf_job_budget(job)));
     for (int i = 0; i < KINDS; i++)
         if (kind[i].bytes)
@@ -217,12 +228,14 @@ static enum mf_status print_sample(const struct mf_job *job, struct mf_error *er
 static enum mf_status print_text(const struct mf_job *job, const struct told *told, struct mf_error *error) {
     const struct mf_request *request = &job->request;
     printf("rows       %zu in %s; %zu train, %zu evaluate, %lld truncated, %lld dropped\n", job->dataset.rows,
-           job->dataset.path, job->split.train_count, job->split.eval_count,
-           (long long)job->samples.truncated_rows, (long long)job->samples.dropped_rows);
+           job->dataset.path, job->split.train_count, job->split.eval_count, (long long)truncated(job),
+           (long long)dropped(job));
+    if (job->validation.path)
+        printf("           %zu in %s to evaluate\n", job->validation.rows, job->validation.path);
     if (request->packing)
         printf("packing    %zu packs of at most %lld tokens, which count as rows below\n", job->sampler.count,
                (long long)request->max_seq_length.value);
-    printf("tokens     %lld an epoch; longest row %d\n", (long long)job->train_tokens, job->samples.longest);
+    printf("tokens     %lld an epoch; longest row %d\n", (long long)job->train_tokens, mf_job_longest(job));
     printf("steps      %lld, of them %lld warm-up; %lld rows each; %s schedule up to %g\n",
            (long long)job->total_steps, (long long)job->warmup_steps,
            (long long)request->per_device_train_batch_size * request->gradient_accumulation_steps,

@@ -69,8 +69,8 @@ static enum mf_status measure_evaluation(struct mf_job *job, struct mf_estimate 
     struct mf_step step = {.inverse_count = 1};
     double seconds = 0;
     const size_t rows =
-        mf_rows_that_fit(&job->samples, job->split.eval, 0, job->split.eval_count, job->pass_tokens);
-    job->strategy->feed(runtime->graph, runtime->executor, &job->samples, job->split.eval, rows, &step);
+        mf_rows_that_fit(job->eval_samples, job->split.eval, 0, job->split.eval_count, job->pass_tokens);
+    job->strategy->feed(runtime->graph, runtime->executor, job->eval_samples, job->split.eval, rows, &step);
     const enum mf_status status = measure(job, job->programs.evaluate.program, &step, NULL, &seconds, error);
     estimate->evaluate_tokens_per_second = (double)step.value[MF_TOKENS] / seconds;
     return status;
@@ -105,7 +105,7 @@ enum mf_status mf_probe(struct mf_job *job, struct mf_estimate *estimate, struct
         return status;
     double held_back = 0;
     for (size_t i = 0; i < job->split.eval_count; i++)
-        held_back += job->samples.sample[job->split.eval[i]].length;
+        held_back += job->eval_samples->sample[job->split.eval[i]].length;
     estimate->train_seconds = trained_tokens(job) / estimate->train_tokens_per_second +
                               (double)job->total_steps * estimate->update_seconds;
     if (estimate->evaluations)

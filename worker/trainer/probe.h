@@ -9,9 +9,10 @@ struct mf_estimate {
     double train_tokens_per_second, evaluate_tokens_per_second; /* 0: nothing is evaluated */
     double update_seconds;                                      /* of one optimiser step */
     int64_t evaluations;
-    double train_seconds, evaluate_seconds; /* of the whole run, without loading and saving */
-    double probe_seconds;                   /* what measuring took */
-    int64_t probe_tokens;                   /* of the pass that was timed */
+    double train_seconds,
+        evaluate_seconds; /* of the whole run unless it stops early; without loading, saving */
+    double probe_seconds; /* what measuring took */
+    int64_t probe_tokens; /* of the pass that was timed */
 };
 
 /* Runs the first pass of a prepared job's first window, forward and backward, twice (once when that takes

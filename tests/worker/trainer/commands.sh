@@ -82,6 +82,19 @@ jq --exit-status --slurpfile run "$folder/out/training.json" '
   and ([.ledger[].measured_seconds] | add) > 0' "$folder/plan.json" >"$folder/verdict" ||
   fail "plan --json: $(cat "$folder/plan.json")"
 
+# rows of their own for evaluation, more of them than train
+for index in $(seq 1 40); do
+  printf '{"input": "Tell %d", "output": "%d it is, and it stays so."}\n' "$index" "$index"
+done >"$folder/validation.jsonl"
+jq --arg rows "$folder/validation.jsonl" '. + {validation_dataset: $rows, load_best_model_at_end: true, eval_steps: 4}' \
+  "$folder/request.json" >"$folder/validated.json"
+"$trainer" plan "$folder/validated.json" --json >"$folder/plan.json"
+jq --exit-status --arg rows "$folder/validation.jsonl" '
+  .rows.validation_path == $rows and .rows.train == 24 and .rows.evaluate == 40 and .estimate.evaluations == 3
+  and .estimate.evaluate_seconds > 0 and .memory.kinds.best == .memory.kinds.parameters
+  and .memory.managed_bytes == ([.memory.kinds[]] | add)' "$folder/plan.json" >"$folder/verdict" ||
+  fail "plan --json: $(cat "$folder/plan.json")"
+
 # evaluate, score and generate agree with each other and see the adapter
 base=$("$trainer" evaluate --model $model --dataset "$folder/rows.jsonl" --chat --json | jq .loss)
 tuned=$("$trainer" evaluate --model $model --adapter "$folder/out/adapter" --dataset "$folder/rows.jsonl" --chat \
