@@ -19,18 +19,22 @@ struct mf_ledger_row {
     int64_t calls;
     double flop, bytes;
     double predicted; /* seconds: the longer of products and traffic, node by node */
-    double measured;  /* seconds */
+    double measured;  /* seconds, of the step in which they were fewest: the machine may do other things */
+    double running;   /* seconds of the step that is under way */
 };
 
 struct mf_ledger {
     struct mf_rates rates;
-    int64_t steps; /* set by the caller: what the rows are divided by */
+    int64_t steps; /* ended so far */
     struct mf_ledger_row row[MF_OPS][MF_NODE_PHASES];
 };
 
 /* For mf_executor_set_trace, `user` being a ledger whose rates are set. */
 void mf_ledger_note(void *user, const struct mf_graph *graph, int32_t program, int32_t node,
                     const int32_t *value, double seconds);
+
+/* A step is over. */
+void mf_ledger_end_step(struct mf_ledger *ledger);
 
 /* A table a step, the longest first, with the sum below. */
 void mf_ledger_print(const struct mf_ledger *ledger, FILE *file);

@@ -93,12 +93,14 @@ enum mf_status mf_probe(struct mf_job *job, struct mf_estimate *estimate, struct
     enum mf_status status = MF_OK;
     *estimate = (struct mf_estimate){.evaluations = count_evaluations(job)};
     if (ledger) {
-        *ledger = (struct mf_ledger){.steps = 1};
+        *ledger = (struct mf_ledger){0};
         status = (job->runtime.device.kind == MF_DEVICE_CUDA ? mf_cuda_measure : mf_cpu_measure)(
             job->runtime.backend, mf_model_compute_dtype(job->runtime.model), &ledger->rates, error);
     }
     if (status == MF_OK)
         status = measure_training(job, estimate, ledger, error);
+    if (status == MF_OK && ledger)
+        mf_ledger_end_step(ledger);
     if (status == MF_OK && estimate->evaluations)
         status = measure_evaluation(job, estimate, error);
     if (status != MF_OK)
