@@ -3,7 +3,7 @@ find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
 
 pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson>=2.13)
-pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl>=7.74)
+pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl>=7.88) # the first whose AWS signature takes a given digest
 pkg_check_modules(CRYPTO REQUIRED IMPORTED_TARGET libcrypto>=1.1.1)
 pkg_check_modules(AVRO REQUIRED IMPORTED_TARGET avro-c>=1.11)
 pkg_check_modules(RDKAFKA REQUIRED IMPORTED_TARGET rdkafka>=2.0.2)

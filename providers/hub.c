@@ -354,10 +354,10 @@ static enum mf_status link_blob(const struct snapshot *snapshot, const char *eta
     for (const char *slash = snapshot->name; (slash = strchr(slash, '/')); slash++)
         mf_text_puts(&target, "../");
     mf_text_printf(&target, "../../blobs/%s", etag);
-    enum mf_status status = path ? mf_text_status(&target, error) : no_memory(error);
+    enum mf_status status = mf_text_status(&target, error);
     if (!status)
         status = make_parent(path, error);
-    if (!status && symlink(mf_text_string(&target), path) && errno != EEXIST)
+    if (!status && path && symlink(mf_text_string(&target), path) && errno != EEXIST)
         status = mf_error_errno(error, errno, "%s", path);
     mf_text_free(&target);
     free(path);

@@ -11,7 +11,11 @@
 unset "${!AWS_@}" "${!HF_@}" TRANSFORMERS_OFFLINE
 export AWS_SHARED_CREDENTIALS_FILE=$work/credentials AWS_CONFIG_FILE=$work/none HF_HOME=$work/home HF_TOKEN=hf_good
 export NO_PROXY=127.0.0.1 no_proxy=127.0.0.1
-s3_port=$(free_port) web_port=$(free_port) hub_port=$((31000 + RANDOM % 1000 * 2))
+s3_port=$(free_port) web_port=$(free_port) hub_port=$(free_port)
+until [[ $web_port != "$s3_port" && $hub_port != "$s3_port" && $hub_port != "$web_port" && $((hub_port + 1)) != "$s3_port" &&
+  $((hub_port + 1)) != "$web_port" ]] && ! (exec 3<>"/dev/tcp/127.0.0.1/$((hub_port + 1))") 2>/dev/null; do
+  hub_port=$(free_port) web_port=$(free_port)
+done
 "$MF_TEST_PYTHON" tests/integration/s3_server.py "$s3_port" sets "$work/credentials" >>"$work/s3.log" 2>&1 &
 worker_pids+=("$!")
 python3 tests/integration/hub_server.py "$hub_port" tests/golden/models/tied-gqa "$work/hub.log" 2>>"$work/hub.err" &

@@ -22,11 +22,6 @@ serve_s3
 key_of() { sed -n "s/^$1 = //p" "$work/credentials"; }
 secret=$(key_of aws_secret_access_key)
 
-# ---- the client by itself, straight and through broken connections
-AWS_ACCESS_KEY_ID=$(key_of aws_access_key_id) AWS_SECRET_ACCESS_KEY=$secret MF_TEST_S3_ENDPOINT=$endpoint \
-  MF_TEST_S3_BUCKET=$bucket "$MF_TEST_BUILD/tests/common/test_s3" >"$work/test_s3.log" 2>&1 || fail "the S3 client"
-passed "the S3 client: $(grep -c ' OK ' "$work/test_s3.log") tests"
-
 # ---- a job whose storage is a bucket
 set_up
 quick=(trainer.path="$real_trainer" worker.slots=1 lease.seconds=3 drain.seconds=20 storage.keep_seconds=0
