@@ -566,17 +566,15 @@ static void store_artifacts(struct supervision *s) {
 
 /* The checkpoint that this attempt goes on from, as a path; NULL: from step 0. */
 static enum mf_status find_checkpoint(struct mf_job *job, char **path, struct mf_error *error) {
-    char *into = mf_path_join(job->folder, "resume");
+    enum mf_status status = MF_OK;
     *path = NULL;
-    if (!job->claim.checkpoint_uri) {
+    if (job->claim.checkpoint_uri) {
+        char *into = mf_path_join(job->folder, "resume");
+        status = into ? mf_storage_fetch(job->worker->storage, job->claim.checkpoint_uri,
+                                         job->claim.checkpoint_sha256, into, &job->kill_now, path, error)
+                      : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a path");
         free(into);
-        return MF_OK;
     }
-    enum mf_status status =
-        into ? mf_storage_fetch(job->worker->storage, job->claim.checkpoint_uri, job->claim.checkpoint_sha256,
-                                into, &job->kill_now, path, error)
-             : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a path");
-    free(into);
     pthread_mutex_lock(&job->lock);
     job->details.resumed_from_step = *path ? job->claim.checkpoint_step : 0;
     job->details_changed = true;

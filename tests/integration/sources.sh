@@ -81,6 +81,7 @@ passed "rows of a folder, of https:// and of s3://, with the sha256 of what was 
 [[ $(record hub base_revision) == "$(printf 'org/tiny main' | sha1sum | cut -d' ' -f1)" ]] || fail "hub: $(record hub base_revision)"
 [[ $(record tag base_revision) == "$(printf 'org/tiny v1' | sha1sum | cut -d' ' -f1)" ]] || fail "tag: $(record tag base_revision)"
 [[ -z $(record folder base_revision) ]] || fail "a folder has a revision"
+[[ $(record folder resumed_from_step) == 0 ]] || fail "a job without a checkpoint does not say that it began at step 0"
 passed "a hub's model is trained, and the record names its commit"
 
 # refused REQUEST_ID CODE TEXT
