@@ -5,16 +5,20 @@
 #include "providers/folder.h"
 #include "providers/weights/safetensors.h"
 #include "worker/trainer/best.h"
+#include "worker/trainer/model_files.h"
 
+#include <dirent.h>
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { FORMAT = 1, META_BYTES = 1 << 30, PARTS = 3 };
+enum { FORMAT = 2, META_BYTES = 1 << 30, PARTS = 3 };
 
 static const char state_name[] = "state.safetensors", meta_name[] = "checkpoint.json",
                   best_name[] = "best_parameters"; /* beside the parts, when a best model is kept */
+static const char removed_ending[] = ".removed";
 static const char *const part_name[PARTS] = {"parameters", "first_moment", "second_moment"};
 
 static enum mf_status out_of_memory(struct mf_error *error) {
@@ -126,6 +130,8 @@ static enum mf_status write_meta(const struct mf_job *job, const struct mf_histo
         status = mf_file_sha256(state, digest, NULL, error);
     if (status == MF_OK && !(meta = meta_json(job, history, request, digest)))
         status = mf_error_set(error, MF_ERROR_INTERNAL, "checkpoint: checkpoint.json cannot be put together");
+    if (status == MF_OK && json_object_set(meta, "model_files", job->model_files) != 0)
+        status = out_of_memory(error);
     if (status == MF_OK && job->validation.path &&
         json_object_set_new(meta, "validation_sha256", json_string(job->validation.sha256)) != 0)
         status = out_of_memory(error);
@@ -187,6 +193,66 @@ enum mf_status mf_checkpoint_write(struct mf_job *job, const struct mf_history *
     return status;
 }
 
+/* ---- keeping few
+ * ----------------------------------------------------------------------------------------------- */
+
+/* The step of a complete checkpoint's name; 0: the name of something else. */
+static int64_t step_of(const char *name) {
+    char back[64];
+    const int64_t step = strncmp(name, "step-", 5) == 0 ? strtoll(name + 5, NULL, 10) : 0;
+    snprintf(back, sizeof back, "step-%08lld", (long long)step);
+    return step > 0 && strcmp(back, name) == 0 ? step : 0;
+}
+
+static int by_step(const struct dirent **left, const struct dirent **right) {
+    const int64_t one = step_of((*left)->d_name), other = step_of((*right)->d_name);
+    return one != other ? (one < other ? -1 : 1) : strcmp((*left)->d_name, (*right)->d_name);
+}
+
+static bool ends_with(const char *name, const char *ending) {
+    const size_t length = strlen(name), end = strlen(ending);
+    return length > end && !strcmp(name + length - end, ending);
+}
+
+/* Another name first: a crash leaves no half checkpoint under a checkpoint's name. */
+static enum mf_status remove_checkpoint(const char *folder, const char *name, bool complete,
+                                        struct mf_error *error) {
+    char *path = mf_path_join(folder, name), *removed = NULL;
+    enum mf_status status = MF_OK;
+    if (!path || asprintf(&removed, "%s%s", path, complete ? removed_ending : "") < 0)
+        status = out_of_memory(error);
+    if (status == MF_OK && complete && rename(path, removed) != 0)
+        status = mf_error_errno(error, errno, "%s", path);
+    if (status == MF_OK && complete)
+        status = mf_directory_sync(folder, error);
+    if (status == MF_OK)
+        status = mf_tree_remove(removed, error);
+    free(path);
+    free(removed);
+    return status;
+}
+
+enum mf_status mf_checkpoint_limit(const char *folder, int64_t newest, int64_t limit,
+                                   struct mf_error *error) {
+    struct dirent **entry = NULL;
+    enum mf_status status = MF_OK;
+    int64_t kept = 0;
+    const int count = scandir(folder, &entry, NULL, by_step);
+    if (count < 0)
+        return mf_error_errno(error, errno, "%s", folder);
+    for (int i = count - 1; i >= 0; i--) {
+        const char *name = entry[i]->d_name;
+        const int64_t step = step_of(name);
+        if (status == MF_OK && step && step <= newest && ++kept > limit)
+            status = remove_checkpoint(folder, name, true, error);
+        else if (status == MF_OK && !strncmp(name, "step-", 5) && ends_with(name, removed_ending))
+            status = remove_checkpoint(folder, name, false, error);
+        free(entry[i]);
+    }
+    free(entry);
+    return status;
+}
+
 /* ---- reading
  * ----------------------------------------------------------------------------------------------- */
 
@@ -229,6 +295,7 @@ static enum mf_status check_owner(const json_t *meta, const char *path, const ch
 static enum mf_status check_meta(const struct mf_job *job, const json_t *meta, const char *path,
                                  struct mf_error *error) {
     char request[MF_SHA256_TEXT_BYTES];
+    json_t *files = NULL;
     int64_t version = 0;
     enum mf_status status = mf_json_integer(meta, path, "format_version", FORMAT, FORMAT, &version, error);
     if (status == MF_OK)
@@ -242,6 +309,10 @@ static enum mf_status check_meta(const struct mf_job *job, const json_t *meta, c
     if (status == MF_OK && job->validation.path)
         status = check_owner(meta, path, "validation_sha256", job->validation.sha256, MF_ERROR_BAD_CHECKPOINT,
                              "the validation_dataset has changed since the checkpoint was written", error);
+    if (status == MF_OK)
+        status = mf_json_array(meta, path, "model_files", 100000, &files, error);
+    if (status == MF_OK)
+        status = mf_model_files_compare(job, files, path, error);
     if (status == MF_OK)
         status = check_owner(
             meta, path, "numeric_plan_sha256", job->runtime.plan->record_sha256, MF_ERROR_CHECKPOINT_PLAN,

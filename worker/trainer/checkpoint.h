@@ -5,7 +5,8 @@
  *     state.safetensors   parameters, first_moment, second_moment: (elements) f32, flat, of the policy's
  *                         bucket; best_parameters, when a best model is kept and there was an evaluation
  *     checkpoint.json     step, the sampler's position, what the steps and evaluations so far came to; whose
- *                         it is (hash of the request, sha256 of the dataset, of the numeric plan); sha256 of
+ *                         it is (hash of the request, sha256 of the datasets, of every file of the
+ *                         base model, of the numeric plan); sha256 of
  *                         state.safetensors, and of itself as canonical JSON without the member "sha256"
  * Rates and random numbers are functions of the step alone, so they need no state. */
 #ifndef MF_WORKER_TRAINER_CHECKPOINT_H
@@ -19,8 +20,14 @@
 enum mf_status mf_checkpoint_write(struct mf_job *job, const struct mf_history *history, char **path,
                                    struct mf_error *error);
 
+/* Removes all complete checkpoints of steps up to `newest` in a folder but the `limit` newest (at least 1);
+ * what a crash left of an earlier removal goes, too. Those of later steps are another run's. The best model
+ * lies in every checkpoint, so it never goes with one. */
+enum mf_status mf_checkpoint_limit(const char *folder, int64_t newest, int64_t limit, struct mf_error *error);
+
 /* Brings a prepared job, its sampler and a new history (room for job->total_steps) to where the checkpoint
- * was. MF_ERROR_BAD_CHECKPOINT when it is missing, damaged, or of another request or dataset;
+ * was. MF_ERROR_BAD_CHECKPOINT when it is missing, damaged, or of another request, dataset or base
+ * model;
  * MF_ERROR_CHECKPOINT_PLAN when this machine or version would compute other numbers. Nothing is resumed then.
  */
 enum mf_status mf_checkpoint_read(const char *folder, struct mf_job *job, struct mf_history *history,

@@ -4,6 +4,7 @@
 #include "worker/trainer/commands.h"
 #include "worker/trainer/job.h"
 #include "worker/trainer/loop.h"
+#include "worker/trainer/model_files.h"
 #include "worker/trainer/outputs.h"
 
 #include <errno.h>
@@ -54,6 +55,8 @@ static enum mf_status train(struct mf_job *job, struct mf_event *done, struct mf
     enum mf_status status = claim_folder(job->output_dir, &claimed, error);
     if (status == MF_OK)
         status = mf_job_prepare(job, error);
+    if (status == MF_OK)
+        status = mf_model_files_digest(job, error);
     if (status == MF_OK)
         status = mf_loop_run(job, &history, error);
     if (status == MF_OK && history.paused) {

@@ -132,6 +132,7 @@ void mf_job_close(struct mf_job *job) {
     mf_runtime_close(&job->runtime);
     mf_request_free(&job->request);
     json_decref(job->run);
+    json_decref(job->model_files);
     free(job->output_dir);
     free(job->checkpoint_dir);
     free(job->resume_from);

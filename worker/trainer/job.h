@@ -21,7 +21,8 @@ struct mf_job {
     struct mf_report *report; /* borrowed */
     struct mf_provider_context context;
     struct mf_request request;
-    json_t *run; /* the worker's "run" object; NULL standalone */
+    json_t *model_files; /* see model_files.h; NULL before that */
+    json_t *run;         /* the worker's "run" object; NULL standalone */
     char *output_dir;
     char *checkpoint_dir; /* run's, else output_dir/checkpoints */
     char *resume_from;    /* a checkpoint's folder; NULL: from step 0 */

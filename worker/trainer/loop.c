@@ -127,7 +127,11 @@ static enum mf_status save(struct mf_job *job, struct mf_history *history, struc
     mf_report_event(job->report, &(struct mf_event){.type = MF_EVENT_CHECKPOINT,
                                                     .checkpoint = {.step = history->steps, .path = path}});
     free(path);
-    return MF_OK;
+    /* a worker takes each away once it is stored, and keeps the limit in the storage */
+    if (job->request.save_total_limit.set && !mf_report_attached(job->report))
+        status = mf_checkpoint_limit(job->checkpoint_dir, history->steps, job->request.save_total_limit.value,
+                                     error);
+    return status;
 }
 
 /* Between two steps: a pause first, because it must not wait for an evaluation (a resumed run makes it up).

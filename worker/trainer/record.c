@@ -3,59 +3,14 @@
 #include "common/clock.h"
 #include "common/files.h"
 #include "worker/trainer/best.h"
+#include "worker/trainer/memory.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static json_t *number_or_null(double value) {
     return isfinite(value) ? json_real(value) : json_null();
-}
-
-static bool belongs_to_model(const char *name) {
-    static const char *const endings[] = {".json", ".safetensors", ".jinja", ".model", ".txt"};
-    const size_t length = strlen(name);
-    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++)
-        if (length > strlen(endings[i]) && !strcmp(name + length - strlen(endings[i]), endings[i]))
-            return true;
-    return false;
-}
-
-static int in_order(const struct dirent **left, const struct dirent **right) {
-    return strcmp((*left)->d_name, (*right)->d_name);
-}
-
-/* Folders, pipes and the like are no part of a model, whatever they are called. */
-static bool is_file(const char *path) {
-    struct stat information;
-    return stat(path, &information) == 0 && S_ISREG(information.st_mode);
-}
-
-static enum mf_status model_files(const char *folder, json_t *files, struct mf_error *error) {
-    struct dirent **entry = NULL;
-    enum mf_status status = MF_OK;
-    int count = scandir(folder, &entry, NULL, in_order);
-    if (count < 0)
-        return mf_error_errno(error, errno, "model folder %s", folder);
-    for (int i = 0; i < count; i++) {
-        char *path = mf_path_join(folder, entry[i]->d_name), digest[MF_SHA256_TEXT_BYTES];
-        uint64_t bytes = 0;
-        if (status == MF_OK && !path)
-            status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "trainer: out of memory");
-        if (status == MF_OK && path && belongs_to_model(entry[i]->d_name) && is_file(path)) {
-            status = mf_file_sha256(path, digest, &bytes, error);
-            if (status == MF_OK)
-                json_array_append_new(files, json_pack("{s:s,s:I,s:s}", "name", entry[i]->d_name,
-                                                       "size_bytes", (json_int_t)bytes, "sha256", digest));
-        }
-        free(path);
-        free(entry[i]);
-    }
-    free(entry);
-    return status;
 }
 
 static json_t *steps_json(const struct mf_history *history) {
@@ -118,8 +73,10 @@ static json_t *start_json(const struct mf_job *job) {
 /* null without evaluations. */
 static json_t *best_json(const struct mf_job *job, const struct mf_history *history) {
     const struct mf_evaluation_record *best = mf_best_evaluation(&job->request, history);
-    return best ? json_pack("{s:I, s:o, s:o}", "step", (json_int_t)best->step, "loss",
-                            number_or_null(best->loss), "perplexity", number_or_null(best->perplexity))
+    const char *metric = job->request.metric_for_best_model;
+    return best ? json_pack("{s:s, s:I, s:o, s:o}", "metric", metric ? metric : "eval_loss", "step",
+                            (json_int_t)best->step, "loss", number_or_null(best->loss), "perplexity",
+                            number_or_null(best->perplexity))
                 : json_null();
 }
 
@@ -158,31 +115,29 @@ static json_t *results_json(const struct mf_job *job, const struct mf_history *h
 
 enum mf_status mf_record_write(const char *path, const struct mf_job *job, const struct mf_history *history,
                                struct mf_error *error) {
-    json_t *request = NULL, *files = json_array(), *record = NULL;
+    json_t *request = NULL, *record = NULL;
     char created[MF_TIME_TEXT_BYTES], memory[160], *text = NULL;
     enum mf_status status = mf_request_to_json(&job->request, false, &request, error);
-    if (status == MF_OK)
-        status = model_files(mf_model_folder(job->runtime.model), files, error);
     if (status != MF_OK)
         goto done;
     record = json_pack(
-        "{s:s, s:O, s:O?, s:o, s:I, s:I, s:s, s:I, s:I, s:o, s:o, s:o, s:{s:s, s:O}, s:o, s:s, s:o, s:o}",
+        "{s:s, s:O, s:O?, s:o, s:I, s:I, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:{s:s, s:O}, s:o, s:s, s:o, "
+        "s:o}",
         "created_at", mf_time_format(job->created_at_ms, created), "request", request, "run", job->run,
         "versions", versions_json(job), "seed", (json_int_t)job->request.seed, "pass_tokens",
         (json_int_t)job->pass_tokens, "memory", mf_memory_describe(&job->memory, memory, sizeof memory),
-        "managed_bytes", (json_int_t)mf_job_managed_bytes(job), "trainable_parameters",
-        (json_int_t)job->trainable_parameters, "dataset", dataset_json(job), "validation",
-        validation_json(job), "continued_from", start_json(job), "model", "path", job->request.model_name,
-        "files", files, "quantization", quantization_json(job), "numeric_plan_sha256",
-        job->runtime.plan->record_sha256, "numeric_plan", json_loads(job->runtime.plan->record, 0, NULL),
-        "results", results_json(job, history));
+        "memory_budget_bytes", (json_int_t)mf_job_budget(job), "managed_bytes",
+        (json_int_t)mf_job_managed_bytes(job), "trainable_parameters", (json_int_t)job->trainable_parameters,
+        "dataset", dataset_json(job), "validation", validation_json(job), "continued_from", start_json(job),
+        "model", "path", job->request.model_name, "files", job->model_files, "quantization",
+        quantization_json(job), "numeric_plan_sha256", job->runtime.plan->record_sha256, "numeric_plan",
+        json_loads(job->runtime.plan->record, 0, NULL), "results", results_json(job, history));
     text = record ? json_dumps(record, JSON_INDENT(1) | JSON_PRESERVE_ORDER) : NULL;
     status = text ? mf_file_write_atomic(path, text, strlen(text), 0644, error)
                   : mf_error_set(error, MF_ERROR_INTERNAL, "training.json: cannot be put together");
 done:
     free(text);
     json_decref(record);
-    json_decref(files);
     json_decref(request);
     return status;
 }

@@ -83,6 +83,37 @@ echo '{"input": "Sing", "output": "Do re mi."}' >>"$folder/other.jsonl"
 run_fails() { ! (run "$@") 2>"$folder/err" || fail "$1 should have failed"; }
 run_fails changed "$validation, \"load_best_model_at_end\": true, \"save_steps\": 1" --resume "$folder/best/checkpoints/step-00000003"
 grep -q "validation_dataset has changed since the checkpoint was written" "$folder/err" || fail "$(cat "$folder/err")"
+
+# a checkpoint belongs to the base model whose bytes it was made from
+cp -r "$model" "$folder/model"
+model=$folder/model steps=4
+run based ', "save_steps": 1'
+checkpoint=$folder/based/checkpoints/step-00000002
+run resumed ', "save_steps": 1' --resume "$checkpoint"
+[[ $(digest resumed) == "$(digest based)" ]] || fail "the same model: other bits"
+cp "$model/model.safetensors" "$folder/kept"
+printf 'x' | dd of="$model/model.safetensors" bs=1 seek=100001 conv=notrunc status=none
+run_fails changed ', "save_steps": 1' --resume "$checkpoint"
+grep -q "the base model has changed since the checkpoint was written: $model/model.safetensors is another file" "$folder/err" ||
+  fail "$(cat "$folder/err")"
+mv "$folder/kept" "$model/model.safetensors"
+echo '{}' >"$model/new.json"
+run_fails changed ', "save_steps": 1' --resume "$checkpoint"
+grep -q "$model/new.json is new" "$folder/err" || fail "$(cat "$folder/err")"
+rm "$model/new.json"
+echo "ok: a checkpoint of another base model is refused by name"
+
+# save_total_limit: the newest ones stay, nothing of an interrupted removal, nothing of another run's later steps
+steps=6
+mkdir -p "$folder/few/checkpoints/step-00000009" "$folder/few/checkpoints/step-00000001.removed/part"
+run few "$validation, \"load_best_model_at_end\": true, \"save_steps\": 1, \"save_total_limit\": 2"
+[[ $(cd "$folder/few/checkpoints" && echo *) == "step-00000005 step-00000006 step-00000009" ]] ||
+  fail "save_total_limit: $(ls "$folder/few/checkpoints")"
+run resumed "$validation, \"load_best_model_at_end\": true, \"save_steps\": 1, \"save_total_limit\": 2" \
+  --resume "$folder/few/checkpoints/step-00000005"
+[[ $(digest resumed) == "$(digest few)" ]] || fail "resumed from one of the last: other bits"
+echo "ok: save_total_limit keeps the newest"
+
 refuse "rows for evaluation come from one of them" "$validation, \"eval_split\": 0.5"
 refuse "nothing asks what is best" ', "metric_for_best_model": "eval_loss"'
 refuse "without rows for evaluation" ', "load_best_model_at_end": true, "eval_split": 0'

@@ -439,14 +439,43 @@ static void digest_of(const char *name, char digest[MF_SHA256_TEXT_BYTES]) {
     must(mf_file_sha256(path, digest, NULL, &error), &error);
 }
 
+/* The step whose state a run has written. */
+static int64_t kept_step(const char *name) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s/training.json", folder, name);
+    json_t *record = json_load_file(path, 0, NULL);
+    const int64_t step = json_integer_value(json_object_get(json_object_get(record, "results"), "kept_step"));
+    json_decref(record);
+    return step;
+}
+
 static void test_killed_anywhere_it_ends_with_the_same_bits(void **state) {
     (void)state;
-    char uninterrupted[MF_SHA256_TEXT_BYTES], resumed[MF_SHA256_TEXT_BYTES], more[256], name[32];
+    /* the second is evaluated on other words, which what it learns harms sooner or later: the best state is
+     * from before most of the kills */
+    char second[512];
+    const char *const kinds[] = {usual, second};
+    snprintf(second, sizeof second,
+             ",\"num_train_epochs\":3,\"per_device_train_batch_size\":1,\"max_steps\":15,\"eval_steps\":2,"
+             "\"lora_alpha\":320,\"lr_scheduler_type\":\"constant\",\"warmup_ratio\":0,"
+             "\"validation_dataset\":\"%s/other.jsonl\",\"load_best_model_at_end\":true",
+             folder);
+    write_text("other.jsonl", "{\"input\":\"Sing 1\",\"output\":\"La, 1 la!\"}\n"
+                              "{\"input\":\"Sing 2\",\"output\":\"La, 2 la!\"}\n");
+    char uninterrupted[2][MF_SHA256_TEXT_BYTES], resumed[MF_SHA256_TEXT_BYTES], more[700], name[32];
     int kills = 0;
-    run_to_the_end("uninterrupted", usual, uninterrupted);
+    for (int kind = 0; kind < 2; kind++) {
+        snprintf(name, sizeof name, "uninterrupted-%d", kind);
+        if (kind == 0)
+            run_to_the_end(name, kinds[kind], uninterrupted[kind]);
+        else
+            assert_false(run_until(name, kinds[kind], 16, false));
+        digest_of(name, uninterrupted[kind]);
+    }
+    assert_in_range(kept_step("uninterrupted-1"), 1, 14);
     for (int run = 0; kills < 24; run++) {
         snprintf(name, sizeof name, "killed-%d", run);
-        snprintf(more, sizeof more, "%s,\"save_steps\":%d", usual, 1 + run % 3);
+        snprintf(more, sizeof more, "%s,\"save_steps\":%d", kinds[run % 2], 1 + run % 3);
         for (int64_t at = 1 + random_below(4); at <= 15; at += 1 + random_below(5)) {
             const bool whole = random_below(2) && at % (1 + run % 3) == 0;
             if (!run_until(name, more, at, whole))
@@ -455,7 +484,7 @@ static void test_killed_anywhere_it_ends_with_the_same_bits(void **state) {
         }
         assert_false(run_until(name, more, 16, false));
         digest_of(name, resumed);
-        assert_string_equal(uninterrupted, resumed);
+        assert_string_equal(uninterrupted[run % 2], resumed);
     }
 }
 
