@@ -6,6 +6,7 @@
 #include "providers/weights/safetensors.h"
 #include "worker/trainer/best.h"
 #include "worker/trainer/model_files.h"
+#include "worker/trainer/steps_file.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -68,21 +69,6 @@ static enum mf_status write_state(const struct mf_job *job, const struct mf_hist
     return status;
 }
 
-static json_t *steps_json(const struct mf_history *history) {
-    json_t *loss = json_array(), *rate = json_array(), *norm = json_array(), *seconds = json_array(),
-           *tokens = json_array();
-    for (int64_t i = 0; i < history->steps; i++) {
-        const struct mf_step_record *step = &history->step[i];
-        json_array_append_new(loss, json_real(step->loss));
-        json_array_append_new(rate, json_real(step->learning_rate));
-        json_array_append_new(norm, json_real(step->gradient_norm));
-        json_array_append_new(seconds, json_real(step->seconds));
-        json_array_append_new(tokens, json_integer(step->tokens));
-    }
-    return json_pack("{s:o, s:o, s:o, s:o, s:o}", "loss", loss, "learning_rate", rate, "gradient_norm", norm,
-                     "seconds", seconds, "tokens", tokens);
-}
-
 static json_t *evaluations_json(const struct mf_history *history) {
     json_t *evaluations = json_array();
     for (int64_t i = 0; i < history->evaluations; i++)
@@ -93,17 +79,17 @@ static json_t *evaluations_json(const struct mf_history *history) {
 }
 
 static json_t *meta_json(const struct mf_job *job, const struct mf_history *history, const char *request,
-                         const char *state) {
+                         const char *state, json_t *blocks) {
     const struct mf_interval *interval = &history->interval;
     return json_pack(
-        "{s:s, s:i, s:s, s:I, s:s, s:s, s:s, s:s, s:{s:I, s:I}, s:{s:I, s:I}, s:o, s:o, s:{s:I, s:I, s:f, "
+        "{s:s, s:i, s:s, s:I, s:s, s:s, s:s, s:s, s:{s:I, s:I}, s:{s:I, s:I}, s:O, s:o, s:{s:I, s:I, s:f, "
         "s:f}, s:{s:I, s:I, s:f, s:f}}",
         "format", "modelforge-checkpoint", "format_version", FORMAT, "version", MF_VERSION, "step",
         (json_int_t)history->steps, "request_sha256", request, "dataset_sha256", job->dataset.sha256,
         "numeric_plan_sha256", job->runtime.plan->record_sha256, "state_sha256", state, "schedule",
         "total_steps", (json_int_t)job->total_steps, "warmup_steps", (json_int_t)job->warmup_steps, "sampler",
-        "epoch", (json_int_t)job->sampler.epoch, "cursor", (json_int_t)job->sampler.cursor, "steps",
-        steps_json(history), "evaluations", evaluations_json(history), "totals", "trained_tokens",
+        "epoch", (json_int_t)job->sampler.epoch, "cursor", (json_int_t)job->sampler.cursor, "steps", blocks,
+        "evaluations", evaluations_json(history), "totals", "trained_tokens",
         (json_int_t)history->trained_tokens, "trained_labels", (json_int_t)history->trained_labels,
         "train_seconds", history->train_seconds, "train_loss", history->train_loss, "interval", "steps",
         (json_int_t)interval->steps, "tokens", (json_int_t)interval->tokens, "loss", interval->loss,
@@ -121,14 +107,14 @@ static enum mf_status digest_meta(json_t *meta, char digest[MF_SHA256_TEXT_BYTES
     return status;
 }
 
-static enum mf_status write_meta(const struct mf_job *job, const struct mf_history *history,
+static enum mf_status write_meta(const struct mf_job *job, const struct mf_history *history, json_t *blocks,
                                  const char *state, const char *path, struct mf_error *error) {
     char request[MF_SHA256_TEXT_BYTES], digest[MF_SHA256_TEXT_BYTES], *text = NULL;
     json_t *meta = NULL;
     enum mf_status status = mf_request_hash(&job->request, request, error);
     if (status == MF_OK)
         status = mf_file_sha256(state, digest, NULL, error);
-    if (status == MF_OK && !(meta = meta_json(job, history, request, digest)))
+    if (status == MF_OK && !(meta = meta_json(job, history, request, digest, blocks)))
         status = mf_error_set(error, MF_ERROR_INTERNAL, "checkpoint: checkpoint.json cannot be put together");
     if (status == MF_OK && json_object_set(meta, "model_files", job->model_files) != 0)
         status = out_of_memory(error);
@@ -148,16 +134,20 @@ static enum mf_status write_meta(const struct mf_job *job, const struct mf_histo
     return status;
 }
 
-static enum mf_status write_folder(const struct mf_job *job, const struct mf_history *history,
-                                   const char *made, const char *folder, struct mf_error *error) {
-    char *state = mf_path_join(made, state_name), *meta = mf_path_join(made, meta_name);
-    enum mf_status status = state && meta ? mf_tree_remove(made, error) : out_of_memory(error);
+static enum mf_status write_folder(const struct mf_job *job, struct mf_history *history, const char *made,
+                                   const char *folder, struct mf_error *error) {
+    char *state = mf_path_join(made, state_name), *meta = mf_path_join(made, meta_name),
+         *once = mf_path_join(job->checkpoint_dir, "steps");
+    json_t *blocks = NULL;
+    enum mf_status status = state && meta && once ? mf_tree_remove(made, error) : out_of_memory(error);
     if (status == MF_OK)
         status = mf_directory_create(made, 0755, error);
     if (status == MF_OK)
         status = write_state(job, history, state, error);
     if (status == MF_OK)
-        status = write_meta(job, history, state, meta, error);
+        status = mf_steps_write(history, once, made, &blocks, error);
+    if (status == MF_OK)
+        status = write_meta(job, history, blocks, state, meta, error);
     if (status == MF_OK)
         status = mf_directory_sync(made, error);
     if (status == MF_OK)
@@ -168,12 +158,14 @@ static enum mf_status write_folder(const struct mf_job *job, const struct mf_his
         struct mf_error ignored;
         (void)mf_tree_remove(made, &ignored);
     }
+    json_decref(blocks);
+    free(once);
     free(state);
     free(meta);
     return status;
 }
 
-enum mf_status mf_checkpoint_write(struct mf_job *job, const struct mf_history *history, char **path,
+enum mf_status mf_checkpoint_write(struct mf_job *job, struct mf_history *history, char **path,
                                    struct mf_error *error) {
     char *made = NULL, *folder = NULL;
     enum mf_status status = MF_OK;
@@ -367,27 +359,6 @@ static enum mf_status read_state(const struct mf_job *job, const json_t *meta, c
     return status;
 }
 
-static enum mf_status read_steps(const json_t *meta, const char *where, struct mf_history *history,
-                                 struct mf_error *error) {
-    static const char *const names[] = {"loss", "learning_rate", "gradient_norm", "seconds", "tokens"};
-    json_t *steps = NULL, *column[5] = {NULL};
-    enum mf_status status = mf_json_object(meta, where, "steps", &steps, error);
-    for (size_t i = 0; status == MF_OK && i < 5; i++) {
-        status = mf_json_array(steps, where, names[i], (size_t)history->steps, &column[i], error);
-        if (status == MF_OK && json_array_size(column[i]) != (size_t)history->steps)
-            status = mf_error_set(error, MF_ERROR_BAD_CHECKPOINT, "%s: steps.%s holds %zu values, not %lld",
-                                  where, names[i], json_array_size(column[i]), (long long)history->steps);
-    }
-    for (size_t i = 0; status == MF_OK && i < (size_t)history->steps; i++)
-        history->step[i] =
-            (struct mf_step_record){.loss = json_number_value(json_array_get(column[0], i)),
-                                    .learning_rate = json_number_value(json_array_get(column[1], i)),
-                                    .gradient_norm = json_number_value(json_array_get(column[2], i)),
-                                    .seconds = json_number_value(json_array_get(column[3], i)),
-                                    .tokens = json_integer_value(json_array_get(column[4], i))};
-    return status;
-}
-
 static enum mf_status read_evaluations(const json_t *meta, const char *where, struct mf_history *history,
                                        struct mf_error *error) {
     json_t *list = NULL, *one;
@@ -456,7 +427,7 @@ static enum mf_status read_position(struct mf_job *job, const json_t *meta, cons
 enum mf_status mf_checkpoint_read(const char *folder, struct mf_job *job, struct mf_history *history,
                                   struct mf_error *error) {
     char *path = mf_path_join(folder, meta_name), *state = mf_path_join(folder, state_name);
-    json_t *meta = NULL;
+    json_t *meta = NULL, *blocks = NULL;
     enum mf_status status =
         path && state ? mf_json_read_file(path, META_BYTES, &meta, error) : out_of_memory(error);
     if (status == MF_OK)
@@ -466,7 +437,9 @@ enum mf_status mf_checkpoint_read(const char *folder, struct mf_job *job, struct
     if (status == MF_OK)
         status = read_position(job, meta, path, history, error);
     if (status == MF_OK)
-        status = read_steps(meta, path, history, error);
+        status = mf_json_array(meta, path, "steps", 1 << 20, &blocks, error);
+    if (status == MF_OK)
+        status = mf_steps_read(history, folder, blocks, path, error);
     if (status == MF_OK)
         status = read_evaluations(meta, path, history, error);
     if (status == MF_OK)

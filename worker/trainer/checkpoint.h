@@ -4,7 +4,8 @@
  * A checkpoint is a folder step-NNNNNNNN between two optimiser steps:
  *     state.safetensors   parameters, first_moment, second_moment: (elements) f32, flat, of the policy's
  *                         bucket; best_parameters, when a best model is kept and there was an evaluation
- *     checkpoint.json     step, the sampler's position, what the steps and evaluations so far came to; whose
+ *     steps-NNNNNNNN.bin  what the steps so far came to, see steps_file.h
+ *     checkpoint.json     step, the sampler's position, what the evaluations so far came to; whose
  *                         it is (hash of the request, sha256 of the datasets, of every file of the
  *                         base model, of the numeric plan); sha256 of
  *                         state.safetensors, and of itself as canonical JSON without the member "sha256"
@@ -17,7 +18,7 @@
 /* Writes the state after history->steps steps below job->checkpoint_dir: a folder of another name, fsync,
  * rename. A crash leaves the whole checkpoint or none under its name. *path (the folder) is freed by the
  * caller. */
-enum mf_status mf_checkpoint_write(struct mf_job *job, const struct mf_history *history, char **path,
+enum mf_status mf_checkpoint_write(struct mf_job *job, struct mf_history *history, char **path,
                                    struct mf_error *error);
 
 /* Removes all complete checkpoints of steps up to `newest` in a folder but the `limit` newest (at least 1);

@@ -209,5 +209,6 @@ void mf_history_destroy(struct mf_history *history) {
     free(history->step);
     free(history->evaluation);
     free(history->best);
+    free(history->block_sha256);
     *history = (struct mf_history){0};
 }

@@ -32,8 +32,10 @@ struct mf_history {
     double train_loss;    /* mean over the steps */
     struct mf_interval interval;
     int64_t saved_steps; /* of the newest checkpoint written or resumed from; 0: none */
-    float *best;         /* parameters of the best evaluation; NULL: not kept */
-    int64_t kept_step;   /* whose parameters the outputs hold; 0: not decided */
+    char (*block_sha256)[MF_SHA256_TEXT_BYTES]; /* steps_file.h: of the whole blocks that were written */
+    int64_t blocks_kept;
+    float *best;       /* parameters of the best evaluation; NULL: not kept */
+    int64_t kept_step; /* whose parameters the outputs hold; 0: not decided */
     bool stopped_early;
     bool paused; /* stopped at the worker's wish before the last step, with a checkpoint */
 };
