@@ -150,7 +150,8 @@ struct mf_head_outputs mf_build_head(struct mf_builder *builder, int32_t hidden,
     const int32_t in[] = {hidden, weight, input[MF_INPUT_LABEL_ROWS], input[MF_INPUT_LABELS]};
     struct mf_head_outputs outputs;
     if (attributes.chunk_rows == 0)
-        attributes.chunk_rows = MF_HEAD_CHUNK_ROWS;
+        attributes.chunk_rows =
+            builder->graph->head_chunk_rows ? builder->graph->head_chunk_rows : MF_HEAD_CHUNK_ROWS;
     attributes.with_gradient = builder->graph->program[builder->program]->purpose == MF_TRAIN;
     outputs.log_probability = mf_emit(builder, MF_OP_HEAD, in, 4, &(union mf_attributes){.head = attributes});
     outputs.lse = mf_builder_output(builder, 1);

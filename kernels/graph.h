@@ -130,6 +130,8 @@ struct mf_graph {
     int32_t tensor_capacity, module_capacity, adapter_capacity, segment_capacity, bucket_capacity,
         program_capacity, text_capacity;
     int32_t input[MF_INPUTS]; /* tensor ids, made with the graph */
+    int32_t head_chunk_rows;  /* of a HEAD that asks for none; 0: MF_HEAD_CHUNK_ROWS. Set before programs are
+                                 built */
     bool planned;             /* set by the plan: no more tensors or nodes */
 };
 
@@ -263,7 +265,7 @@ struct mf_head_outputs {
 };
 enum { MF_HEAD_CHUNK_ROWS = 128 };
 /* Over the common inputs LABEL_ROWS and LABELS. attributes.with_gradient is set by the program's purpose,
- * chunk_rows 0 becomes MF_HEAD_CHUNK_ROWS. */
+ * chunk_rows 0 becomes the graph's head_chunk_rows. */
 struct mf_head_outputs mf_build_head(struct mf_builder *builder, int32_t hidden, int32_t weight,
                                      struct mf_head_attributes attributes);
 /* -Σ coefficient log p / count over the common input COEFFICIENTS; the result is an output. */

@@ -114,6 +114,8 @@ struct mf_backend {
     /* Ops that are MF_OP_BY_ROWS give a stretch of rows the bits that it has within the whole: else no pass
      * may compute by stretches. */
     bool rows_alone;
+    int32_t head_chunk_rows; /* labelled rows whose products with the output layer fill this device; 0: the
+                                usual */
     const struct mf_backend_memory *memory; /* NULL: kernels compute in host memory */
     size_t memory_bytes;                    /* of the device, all of it; 0: the machine's own */
     void (*destroy)(struct mf_backend *backend);

@@ -223,6 +223,7 @@ enum mf_status mf_cuda_create(int index, struct mf_backend **backend, struct mf_
                                     .library = own->library,
                                     .find = cuda_find,
                                     .flop_per_byte = 200,
+                                    .head_chunk_rows = 1024,
                                     .memory = &cuda_memory,
                                     .memory_bytes = own->device.memory_bytes,
                                     .destroy = cuda_destroy};

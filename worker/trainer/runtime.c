@@ -72,6 +72,13 @@ static enum mf_status open_backend(const struct mf_runtime_options *options, str
                               : mf_cpu_create(NULL, &runtime->backend, error);
 }
 
+static enum mf_status make_graph(struct mf_runtime *runtime, struct mf_error *error) {
+    const enum mf_status status = mf_graph_create(&runtime->graph, error);
+    if (status == MF_OK)
+        runtime->graph->head_chunk_rows = runtime->backend->head_chunk_rows;
+    return status;
+}
+
 static enum mf_status open_parts(const struct mf_runtime_options *options, struct mf_runtime *runtime,
                                  struct mf_error *error) {
     const struct mf_model_reference asked = {
@@ -103,9 +110,7 @@ static enum mf_status open_parts(const struct mf_runtime_options *options, struc
                                              mf_model_architecture(runtime->model)->vocabulary, error);
     if (status == MF_OK)
         status = open_backend(options, runtime, error);
-    if (status == MF_OK)
-        status = mf_graph_create(&runtime->graph, error);
-    return status;
+    return status == MF_OK ? make_graph(runtime, error) : status;
 }
 
 enum mf_status mf_runtime_open(const struct mf_runtime_options *options, struct mf_runtime *runtime,
@@ -137,7 +142,7 @@ void mf_runtime_close(struct mf_runtime *runtime) {
 
 enum mf_status mf_runtime_discard(struct mf_runtime *runtime, struct mf_error *error) {
     drop_programs(runtime);
-    return mf_graph_create(&runtime->graph, error);
+    return make_graph(runtime, error);
 }
 
 size_t mf_runtime_budget(const struct mf_runtime *runtime) {
