@@ -13,7 +13,9 @@ extern "C" {
 namespace {
 
 typedef __nv_bfloat16 bf16;
-enum { WARPS = 4, THREADS = WARPS * mf::WARP, TILE = 64 /* rows that a block owns: 16 a warp */ };
+enum { WARPS = 4, THREADS = WARPS * mf::WARP };
+enum { TILE = 64 }; /* rows that a block owns: 16 a warp */
+constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
 
 /* Rows of a tile in shared memory lie 16 bytes more than their width apart: eight rows at one column touch all banks. */
 template <int D> constexpr int PITCH = D + 8;
@@ -96,6 +98,13 @@ __device__ inline void as_a(unsigned (&a)[4], const float (&left)[4], const floa
     a[1] = pack_two(left[2], left[3]);
     a[2] = pack_two(right[0], right[1]);
     a[3] = pack_two(right[2], right[3]);
+}
+
+/* 2^x; 0 for what is denormal. */
+__device__ inline float power_of_two(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 }
 
 template <int N> __device__ inline void clear(float (&c)[N][4]) {
@@ -190,15 +199,15 @@ __device__ inline void key_range(const mf_cuda_heads &a, const tile &t, int coun
     *begin = a.window > 0 ? max(0, place - a.window + 1) / step * step : 0;
 }
 
-__device__ inline float capped(const mf_cuda_heads &a, float product, float *slope) {
-    float value = a.scale * product;
+/* The score of a product in units of log 2, and the score's derivative by the product. */
+__device__ inline float score_of(const mf_cuda_heads &a, float product, float *slope) {
     *slope = a.scale;
     if (a.soft_cap > 0) {
-        const float t = tanhf(value / a.soft_cap);
-        value = a.soft_cap * t;
+        const float t = tanhf(a.scale * product / a.soft_cap);
         *slope *= 1.0f - t * t;
+        return a.soft_cap * LOG2_E * t;
     }
-    return value;
+    return a.scale * LOG2_E * product;
 }
 
 /* ---- forward ------------------------------------------------------------------------------------------------- */
@@ -210,6 +219,46 @@ __device__ inline float quad_max(float value) { /* over the four lanes that shar
 __device__ inline float quad_sum(float value) {
     value += __shfl_xor_sync(0xffffffffu, value, 1);
     return value + __shfl_xor_sync(0xffffffffu, value, 2);
+}
+
+/* Scores of one tile of keys become weights; sums so far are scaled to the new maximum. `greatest` is in log 2. */
+template <int D>
+__device__ inline void soften(const mf_cuda_heads &a, float (&p)[TILE / 8][4], float (&sum)[D / 8][4],
+                              float (&greatest)[2], float (&total)[2], bool whole, int place, int j, int keys) {
+    const int lane = threadIdx.x % mf::WARP;
+    float next[2] = {greatest[0], greatest[1]}, factor[2], base[2], part[2] = {0, 0}, slope;
+#pragma unroll
+    for (int n = 0; n < TILE / 8; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const int key = j + n * 8 + lane % 4 * 2 + e % 2;
+            p[n][e] = score_of(a, p[n][e], &slope);
+            if (!whole && (key >= keys || !sees(a, place + e / 2 * 8, key)))
+                p[n][e] = -INFINITY;
+            next[e / 2] = fmaxf(next[e / 2], p[n][e]);
+        }
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        next[r] = quad_max(next[r]);
+        base[r] = next[r] == -INFINITY ? 0 : next[r]; /* a row that sees nothing yet */
+        factor[r] = power_of_two(greatest[r] - base[r]);
+        greatest[r] = next[r];
+    }
+#pragma unroll
+    for (int n = 0; n < TILE / 8; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            p[n][e] = power_of_two(p[n][e] - base[e / 2]);
+            part[e / 2] += p[n][e];
+        }
+#pragma unroll
+    for (int r = 0; r < 2; r++)
+        total[r] = total[r] * factor[r] + part[r];
+#pragma unroll
+    for (int n = 0; n < D / 8; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            sum[n][e] *= factor[e / 2];
 }
 
 template <int D>
@@ -263,41 +312,7 @@ __global__ void __launch_bounds__(THREADS) forward(mf_cuda_heads a, mf_cuda_head
         /* Tiles that every query of the block sees as a whole need no mask. */
         const bool whole = j + TILE <= t.keys && (!a.causal || j + TILE - 1 <= place) &&
                            (a.window <= 0 || j > place + count - 1 - a.window);
-        float next[2] = {greatest[0], greatest[1]}, slope;
-#pragma unroll
-        for (int n = 0; n < TILE / 8; n++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                const int key = j + n * 8 + lane % 4 * 2 + e % 2, row = own + lane / 4 + e / 2 * 8;
-                p[n][e] = capped(a, p[n][e], &slope);
-                if (!whole && (key >= t.keys || !sees(a, place + row, key)))
-                    p[n][e] = -INFINITY;
-                next[e / 2] = fmaxf(next[e / 2], p[n][e]);
-            }
-        float factor[2], base[2], part[2] = {0, 0};
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            next[r] = quad_max(next[r]);
-            base[r] = next[r] == -INFINITY ? 0 : next[r]; /* a row that sees nothing yet */
-            factor[r] = exp2f((greatest[r] - base[r]) * 1.4426950408889634f);
-            greatest[r] = next[r];
-        }
-#pragma unroll
-        for (int n = 0; n < TILE / 8; n++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                p[n][e] = exp2f((p[n][e] - base[e / 2]) * 1.4426950408889634f);
-                part[e / 2] += p[n][e];
-            }
-        total[0] = total[0] * factor[0] + part[0];
-        total[1] = total[1] * factor[1] + part[1];
-#pragma unroll
-        for (int n = 0; n < D / 8; n++) {
-            sum[n][0] *= factor[0];
-            sum[n][1] *= factor[0];
-            sum[n][2] *= factor[1];
-            sum[n][3] *= factor[1];
-        }
+        soften<D>(a, p, sum, greatest, total, whole, place + own + lane / 4, j, t.keys);
         wait<1>();
         __syncthreads();
         accumulate<D, TILE / 8>(sum, p, values);
@@ -313,7 +328,7 @@ __global__ void __launch_bounds__(THREADS) forward(mf_cuda_heads a, mf_cuda_head
         const int row = own + lane / 4 + r * 8;
         if (lane % 4 == 0 && row < count)
             lse[(int64_t)(t.query + t.first + row) * a.H + head] =
-                total[r] > 0 ? greatest[r] + logf(total[r]) : -INFINITY;
+                total[r] > 0 ? greatest[r] * LN_2 + logf(total[r]) : -INFINITY;
     }
 }
 
@@ -352,7 +367,7 @@ __global__ void __launch_bounds__(THREADS)
         if (threadIdx.x < Q) {
             const bool there = i + (int)threadIdx.x < t.queries;
             const int64_t at = there ? (row + threadIdx.x) * a.H + head : 0;
-            lse[index % 2][threadIdx.x] = there ? a.lse[at] : 0.0f;
+            lse[index % 2][threadIdx.x] = there ? a.lse[at] * LOG2_E : 0.0f;
             delta[index % 2][threadIdx.x] = there ? a.delta[at] : 0.0f;
         }
     };
@@ -382,9 +397,9 @@ __global__ void __launch_bounds__(THREADS)
             for (int e = 0; e < 4; e++) {
                 const int query = n * 8 + lane % 4 * 2 + e % 2, key = t.first + own + lane / 4 + e / 2 * 8;
                 float slope;
-                const float score = capped(a, p[n][e], &slope);
+                const float score = score_of(a, p[n][e], &slope);
                 const bool seen = whole || (i + query < t.queries && key < t.keys && sees(a, shift + i + query, key));
-                p[n][e] = seen ? exp2f((score - lse[index % 2][query]) * 1.4426950408889634f) : 0.0f;
+                p[n][e] = seen ? power_of_two(score - lse[index % 2][query]) : 0.0f;
                 ds[n][e] = seen ? p[n][e] * (ds[n][e] - delta[index % 2][query]) * slope : 0.0f;
             }
         accumulate<D, Q / 8>(value_sum, p, dy);
@@ -416,7 +431,7 @@ __global__ void __launch_bounds__(THREADS) query_gradient(mf_cuda_heads a, mf_cu
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         const int at = own + lane / 4 + r * 8;
-        lse[r] = at < count ? a.lse[(row + at) * a.H + head] : 0.0f;
+        lse[r] = at < count ? a.lse[(row + at) * a.H + head] * LOG2_E : 0.0f;
         delta[r] = at < count ? a.delta[(row + at) * a.H + head] : 0.0f;
     }
     auto prefetch = [&](int j) {
@@ -448,9 +463,9 @@ __global__ void __launch_bounds__(THREADS) query_gradient(mf_cuda_heads a, mf_cu
             for (int e = 0; e < 4; e++) {
                 const int key = j + n * 8 + lane % 4 * 2 + e % 2, at = own + lane / 4 + e / 2 * 8;
                 float slope;
-                const float score = capped(a, p[n][e], &slope);
+                const float score = score_of(a, p[n][e], &slope);
                 const bool seen = whole || (at < count && key < t.keys && sees(a, place + at, key));
-                ds[n][e] = seen ? exp2f((score - lse[e / 2]) * 1.4426950408889634f) * (ds[n][e] - delta[e / 2]) * slope
+                ds[n][e] = seen ? power_of_two(score - lse[e / 2]) * (ds[n][e] - delta[e / 2]) * slope
                                 : 0.0f;
             }
         accumulate<D, K / 8>(sum, ds, k);
@@ -461,7 +476,7 @@ __global__ void __launch_bounds__(THREADS) query_gradient(mf_cuda_heads a, mf_cu
 
 /* ---- launches ------------------------------------------------------------------------------------------------ */
 
-/* No sequence has more tiles than rows / TILE + 1. */
+/* No sequence has more tiles than its rows / TILE + 1. */
 unsigned most_tiles(int rows, int sequences) {
     return (unsigned)(rows / TILE + sequences);
 }
