@@ -2,7 +2,8 @@
 # tests/errors.tsv: what a user gets for each kind of bad input, through a real worker and the real trainer.
 # Columns: input (sent by the function of that name below), code, exact text ({...} is filled in here), the job's state
 # ("-": there is no job, the record is in ingest_rejects), dlq ("yes": the original bytes with headers are on the
-# dead-letter topic).
+# dead-letter topic). Rows with the state "exit N" are produced by tests/worker/trainer/faults.sh, which runs the trainer
+# alone; it also checks that every code of common/errors.def has a row, or a line that begins with "#" and says where it is met.
 . "$(dirname "${BASH_SOURCE[0]}")/support.sh"
 
 [[ -x $real_trainer ]] || fail "no $real_trainer"
@@ -127,14 +128,16 @@ check() { # INPUT CODE TEXT STATE DLQ
   passed "$1: $2"
 }
 
+of_a_job() { [[ $input != input && -n $input && $input != "#" && $state != exit* ]]; }
+
 while IFS=$'\t' read -r input code text state dead; do
-  [[ $input != input && -n $input ]] || continue
+  of_a_job || continue
   declare -F "$input" >/dev/null || fail "no input '$input'"
   "$input" "$input" >/dev/null
 done <tests/errors.tsv
 control control >/dev/null
 while IFS=$'\t' read -r input code text state dead; do
-  [[ $input != input && -n $input ]] || continue
+  of_a_job || continue
   check "$input" "$code" "$(fill "$text")" "$state" "$dead"
 done <tests/errors.tsv
 wait_state 60 control succeeded
