@@ -397,6 +397,8 @@ json_t *mf_settings_roots(const struct mf_settings *settings, const char *tenant
     for (size_t i = 0; i < settings->root_count; i++)
         if (!strcmp(settings->roots[i].tenant, "*") || !strcmp(settings->roots[i].tenant, tenant))
             json_array_append_new(roots, json_string(settings->roots[i].root));
+    if (!strncmp(settings->storage_url, "file://", 7)) /* its own artifacts: an adapter to go on from */
+        json_array_append_new(roots, json_sprintf("%s/%s", settings->storage_url + 7, tenant));
     return roots;
 }
 

@@ -55,8 +55,8 @@ enum mf_status mf_settings_load(const char *path, const struct mf_config_overrid
                                 size_t override_count, struct mf_settings *settings, struct mf_error *error);
 void mf_settings_free(struct mf_settings *settings);
 
-/* The roots of a tenant, its own and those of "*", as a JSON array; NULL when memory runs out. The caller
- * decrefs it. */
+/* The roots of a tenant, its own, those of "*" and its folder of the storage, as a JSON array; NULL when
+ * memory runs out. The caller decrefs it. */
 json_t *mf_settings_roots(const struct mf_settings *settings, const char *tenant);
 
 /* What the storage is opened with; lives as long as the settings. */

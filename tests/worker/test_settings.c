@@ -63,13 +63,13 @@ static void assert_roots(const char *tenant, const char *wanted) {
 static void tenants_have_roots(void **state) {
     (void)state;
     assert_int_equal(load(NULL, NULL), MF_OK);
-    assert_roots("default", "[\"/\",\"hf://\"]");
+    assert_roots("default", "[\"/\",\"hf://\",\"/tmp/storage/default\"]");
     mf_settings_free(&settings);
     assert_int_equal(load("tenants.roots", "a=/data/a/, s3://b-1/a; b = https://h.example/b ;*=hf://org"),
                      MF_OK);
-    assert_roots("a", "[\"/data/a\",\"s3://b-1/a\",\"hf://org\"]");
-    assert_roots("b", "[\"https://h.example/b\",\"hf://org\"]");
-    assert_roots("c", "[\"hf://org\"]");
+    assert_roots("a", "[\"/data/a\",\"s3://b-1/a\",\"hf://org\",\"/tmp/storage/a\"]");
+    assert_roots("b", "[\"https://h.example/b\",\"hf://org\",\"/tmp/storage/b\"]");
+    assert_roots("c", "[\"hf://org\",\"/tmp/storage/c\"]");
     static const char *const wrong[] = {"a=data", "a=/x/../y",    "=/x",        "/x",
                                         "a b=/x", "*=http://h/x", "a=https://", "a=/x,,"};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {

@@ -176,7 +176,17 @@ static enum mf_status open_start(struct mf_job *job, struct mf_error *error) {
     const char *folder = request->adapter_name_or_path;
     if (!strncmp(folder, "file://", 7))
         folder += 7;
-    enum mf_status status = mf_adapter_open(folder, &job->start, error);
+    char *allowed = NULL;
+    enum mf_status status = mf_access_model(&job->access, folder, &allowed, error);
+    if (status == MF_ERROR_MODEL_FORBIDDEN)
+        return mf_error_set(
+            error, status,
+            "adapter_name_or_path: %.500s is not among what this worker lets this tenant read "
+            "(tenants.roots)",
+            folder);
+    if (status == MF_OK)
+        status = mf_adapter_open(allowed, &job->start, error);
+    free(allowed);
     if (status != MF_OK)
         return mf_error_prefix(error, "adapter_name_or_path");
     const struct mf_adapter_settings *settings = mf_adapter_file_settings(job->start);
