@@ -46,7 +46,7 @@ static int64_t ended(const struct mf_batch_progress *progress) {
 
 static int64_t known(const struct mf_batch_progress *progress) {
     int64_t count = 0;
-    for (int state = 0; state < MF_JOB_STATE_COUNT; state++)
+    for (enum mf_job_state state = 0; state < MF_JOB_STATE_COUNT; state++)
         count += progress->jobs[state];
     return count;
 }
@@ -59,7 +59,7 @@ static void describe(char *line, size_t bytes, const struct mf_sent_batch *sent,
     if (progress->taken < sent->count && used < bytes)
         used += (size_t)snprintf(line + used, bytes - used, ", %zu not taken in yet",
                                  sent->count - progress->taken);
-    for (int state = 0; state < MF_JOB_STATE_COUNT && used < bytes; state++)
+    for (enum mf_job_state state = 0; state < MF_JOB_STATE_COUNT && used < bytes; state++)
         if (progress->jobs[state])
             used += (size_t)snprintf(line + used, bytes - used, "  %lld %s", (long long)progress->jobs[state],
                                      mf_job_state_name(state));
@@ -75,7 +75,7 @@ static int report(struct mf_settings *settings, struct mf_database *database, st
     if (settings->json) {
         json_t *object = json_object();
         json_object_set_new(object, "batch_id", json_string(batch_id));
-        for (int state = 0; state < MF_JOB_STATE_COUNT; state++)
+        for (enum mf_job_state state = 0; state < MF_JOB_STATE_COUNT; state++)
             json_object_set_new(object, mf_job_state_name(state), json_integer(progress->jobs[state]));
         json_object_set_new(object, "rejected", json_integer(rejected));
         json_object_set_new(object, "not_succeeded", mf_table_json(&table));
