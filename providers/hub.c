@@ -355,6 +355,8 @@ static enum mf_status link_blob(const struct snapshot *snapshot, const char *eta
         mf_text_puts(&target, "../");
     mf_text_printf(&target, "../../blobs/%s", etag);
     enum mf_status status = mf_text_status(&target, error);
+    if (!status && !path)
+        status = no_memory(error);
     if (!status)
         status = make_parent(path, error);
     if (!status && path && symlink(mf_text_string(&target), path) && errno != EEXIST)

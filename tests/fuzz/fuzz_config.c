@@ -3,6 +3,7 @@
 #include "providers/models/model.h"
 #include "tests/fuzz/fuzz.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,7 +24,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (!prepared)
         fuzz_copy("tests/golden/models/tied-gqa/model.safetensors", "model.safetensors");
     prepared = true;
-    strcpy(folder, fuzz_put("config.json", data, size));
+    snprintf(folder, sizeof folder, "%s", fuzz_put("config.json", data, size));
     *strrchr(folder, '/') = 0;
     enum mf_status status = mf_architecture_read(folder, &made, &error);
     if (status == MF_OK) {

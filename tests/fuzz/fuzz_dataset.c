@@ -3,6 +3,7 @@
 #include "tests/fuzz/fuzz.h"
 #include "worker/trainer/template.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,7 +18,7 @@ static void close_tokenizer(void) {
 static void open_tokenizer(void) {
     struct mf_error error;
     char folder[512];
-    strcpy(folder, fuzz_copy(MODEL "tokenizer.json", "tokenizer.json"));
+    snprintf(folder, sizeof folder, "%s", fuzz_copy(MODEL "tokenizer.json", "tokenizer.json"));
     fuzz_copy(MODEL "tokenizer_config.json", "tokenizer_config.json");
     *strrchr(folder, '/') = 0;
     if (mf_tokenizer_open(folder, &tokenizer, &error) || atexit(close_tokenizer))

@@ -5,6 +5,7 @@
 #include "providers/weights/safetensors.h"
 #include "tests/fuzz/fuzz.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -59,7 +60,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         prepared = true;
         fuzz_put("model.safetensors.index.json", data + 1, size - 1);
         char folder[512];
-        strcpy(folder, fuzz_path("model.safetensors.index.json"));
+        snprintf(folder, sizeof folder, "%s", fuzz_path("model.safetensors.index.json"));
         *strrchr(folder, '/') = 0;
         status = mf_safetensors_open_folder(folder, &file, &error);
     } else {

@@ -5,6 +5,7 @@
 #include "providers/tokenizer/tokenizer.h"
 #include "tests/fuzz/fuzz.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -62,7 +63,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     unlink(fuzz_path("chat_template.jinja"));
     if (!is_text)
         fuzz_put(name, data, size);
-    strcpy(folder, fuzz_path("tokenizer.json"));
+    snprintf(folder, sizeof folder, "%s", fuzz_path("tokenizer.json"));
     *strrchr(folder, '/') = 0;
     enum mf_status status = mf_tokenizer_open(folder, &tokenizer, &error);
     check(status, &error);

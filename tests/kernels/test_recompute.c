@@ -55,7 +55,7 @@ static void test_gradients_do_not_change_by_a_bit(void **state) {
 static void test_twins_repeat_bit_for_bit(void **state) {
     struct fixture fixture;
     int twins = 0;
-    build(&fixture, (enum mf_recompute)(intptr_t)*state);
+    build(&fixture, *(const enum mf_recompute *)*state);
     const struct mf_program *program = fixture.graph->program[fixture.program];
     for (int32_t n = 0; n < program->nodes; n++) {
         const struct mf_node *node = &program->node[n];
@@ -72,7 +72,7 @@ static void test_twins_repeat_bit_for_bit(void **state) {
      * and up, and the norm that they read; q (with its branch and rotation), k (with its rotation) and v
      * (with its branch); attention. */
     static const int expected[MF_RECOMPUTE_LEVELS] = {0, 5, 8, 15, 16};
-    assert_int_equal(twins, LAYERS * expected[(intptr_t)*state]);
+    assert_int_equal(twins, LAYERS * expected[*(const enum mf_recompute *)*state]);
     run(&fixture);
     for (int32_t n = 0; n < program->nodes; n++) {
         const struct mf_node *node = &program->node[n];
@@ -85,7 +85,8 @@ static void test_twins_repeat_bit_for_bit(void **state) {
     fixture_end(&fixture);
 }
 
-#define TWINS(level) cmocka_unit_test_prestate(test_twins_repeat_bit_for_bit, (void *)(intptr_t)(level))
+static enum mf_recompute levels[MF_RECOMPUTE_LEVELS];
+#define TWINS(level) cmocka_unit_test_prestate(test_twins_repeat_bit_for_bit, &levels[level])
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_gradients_do_not_change_by_a_bit),
@@ -94,5 +95,7 @@ int main(void) {
                                        TWINS(MF_RECOMPUTE_FEED_FORWARD),
                                        TWINS(MF_RECOMPUTE_PROJECTIONS),
                                        TWINS(MF_RECOMPUTE_ATTENTION)};
+    for (int level = 0; level < MF_RECOMPUTE_LEVELS; level++)
+        levels[level] = (enum mf_recompute)level;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
