@@ -71,7 +71,8 @@ static void every_member_of_every_event_travels(void **state) {
     assert_int_equal(got.hello.device[1].memory_bytes, 85899345920);
     mf_event_destroy(&got);
 
-    travel(pipes, &(struct mf_event){.type = MF_EVENT_PLAN, .plan = {1, 2, 3, 4, 5, 6, 7, sha}}, &got);
+    travel(pipes, &(struct mf_event){.type = MF_EVENT_PLAN, .plan = {1, 2, 3, 4, 5, 6, 7, sha, NULL, NULL}},
+           &got);
     assert_int_equal(got.plan.managed_bytes, 1);
     assert_int_equal(got.plan.total_steps, 2);
     assert_int_equal(got.plan.train_rows, 3);

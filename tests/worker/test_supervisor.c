@@ -23,6 +23,7 @@ static size_t jobs_seen;
 
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
                           void *argument);
+/* NOLINTNEXTLINE(readability-non-const-parameter): the form of what it stands for */
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
                           void *argument) {
     (void)thread, (void)attributes, (void)start, (void)argument;

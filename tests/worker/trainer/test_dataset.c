@@ -192,7 +192,7 @@ static void test_cancelled_while_loading(void **state) {
     int asked = 0;
     char text[20000] = "";
     for (size_t i = 0; i < 1000; i++)
-        memcpy(text + 13 * i, "{\"text\":\"a\"}\n", 13);
+        snprintf(text + 13 * i, sizeof text - 13 * i, "{\"text\":\"a\"}\n");
     write_text(text);
     const struct mf_dataset_source source = {
         .path = path, .name = path, .min_rows = 1, .cancelled = second_time, .cancelled_argument = &asked};
