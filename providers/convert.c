@@ -14,56 +14,69 @@
 
 enum { BATCH_ELEMENTS = 1 << 18, MAX_WIDTH = 1 << 20 };
 
-/* The sizes of a `llama` GGUF. */
+/* The kind and sizes of a model in GGUF. */
 struct description {
+    const struct mf_gguf_family *family;
     int64_t hidden, intermediate, layers, heads, key_value_heads, head_dim, positions;
     double epsilon, theta;
 };
 
 /* ---- description ---- */
 
-static enum mf_status require_integer(const struct mf_gguf *file, const char *key, int64_t maximum,
-                                      int64_t *value, struct mf_error *error) {
-    if (!mf_gguf_integer(file, key, value) || *value < 1 || *value > maximum)
+/* "llama.block_count" for "block_count"; any family's key fits. */
+static const char *key_of(const struct description *d, const char *name, char key[80]) {
+    snprintf(key, 80, "%s.%s", d->family->name, name);
+    return key;
+}
+
+static enum mf_status require_integer(const struct mf_gguf *file, const struct description *d,
+                                      const char *name, int64_t maximum, int64_t *value,
+                                      struct mf_error *error) {
+    char key[80];
+    if (!mf_gguf_integer(file, key_of(d, name, key), value) || *value < 1 || *value > maximum)
         return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "metadata %s is missing or not in 1 to %lld", key,
                             (long long)maximum);
     return MF_OK;
 }
 
-static enum mf_status require_llama(const struct mf_gguf *file, struct mf_error *error) {
+static enum mf_status read_family(const struct mf_gguf *file, struct description *out,
+                                  struct mf_error *error) {
     struct mf_gguf_text text = {"", 0};
+    char key[80];
     mf_gguf_string(file, "general.architecture", &text);
-    if (text.length != 5 || memcmp(text.data, "llama", 5) != 0)
+    out->family = mf_gguf_family(text.data, text.length);
+    if (!out->family)
         return mf_error_set(error, MF_ERROR_MODEL_CONFIG,
-                            "general.architecture: '%.*s' is not supported (supported: llama)",
+                            "general.architecture: '%.*s' is not supported (supported: llama, qwen2, qwen3)",
                             (int)(text.length < 64 ? text.length : 64), text.data);
-    if (mf_gguf_string(file, "llama.rope.scaling.type", &text) &&
+    if (mf_gguf_string(file, key_of(out, "rope.scaling.type", key), &text) &&
         (text.length != 4 || memcmp(text.data, "none", 4) != 0))
-        return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "llama.rope.scaling.type: '%.*s' is not supported",
+        return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "%s: '%.*s' is not supported", key,
                             (int)(text.length < 64 ? text.length : 64), text.data);
     int64_t experts = 0;
-    if (mf_gguf_integer(file, "llama.expert_count", &experts) && experts)
-        return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "llama.expert_count: %lld is not supported",
+    if (mf_gguf_integer(file, key_of(out, "expert_count", key), &experts) && experts)
+        return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "%s: %lld is not supported", key,
                             (long long)experts);
     return MF_OK;
 }
 
 static enum mf_status read_description(const struct mf_gguf *file, struct description *out,
                                        struct mf_error *error) {
+    char key[80];
     enum mf_status status;
-    if ((status = require_llama(file, error)) ||
-        (status = require_integer(file, "llama.embedding_length", MAX_WIDTH, &out->hidden, error)) ||
-        (status = require_integer(file, "llama.feed_forward_length", MAX_WIDTH, &out->intermediate, error)) ||
-        (status = require_integer(file, "llama.block_count", 4096, &out->layers, error)) ||
-        (status = require_integer(file, "llama.context_length", INT32_MAX, &out->positions, error)) ||
-        (status = require_integer(file, "llama.attention.head_count", MAX_WIDTH, &out->heads, error)))
+    if ((status = read_family(file, out, error)) ||
+        (status = require_integer(file, out, "embedding_length", MAX_WIDTH, &out->hidden, error)) ||
+        (status = require_integer(file, out, "feed_forward_length", MAX_WIDTH, &out->intermediate, error)) ||
+        (status = require_integer(file, out, "block_count", 4096, &out->layers, error)) ||
+        (status = require_integer(file, out, "context_length", INT32_MAX, &out->positions, error)) ||
+        (status = require_integer(file, out, "attention.head_count", MAX_WIDTH, &out->heads, error)))
         return status;
     out->key_value_heads = out->heads;
-    mf_gguf_integer(file, "llama.attention.head_count_kv", &out->key_value_heads);
+    mf_gguf_integer(file, key_of(out, "attention.head_count_kv", key), &out->key_value_heads);
     out->head_dim = out->hidden / out->heads;
-    mf_gguf_integer(file, "llama.attention.key_length", &out->head_dim);
+    mf_gguf_integer(file, key_of(out, "attention.key_length", key), &out->head_dim);
     int64_t rotary = out->head_dim;
-    mf_gguf_integer(file, "llama.rope.dimension_count", &rotary);
+    mf_gguf_integer(file, key_of(out, "rope.dimension_count", key), &rotary);
     if (out->key_value_heads < 1 || out->key_value_heads > out->heads || out->head_dim < 2 ||
         out->head_dim > MAX_WIDTH || out->head_dim % 2 || rotary != out->head_dim)
         return mf_error_set(error, MF_ERROR_MODEL_CONFIG,
@@ -71,10 +84,9 @@ static enum mf_status read_description(const struct mf_gguf *file, struct descri
                             (long long)out->heads, (long long)out->key_value_heads, (long long)out->head_dim,
                             (long long)rotary);
     out->theta = 10000;
-    mf_gguf_number(file, "llama.rope.freq_base", &out->theta);
-    if (!mf_gguf_number(file, "llama.attention.layer_norm_rms_epsilon", &out->epsilon))
-        return mf_error_set(error, MF_ERROR_MODEL_CONFIG,
-                            "metadata llama.attention.layer_norm_rms_epsilon is missing");
+    mf_gguf_number(file, key_of(out, "rope.freq_base", key), &out->theta);
+    if (!mf_gguf_number(file, key_of(out, "attention.layer_norm_rms_epsilon", key), &out->epsilon))
+        return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "metadata %s is missing", key);
     return MF_OK;
 }
 
@@ -97,8 +109,8 @@ static enum mf_status write_config(const struct mf_gguf *file, const struct desc
     int64_t id;
     json_t *config = json_pack(
         "{s:[s], s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:b, s:b, s:b, s:s}",
-        "architectures", "LlamaForCausalLM", "model_type", "llama", "hidden_act", "silu", "vocab_size",
-        (json_int_t)vocabulary, "hidden_size", (json_int_t)d->hidden, "intermediate_size",
+        "architectures", d->family->class_name, "model_type", d->family->name, "hidden_act", "silu",
+        "vocab_size", (json_int_t)vocabulary, "hidden_size", (json_int_t)d->hidden, "intermediate_size",
         (json_int_t)d->intermediate, "num_hidden_layers", (json_int_t)d->layers, "num_attention_heads",
         (json_int_t)d->heads, "num_key_value_heads", (json_int_t)d->key_value_heads, "head_dim",
         (json_int_t)d->head_dim, "max_position_embeddings", (json_int_t)d->positions, "rms_norm_eps",
@@ -138,11 +150,15 @@ static int64_t source_row(const struct job *job, int64_t row) {
 static enum mf_status plan_tensor(const struct mf_gguf_tensor *tensor, const struct description *d,
                                   struct job *job, struct mf_error *error) {
     char part[MF_GGUF_NAME_BYTES];
-    if (!mf_huggingface_name_of(tensor->name, job->name, part))
-        return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "tensor %s does not belong to a llama model",
-                            tensor->name);
+    if (!mf_huggingface_name_of(tensor->name, job->name, part) ||
+        (!d->family->query_key_norm && (!strcmp(part, "attn_q_norm") || !strcmp(part, "attn_k_norm"))))
+        return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "tensor %s does not belong to a %s model",
+                            tensor->name, d->family->name);
     job->tensor = tensor;
-    job->heads = !strcmp(part, "attn_q") ? d->heads : !strcmp(part, "attn_k") ? d->key_value_heads : 0;
+    job->heads = !d->family->interleaved   ? 0
+                 : !strcmp(part, "attn_q") ? d->heads
+                 : !strcmp(part, "attn_k") ? d->key_value_heads
+                                           : 0;
     job->columns = tensor->rank == 1 && job->heads ? 1 : tensor->dim[tensor->rank - 1];
     job->rows = tensor->elements / job->columns;
     if (tensor->rank > 2 || (job->heads && job->rows != job->heads * d->head_dim))
@@ -234,13 +250,14 @@ static enum mf_status convert(const struct mf_gguf *file, const struct mf_conver
                               struct mf_convert_result *result, struct mf_error *error) {
     struct description description = {0};
     size_t count = mf_gguf_count(file);
-    bool attention_bias = mf_gguf_find(file, "blk.0.attn_q.bias") != NULL;
     bool mlp_bias = mf_gguf_find(file, "blk.0.ffn_gate.bias") != NULL;
     bool tied = !mf_gguf_find(file, "output.weight");
     struct job *job = calloc(count + 1, sizeof *job);
     if (!job)
         return mf_error_errno(error, ENOMEM, "the list of tensors");
     enum mf_status status = read_description(file, &description, error);
+    const bool attention_bias =
+        status == MF_OK && !description.family->query_bias && mf_gguf_find(file, "blk.0.attn_q.bias") != NULL;
     *result = (struct mf_convert_result){.tensors = (int64_t)count, .layers = (int32_t)description.layers};
     for (size_t i = 0; i < count && status == MF_OK; i++) {
         status = plan_tensor(mf_gguf_at(file, i), &description, &job[i], error);

@@ -1,9 +1,11 @@
 #include "providers/convert_tokenizer.h"
 
 #include "common/files.h"
+#include "providers/gguf_names.h"
 
 #include <errno.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,14 +55,22 @@ static enum mf_status require_bpe(const struct mf_gguf *file, struct mf_error *e
     return text_is(value, "gpt2") ? MF_OK : not_supported(key, value, "gpt2", error);
 }
 
-static enum mf_status read_pre_tokenizer(const struct mf_gguf *file, bool *digits_apart,
+enum words { WORDS_GPT2, WORDS_SMOLLM, WORDS_QWEN2 };
+
+static enum mf_status read_pre_tokenizer(const struct mf_gguf *file, enum words *words,
                                          struct mf_error *error) {
     static const char key[] = "tokenizer.ggml.pre";
     struct mf_gguf_text value = {"", 0};
     mf_gguf_string(file, key, &value);
-    *digits_apart = text_is(value, "smollm");
-    return *digits_apart || text_is(value, "gpt-2") ? MF_OK
-                                                    : not_supported(key, value, "smollm, gpt-2", error);
+    if (text_is(value, "gpt-2"))
+        *words = WORDS_GPT2;
+    else if (text_is(value, "smollm"))
+        *words = WORDS_SMOLLM;
+    else if (text_is(value, "qwen2"))
+        *words = WORDS_QWEN2;
+    else
+        return not_supported(key, value, "smollm, gpt-2, qwen2", error);
+    return MF_OK;
 }
 
 /* The post-processor is written as none. */
@@ -135,23 +145,36 @@ static enum mf_status added_tokens_json(const struct vocabulary *vocabulary, jso
     return MF_OK;
 }
 
-static json_t *byte_level(bool add_prefix_space) {
+static json_t *byte_level(bool add_prefix_space, bool use_regex) {
     return json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", add_prefix_space,
-                     "trim_offsets", 1, "use_regex", 1);
+                     "trim_offsets", 1, "use_regex", use_regex);
 }
 
-/* GPT-2's byte-level words; for the pre-tokenizer `smollm` after digits one by one. Takes the references. */
-static json_t *tokenizer_json(bool digits_apart, json_t *vocabulary, json_t *merges, json_t *added) {
-    json_t *words = byte_level(false);
-    if (digits_apart)
-        words = json_pack("{s:s, s:[{s:s, s:b}, o]}", "type", "Sequence", "pretokenizers", "type", "Digits",
-                          "individual_digits", 1, words);
+/* GPT-2's byte-level words; for `smollm` after digits one by one; for `qwen2` its own words, as bytes. */
+static json_t *words_json(enum words words) {
+    switch (words) {
+    case WORDS_SMOLLM:
+        return json_pack("{s:s, s:[{s:s, s:b}, o]}", "type", "Sequence", "pretokenizers", "type", "Digits",
+                         "individual_digits", 1, byte_level(false, true));
+    case WORDS_QWEN2:
+        return json_pack("{s:s, s:[{s:s, s:{s:s}, s:s, s:b}, o]}", "type", "Sequence", "pretokenizers",
+                         "type", "Split", "pattern", "Regex", MF_QWEN2_WORDS, "behavior", "Isolated",
+                         "invert", 0, byte_level(false, false));
+    case WORDS_GPT2:
+        break;
+    }
+    return byte_level(false, true);
+}
+
+/* Takes the references. */
+static json_t *tokenizer_json(enum words words, json_t *vocabulary, json_t *merges, json_t *added) {
+    json_t *normalizer = words == WORDS_QWEN2 ? json_pack("{s:s}", "type", "NFC") : json_null();
     json_t *model = json_pack("{s:s, s:n, s:n, s:s, s:s, s:b, s:b, s:o, s:o}", "type", "BPE", "dropout",
                               "unk_token", "continuing_subword_prefix", "", "end_of_word_suffix", "",
                               "fuse_unk", 0, "byte_fallback", 0, "vocab", vocabulary, "merges", merges);
-    return json_pack("{s:s, s:n, s:n, s:o, s:n, s:o, s:n, s:o, s:o}", "version", "1.0", "truncation",
-                     "padding", "added_tokens", added, "normalizer", "pre_tokenizer", words, "post_processor",
-                     "decoder", byte_level(true), "model", model);
+    return json_pack("{s:s, s:n, s:n, s:o, s:o, s:o, s:n, s:o, s:o}", "version", "1.0", "truncation",
+                     "padding", "added_tokens", added, "normalizer", normalizer, "pre_tokenizer",
+                     words_json(words), "post_processor", "decoder", byte_level(true, true), "model", model);
 }
 
 static enum mf_status write_json(const char *folder, const char *name, json_t *value,
@@ -190,7 +213,12 @@ static enum mf_status write_configuration(const struct mf_gguf *file, const stru
         (status =
              add_special(file, vocabulary, "tokenizer.ggml.padding_token_id", "pad_token", config, error)))
         goto done;
-    if (mf_gguf_integer(file, "llama.context_length", &length))
+    struct mf_gguf_text family = {"", 0};
+    char key[80];
+    mf_gguf_string(file, "general.architecture", &family);
+    snprintf(key, sizeof key, "%.*s.context_length", (int)(family.length < 40 ? family.length : 40),
+             family.data);
+    if (mf_gguf_integer(file, key, &length))
         json_object_set_new(config, "model_max_length", json_integer(length));
     if (mf_gguf_string(file, "tokenizer.chat_template", &template) &&
         json_object_set_new(config, "chat_template", text_json(template)))
@@ -206,9 +234,9 @@ enum mf_status mf_convert_tokenizer(const struct mf_gguf *file, const char *fold
                                     struct mf_error *error) {
     struct vocabulary vocabulary = {0};
     json_t *tokens = NULL, *merges = NULL, *added = NULL, *whole = NULL;
-    bool digits_apart = false;
+    enum words words = WORDS_GPT2;
     enum mf_status status;
-    if ((status = require_bpe(file, error)) || (status = read_pre_tokenizer(file, &digits_apart, error)) ||
+    if ((status = require_bpe(file, error)) || (status = read_pre_tokenizer(file, &words, error)) ||
         (status = require_unset(file, "tokenizer.ggml.add_bos_token", error)) ||
         (status = require_unset(file, "tokenizer.ggml.add_eos_token", error)) ||
         (status = read_vocabulary(file, &vocabulary, error)) ||
@@ -216,7 +244,7 @@ enum mf_status mf_convert_tokenizer(const struct mf_gguf *file, const char *fold
         (status = merges_json(file, &merges, error)) ||
         (status = added_tokens_json(&vocabulary, &added, error)))
         goto done;
-    whole = tokenizer_json(digits_apart, tokens, merges, added);
+    whole = tokenizer_json(words, tokens, merges, added);
     tokens = merges = added = NULL;
     status = write_json(folder, "tokenizer.json", whole, error);
     if (status == MF_OK)

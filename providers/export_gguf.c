@@ -26,14 +26,23 @@ static enum mf_status refuse(const char *what, struct mf_error *error) {
         what);
 }
 
+static const struct mf_gguf_family *family_of(const struct mf_architecture *architecture) {
+    return mf_gguf_family(architecture->model_type, strlen(architecture->model_type));
+}
+
 static enum mf_status check_architecture(const struct mf_architecture *architecture, struct mf_error *error) {
     char what[80];
     snprintf(what, sizeof what, "the architecture %s", architecture->model_type);
-    if (strcmp(architecture->model_type, "llama") != 0)
+    const struct mf_gguf_family *family = family_of(architecture);
+    if (!family)
         return refuse(what, error);
+    for (int32_t i = 0; i < architecture->layers; i++)
+        if (architecture->windowed[i])
+            return refuse("a model with windowed attention (use_sliding_window, layer_types)", error);
     if (architecture->rope.kind != MF_ROPE_DEFAULT)
         return refuse("a scaled RoPE (rope_scaling, rope_parameters)", error);
-    if (architecture->attention_bias || architecture->mlp_bias)
+    if (architecture->attention_bias != family->query_bias || architecture->output_bias ||
+        architecture->mlp_bias)
         return refuse("a model with attention_bias or mlp_bias", error);
     return MF_OK;
 }
@@ -56,20 +65,35 @@ static void put_name(const char *folder, struct mf_gguf_writer *writer) {
     free(real);
 }
 
+/* A number under the family's key. */
+static void put_size(struct mf_gguf_writer *writer, const struct mf_architecture *a, const char *name,
+                     int32_t value) {
+    char key[80];
+    snprintf(key, sizeof key, "%s.%s", a->model_type, name);
+    mf_gguf_put_integer(writer, key, (uint32_t)value);
+}
+
+static void put_real(struct mf_gguf_writer *writer, const struct mf_architecture *a, const char *name,
+                     double value) {
+    char key[80];
+    snprintf(key, sizeof key, "%s.%s", a->model_type, name);
+    mf_gguf_put_number(writer, key, (float)value);
+}
+
 static void put_description(const struct mf_architecture *a, enum mf_gguf_type type,
                             struct mf_gguf_writer *writer) {
-    mf_gguf_put_integer(writer, "llama.block_count", (uint32_t)a->layers);
-    mf_gguf_put_integer(writer, "llama.context_length", (uint32_t)a->max_positions);
-    mf_gguf_put_integer(writer, "llama.embedding_length", (uint32_t)a->hidden);
-    mf_gguf_put_integer(writer, "llama.feed_forward_length", (uint32_t)a->intermediate);
-    mf_gguf_put_integer(writer, "llama.attention.head_count", (uint32_t)a->heads);
-    mf_gguf_put_integer(writer, "llama.attention.head_count_kv", (uint32_t)a->key_value_heads);
-    mf_gguf_put_integer(writer, "llama.attention.key_length", (uint32_t)a->head_dim);
-    mf_gguf_put_integer(writer, "llama.attention.value_length", (uint32_t)a->head_dim);
-    mf_gguf_put_number(writer, "llama.attention.layer_norm_rms_epsilon", a->norm_epsilon);
-    mf_gguf_put_number(writer, "llama.rope.freq_base", (float)a->rope.theta);
-    mf_gguf_put_integer(writer, "llama.rope.dimension_count", (uint32_t)a->head_dim);
-    mf_gguf_put_integer(writer, "llama.vocab_size", (uint32_t)a->vocabulary);
+    put_size(writer, a, "block_count", a->layers);
+    put_size(writer, a, "context_length", a->max_positions);
+    put_size(writer, a, "embedding_length", a->hidden);
+    put_size(writer, a, "feed_forward_length", a->intermediate);
+    put_size(writer, a, "attention.head_count", a->heads);
+    put_size(writer, a, "attention.head_count_kv", a->key_value_heads);
+    put_size(writer, a, "attention.key_length", a->head_dim);
+    put_size(writer, a, "attention.value_length", a->head_dim);
+    put_real(writer, a, "attention.layer_norm_rms_epsilon", a->norm_epsilon);
+    put_real(writer, a, "rope.freq_base", a->rope.theta);
+    put_size(writer, a, "rope.dimension_count", a->head_dim);
+    put_size(writer, a, "vocab_size", a->vocabulary);
     mf_gguf_put_integer(writer, "general.file_type", type == MF_GGUF_Q8_0 ? FILE_TYPE_Q8_0 : FILE_TYPE_F16);
     if (type == MF_GGUF_Q8_0)
         mf_gguf_put_integer(writer, "general.quantization_version", QUANTIZATION_VERSION);
@@ -103,7 +127,9 @@ static int64_t permuted_heads(const struct mf_architecture *architecture, const 
 static enum mf_status write_weight(struct mf_merge *merge, size_t index, struct mf_gguf_writer *writer,
                                    struct mf_error *error) {
     const struct mf_merge_weight *weight = &merge->weight[index];
-    const int64_t heads = permuted_heads(&merge->architecture, weight->stored->name);
+    const int64_t heads = family_of(&merge->architecture)->interleaved
+                              ? permuted_heads(&merge->architecture, weight->stored->name)
+                              : 0;
     const int64_t batch = mf_merge_batch_rows(weight->rows, weight->columns);
     float *value = malloc((size_t)(batch * weight->columns) * sizeof *value);
     enum mf_status status = value ? MF_OK : out_of_memory(weight->stored->name, error);
@@ -124,7 +150,7 @@ static enum mf_status write_weight(struct mf_merge *merge, size_t index, struct 
 
 static enum mf_status fill(struct mf_merge *merge, enum mf_gguf_type type, struct mf_gguf_writer *writer,
                            struct mf_error *error) {
-    mf_gguf_put_string(writer, "general.architecture", "llama");
+    mf_gguf_put_string(writer, "general.architecture", merge->architecture.model_type);
     mf_gguf_put_string(writer, "general.type", "model");
     put_name(merge->options->folder, writer);
     put_description(&merge->architecture, type, writer);

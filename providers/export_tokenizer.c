@@ -2,6 +2,7 @@
 
 #include "common/files.h"
 #include "common/json.h"
+#include "providers/gguf_names.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,6 +64,17 @@ static bool gpt2_words(const json_t *value) {
            flag(value, "use_regex", true);
 }
 
+/* Qwen's words, then bytes. */
+static bool qwen2_words(const json_t *list) {
+    const json_t *split = json_array_get(list, 0), *bytes = json_array_get(list, 1);
+    const char *words = json_string_value(json_object_get(json_object_get(split, "pattern"), "Regex"));
+    const char *behavior = json_string_value(json_object_get(split, "behavior"));
+    return json_array_size(list) == 2 && of_type(split, "Split") && words && !strcmp(words, MF_QWEN2_WORDS) &&
+           behavior && !strcmp(behavior, "Isolated") && !flag(split, "invert", false) &&
+           of_type(bytes, "ByteLevel") && !flag(bytes, "add_prefix_space", true) &&
+           !flag(bytes, "use_regex", true);
+}
+
 /* llama.cpp's name for it, NULL when it has another effect than those that can be written. */
 static const char *pre_tokenizer_name(const json_t *value) {
     if (gpt2_words(value))
@@ -72,7 +84,7 @@ static const char *pre_tokenizer_name(const json_t *value) {
         of_type(json_array_get(list, 0), "Digits") &&
         flag(json_array_get(list, 0), "individual_digits", false) && gpt2_words(json_array_get(list, 1)))
         return "smollm";
-    return NULL;
+    return qwen2_words(list) && of_type(value, "Sequence") ? "qwen2" : NULL;
 }
 
 static enum mf_status check_model(const json_t *model, struct mf_error *error) {
@@ -94,15 +106,16 @@ static enum mf_status check_tokenizer(struct source *source, struct mf_error *er
     enum mf_status status = check_model(model, error);
     if (status != MF_OK)
         return status;
-    if (normalizer && !json_is_null(normalizer))
-        return refuse("normalizer", error);
     if (after && !json_is_null(after) && !of_type(after, "ByteLevel"))
         return refuse("post_processor", error);
     if (!of_type(json_object_get(root, "decoder"), "ByteLevel"))
         return refuse("decoder, which is not ByteLevel,", error);
     source->pre = pre_tokenizer_name(json_object_get(root, "pre_tokenizer"));
     if (!source->pre)
-        return refuse("pre_tokenizer, which is neither GPT-2's nor SmolLM's,", error);
+        return refuse("pre_tokenizer, which is not GPT-2's, SmolLM's or Qwen's,", error);
+    const bool composed = !strcmp(source->pre, "qwen2");
+    if (composed ? !of_type(normalizer, "NFC") : normalizer && !json_is_null(normalizer))
+        return refuse("normalizer", error);
     source->vocabulary = json_object_get(model, "vocab");
     source->merges = json_object_get(model, "merges");
     if (!json_is_object(source->vocabulary) || !json_is_array(source->merges))

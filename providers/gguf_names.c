@@ -4,6 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const struct mf_gguf_family families[] = {
+    {.name = "llama", .class_name = "LlamaForCausalLM", .interleaved = true},
+    {.name = "qwen2", .class_name = "Qwen2ForCausalLM", .query_bias = true},
+    {.name = "qwen3", .class_name = "Qwen3ForCausalLM", .query_key_norm = true},
+};
+
 static const struct {
     const char *gguf, *huggingface;
 } layer_names[] = {
@@ -11,7 +17,8 @@ static const struct {
     {"attn_k", "self_attn.k_proj"},      {"attn_v", "self_attn.v_proj"},
     {"attn_output", "self_attn.o_proj"}, {"ffn_norm", "post_attention_layernorm"},
     {"ffn_gate", "mlp.gate_proj"},       {"ffn_up", "mlp.up_proj"},
-    {"ffn_down", "mlp.down_proj"},
+    {"ffn_down", "mlp.down_proj"},       {"attn_q_norm", "self_attn.q_norm"},
+    {"attn_k_norm", "self_attn.k_norm"},
 };
 
 static const struct {
@@ -21,6 +28,13 @@ static const struct {
     {"output_norm.weight", "model.norm.weight"},
     {"output.weight", "lm_head.weight"},
 };
+
+const struct mf_gguf_family *mf_gguf_family(const char *name, size_t length) {
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++)
+        if (strlen(families[i].name) == length && !memcmp(families[i].name, name, length))
+            return &families[i];
+    return NULL;
+}
 
 bool mf_huggingface_name_of(const char *gguf, char name[MF_GGUF_NAME_BYTES], char part[MF_GGUF_NAME_BYTES]) {
     part[0] = 0;

@@ -4,6 +4,7 @@
 #include "common/json.h"
 #include "providers/convert.h"
 #include "providers/export.h"
+#include "providers/models/architecture.h"
 #include "providers/weights/safetensors.h"
 #include "tests/providers/scratch.h"
 
@@ -290,6 +291,89 @@ static void gguf_comes_back(void **state) {
     check_tokenizer_back(model, back);
 }
 
+/* A model of `name` without windows and scaled RoPE, in the scratch folder under its name. */
+static const char *plain_model(const char *name, char model[256]) {
+    char from[256], path[256];
+    json_t *config;
+    struct mf_error error;
+    snprintf(from, sizeof from, "tests/golden/models/%s", name);
+    copy_model(from, name);
+    snprintf(path, sizeof path, "%s/config.json", name);
+    must(mf_json_read_file(scratch_path(path), 0, &config, &error), &error);
+    json_object_set_new(config, "use_sliding_window", json_false());
+    json_object_del(config, "layer_types");
+    json_object_set_new(config, "rope_parameters",
+                        json_pack("{s:s, s:f}", "rope_type", "default", "rope_theta", 1000000.0));
+    char *text = json_dumps(config, 0);
+    scratch_puts(path, text);
+    free(text);
+    json_decref(config);
+    return at(name, model);
+}
+
+/* llama.cpp turns Qwen's halves of a head as Hugging Face does: in the file itself no row has moved. */
+static void check_order(const char *model, const char *family, const char *path) {
+    static const char ours[] = "blk.1.attn_q.weight", theirs[] = "model.layers.1.self_attn.q_proj.weight";
+    struct mf_gguf *file;
+    struct mf_error error;
+    int64_t layers = 0;
+    char key[80];
+    must(mf_gguf_open(path, &file, &error), &error);
+    struct mf_safetensors *base = open_folder(model);
+    snprintf(key, sizeof key, "%s.block_count", family);
+    assert_true(mf_gguf_integer(file, key, &layers) && layers == 2);
+    const struct mf_gguf_tensor *to = mf_gguf_find(file, ours);
+    const struct mf_stored_tensor *from = mf_safetensors_find(base, theirs);
+    assert_true(to && from && to->elements == (int64_t)(from->bytes / 2));
+    for (int64_t i = 0; i < to->elements; i++) {
+        float value;
+        assert_true(mf_gguf_read(to, i, 1, &value));
+        assert_true(value == mf_f16_to_f32(mf_f32_to_f16(value_of(from, (size_t)i))));
+    }
+    mf_safetensors_close(base);
+    mf_gguf_close(file);
+}
+
+/* Qwen: biases or norms of q and k, rows in place, keys under its own name; its words, too. */
+static void qwen_comes_back(void **state) {
+    static const char *const names[] = {"qwen2", "qwen3"};
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        char gguf[256], back[256], model[256];
+        struct mf_error error;
+        struct mf_architecture before, after;
+        json_t *tokenizer;
+        plain_model(names[i], model);
+        char path[300];
+        snprintf(path, sizeof path, "%s/tokenizer.json", names[i]);
+        must(mf_json_read_file(scratch_path(path), 0, &tokenizer, &error), &error);
+        json_object_set_new(tokenizer, "normalizer", json_pack("{s:s}", "type", "NFC"));
+        json_object_set_new(tokenizer, "pre_tokenizer",
+                            json_pack("{s:s, s:[{s:s, s:{s:s}, s:s, s:b}, {s:s, s:b, s:b, s:b}]}", "type",
+                                      "Sequence", "pretokenizers", "type", "Split", "pattern", "Regex",
+                                      "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
+                                      "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+                                      "behavior", "Isolated", "invert", 0, "type", "ByteLevel",
+                                      "add_prefix_space", 0, "trim_offsets", 1, "use_regex", 0));
+        char *text = json_dumps(tokenizer, 0);
+        scratch_puts(path, text);
+        free(text);
+        json_decref(tokenizer);
+        const struct mf_export_options options = {.folder = model};
+        must(mf_export_gguf(&options, MF_GGUF_F16, at("x.gguf", gguf), &error), &error);
+        check_order(model, names[i], gguf);
+        check_back(model, gguf, at("back", back));
+        check_tokenizer_back(model, back);
+        must(mf_architecture_read(model, &before, &error), &error);
+        must(mf_architecture_read(back, &after, &error), &error);
+        assert_string_equal(after.model_type, names[i]);
+        assert_int_equal(after.head_dim, before.head_dim);
+        assert_int_equal(after.attention_bias, before.attention_bias);
+        assert_int_equal(after.query_key_norm, before.query_key_norm);
+        assert_true(after.rope.theta == before.rope.theta && after.norm_epsilon == before.norm_epsilon);
+    }
+}
+
 /* SmolLM's pre-tokenizer is written as such, a vocabulary smaller than the model's is filled up. */
 static void tokenizer_of_smollm(void **state) {
     const struct mf_convert_options convert = {"tests/golden/weights_llama.gguf", scratch_folder(), MF_F32};
@@ -360,6 +444,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(keeps_a_16_bit_dtype, scratch_make, scratch_remove),
         cmocka_unit_test_setup_teardown(leaves_nothing_half_written, scratch_make, scratch_remove),
         cmocka_unit_test_setup_teardown(gguf_comes_back, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(qwen_comes_back, scratch_make, scratch_remove),
         cmocka_unit_test_setup_teardown(tokenizer_of_smollm, scratch_make, scratch_remove),
         cmocka_unit_test_setup_teardown(refuses_by_name, scratch_make, scratch_remove),
     };
