@@ -397,7 +397,8 @@ static void kill_trainer(struct trainer *trainer) {
     struct mf_process_exit end;
     kill(trainer->process.pid, SIGKILL);
     must(mf_process_wait(&trainer->process, PATIENCE_MS, &end, &error), &error);
-    assert_int_equal(end.signal, SIGKILL);
+    if (end.signal != SIGKILL) /* it was over before the signal came */
+        assert_int_equal(end.code, MF_TRAINER_EXIT_DONE);
     mf_protocol_reader_destroy(&trainer->reader);
     mf_protocol_writer_destroy(&trainer->writer);
     close(trainer->events);
@@ -478,6 +479,8 @@ static void test_killed_anywhere_it_ends_with_the_same_bits(void **state) {
         snprintf(more, sizeof more, "%s,\"save_steps\":%d", kinds[run % 2], 1 + run % 3);
         for (int64_t at = 1 + random_below(4); at <= 15; at += 1 + random_below(5)) {
             const bool whole = random_below(2) && at % (1 + run % 3) == 0;
+            if (newest_checkpoint(name) >= at) /* on a busy machine the last one had gone on before it died */
+                continue;
             if (!run_until(name, more, at, whole))
                 fail_msg("run %d ended before step %lld", run, (long long)at);
             kills++;
