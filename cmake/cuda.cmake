@@ -1,5 +1,6 @@
 # The CUDA toolkit, where there is one: MODELFORGE_CUDA AUTO (use it when found), ON (demand it), OFF.
-# Looked for in MODELFORGE_CUDA_ROOT, CUDA_HOME, the PATH, /usr/local/cuda, and what `ops/setup cuda` laid out.
+# Looked for in MODELFORGE_CUDA_ROOT, CUDA_HOME, the PATH, /usr/local/cuda, and, when demanded, what `ops/setup cuda`
+# laid out: nobody else is to wait for nvcc because that was run once.
 # Sources are compiled by nvcc through custom commands and linked as plain objects with the static CUDA runtime, so
 # that programs stay C programs, start without a driver, and are compiled by the compiler cache like the rest.
 include_guard()
@@ -15,9 +16,13 @@ if(NOT MODELFORGE_CUDA STREQUAL "OFF")
   else()
     set(modelforge_cache "$ENV{HOME}/.cache/modelforge")
   endif()
+  set(modelforge_laid_out "")
+  if(MODELFORGE_CUDA STREQUAL "ON")
+    set(modelforge_laid_out "${modelforge_cache}/cuda/bin")
+  endif()
   find_program(MODELFORGE_NVCC nvcc
     HINTS "${MODELFORGE_CUDA_ROOT}/bin" "$ENV{CUDA_HOME}/bin"
-    PATHS /usr/local/cuda/bin "${modelforge_cache}/cuda/bin")
+    PATHS /usr/local/cuda/bin ${modelforge_laid_out})
   if(MODELFORGE_NVCC)
     file(REAL_PATH "${MODELFORGE_NVCC}" modelforge_nvcc_real)
     cmake_path(GET modelforge_nvcc_real PARENT_PATH modelforge_nvcc_folder)
