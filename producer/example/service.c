@@ -6,6 +6,7 @@
  * It reads one request a line and prints a line for each: its job id and where Kafka holds it, or why it was
  * not accepted. It shows the three things such a service must do: keep a request until its delivery callback
  * said that it was accepted, slow down when the queue is full, and give the callbacks time to run. */
+#define _POSIX_C_SOURCE 200809L /* getline */
 #include <producer/client.h>
 
 #include <stdio.h>
@@ -54,7 +55,8 @@ done:
 int main(int argc, char **argv) {
     struct mf_error error;
     struct mf_client *client;
-    char line[65536], text[MF_ERROR_TEXT_BYTES + 64];
+    char *line = NULL, text[MF_ERROR_TEXT_BYTES + 64];
+    size_t room = 0;
     int refused = 0;
     if (argc != 3) {
         fprintf(stderr, "usage: service BROKERS REGISTRY_URL < requests.jsonl\n");
@@ -70,7 +72,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "service: %s\n", mf_error_format(&error, text, sizeof text));
         return 1;
     }
-    while (fgets(line, sizeof line, stdin)) {
+    while (getline(&line, &room, stdin) >= 0) {
         if (submit(client, line, &refused, &error)) {
             printf("refused: %s\n", mf_error_format(&error, text, sizeof text));
             refused++;
@@ -79,6 +81,7 @@ int main(int argc, char **argv) {
     }
     if (mf_client_flush(client, FLUSH_MS, &error))
         fprintf(stderr, "service: %s\n", mf_error_format(&error, text, sizeof text));
+    free(line);
     mf_client_destroy(client); /* callbacks of what is still on its way run here */
     return refused ? 1 : 0;
 }

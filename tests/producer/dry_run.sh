@@ -1,35 +1,15 @@
 #!/usr/bin/env bash
 # modelforge submit --dry-run: needs no service, tells what the trainer tells, leaves nothing behind.
 # usage: dry_run.sh MODELFORGE TRAINER
-set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/../worker/trainer/support.sh"
 modelforge=$1
 trainer=$2
-model=tests/golden/models/tied-gqa
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
 export TMPDIR=$folder/temporary
 mkdir "$TMPDIR"
 for name in $(compgen -e MODELFORGE_ || true); do
   unset "$name"
 done
 
-fail() {
-  echo "FAILED: $*" >&2
-  exit 1
-}
-
-# expect STATUS PATTERN COMMAND...: runs it, compares its exit status, searches both outputs.
-expect() {
-  local status=$1 pattern=$2 got=0
-  shift 2
-  "$@" >"$folder/output" 2>&1 || got=$?
-  [[ $got == "$status" ]] || fail "$*: exit status $got, not $status: $(cat "$folder/output")"
-  grep -q -E -e "$pattern" "$folder/output" || fail "$*: no '$pattern' in: $(cat "$folder/output")"
-}
-
-for index in $(seq 1 24); do
-  printf '{"input": "Say %d", "output": "It is %d."}\n' "$index" "$index"
-done >"$folder/rows.jsonl"
 cat >"$folder/request.json" <<TEXT
 {"task": "text-generation", "model_name": "$model", "dataset": "$folder/rows.jsonl", "use_chat_template": true}
 TEXT

@@ -331,7 +331,7 @@ static void fields_that_contradict_are_refused(void **state) {
 static void what_comes_later_is_refused_by_name(void **state) {
     (void)state;
     refused("\"use_4bit\":true,\"bnb_4bit_compute_dtype\":\"fp16\"", MF_ERROR_UNSUPPORTED_FIELD,
-            "bnb_4bit_compute_dtype: float16 is refused by this version: 16-bit floating point needs a GPU; "
+            "bnb_4bit_compute_dtype: float16 is refused by this version: fp16 comes later; "
             "bfloat16 and float32 work now");
     accepted(
         "\"packing\":true,\"max_seq_length\":64,\"deterministic\":true,\"gpus\":1,\"device_map\":\"auto\"");

@@ -1,21 +1,10 @@
 #!/usr/bin/env bash
 # Rows for evaluation of their own, the best model, early stopping, and that a resumed run decides the same.
 # usage: best.sh TRAINER
-set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/support.sh"
 trainer=$1
-model=tests/golden/models/tied-gqa
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
 export OMP_NUM_THREADS=1
 
-fail() {
-  echo "FAILED: $*" >&2
-  exit 1
-}
-
-for index in $(seq 1 24); do
-  printf '{"input": "Say %d", "output": "It is %d."}\n' "$index" "$index"
-done >"$folder/rows.jsonl"
 # Other words: what is learned of the rows above harms these sooner or later.
 for index in $(seq 1 5); do printf '{"input": "Sing %d", "output": "La, %d la!"}\n' "$index" "$index"; done >"$folder/other.jsonl"
 
@@ -40,8 +29,6 @@ TEXT
   ! "$trainer" run "$folder/request.json" --output "$folder/refused" >"$folder/refused.log" 2>&1 || fail "not refused: $2"
   grep -qF -- "$1" "$folder/refused.log" || fail "$2: $(cat "$folder/refused.log")"
 }
-digest() { sha256sum <"$folder/$1/adapter/adapter_model.safetensors"; }
-said() { jq -c "$2" "$folder/$1/training.json"; } # NAME FILTER
 
 validation=", \"validation_dataset\": \"$folder/other.jsonl\""
 run last "$validation"

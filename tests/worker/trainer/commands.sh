@@ -1,28 +1,8 @@
 #!/usr/bin/env bash
 # The subcommands as a person types them.  usage: commands.sh TRAINER
-set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/support.sh"
 trainer=$1
-model=tests/golden/models/tied-gqa
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
 
-fail() {
-  echo "FAILED: $*" >&2
-  exit 1
-}
-
-# expect STATUS PATTERN COMMAND...: runs it, compares its exit status, searches both outputs.
-expect() {
-  local status=$1 pattern=$2 got=0
-  shift 2
-  "$@" >"$folder/output" 2>&1 || got=$?
-  [[ $got == "$status" ]] || fail "$*: exit status $got, not $status: $(cat "$folder/output")"
-  grep -q -E -e "$pattern" "$folder/output" || fail "$*: no '$pattern' in: $(cat "$folder/output")"
-}
-
-for index in $(seq 1 24); do
-  printf '{"input": "Say %d", "output": "It is %d."}\n' "$index" "$index"
-done >"$folder/rows.jsonl"
 cat >"$folder/request.json" <<TEXT
 {"task": "text-generation", "model_name": "$model", "dataset": "$folder/rows.jsonl", "bf16": false,
  "use_chat_template": true, "learning_rate": 0.005, "num_train_epochs": 2, "logging_steps": 4}

@@ -1,19 +1,8 @@
 #!/usr/bin/env bash
 # Training that goes on from an adapter.  usage: continue.sh TRAINER
-set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/support.sh"
 trainer=$1
-model=tests/golden/models/tied-gqa
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
 
-fail() {
-  echo "FAILED: $*" >&2
-  exit 1
-}
-
-for index in $(seq 1 24); do
-  printf '{"input": "Say %d", "output": "It is %d."}\n' "$index" "$index"
-done >"$folder/rows.jsonl"
 request() { # MORE_JSON [MODEL]
   cat >"$folder/request.json" <<TEXT
 {"task": "text-generation", "model_name": "${2:-$model}", "dataset": "$folder/rows.jsonl", "bf16": false,
@@ -30,7 +19,6 @@ refuse() { # WORDS MORE_JSON [MODEL]
   grep -qF -- "$1" "$folder/refused.log" || fail "$2: $(cat "$folder/refused.log")"
   [[ ! -e $folder/refused/adapter ]] || fail "an adapter was written: $2"
 }
-said() { jq -c "$2" "$folder/$1/training.json"; } # NAME FILTER
 
 run first ', "lora_r": 4, "lora_alpha": 8, "num_train_epochs": 3, "target_modules": ["q_proj", "v_proj"]'
 start=", \"adapter_name_or_path\": \"$folder/first/adapter\""

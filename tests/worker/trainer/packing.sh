@@ -1,16 +1,8 @@
 #!/usr/bin/env bash
 # Packing changes how many rows a step has, and nothing of what a row contributes.  usage: packing.sh TRAINER
-set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/support.sh"
 trainer=$1
-model=tests/golden/models/tied-gqa
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
 export OMP_NUM_THREADS=1
-
-fail() {
-  echo "FAILED: $*" >&2
-  exit 1
-}
 
 for index in $(seq 1 24); do
   printf '{"input": "Say %d", "output": "It is %s"}\n' "$index" "$(seq -s, 1 "$((index % 7 + 1))")"
@@ -25,8 +17,6 @@ TEXT
   "$trainer" run "$folder/request.json" --output "$folder/$name" "$@" >"$folder/$name.log" 2>&1 ||
     fail "$name: $(tail -n 3 "$folder/$name.log")"
 }
-said() { jq -c "$2" "$folder/$1/training.json"; } # NAME FILTER
-digest() { sha256sum <"$folder/$1/adapter/adapter_model.safetensors"; }
 
 # One window of all rows: the same rows, so the same loss and gradient, but for the order of the sums.
 run apart ', "gradient_accumulation_steps": 24, "max_steps": 1'
