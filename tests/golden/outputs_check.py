@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Trains with every output, and holds each against real PEFT, Transformers and the gguf package.
+"""Trains with every output, and holds each against real PEFT, Transformers, llama.cpp and the gguf package.
 
     python tests/golden/outputs_check.py TRAINER MODEL_FOLDER [--max-steps N]
 
 Merged weights are compared with PEFT's merge_and_unload, GGUF tensors bit for bit with what the gguf package makes of
-the same f32 values, and the evaluation loss of each file in Transformers with the one that the run reported.
+the same f32 values, tokens of each GGUF file in llama.cpp with the tokenizer's, and the evaluation loss of each output
+in the program that it is for with the one that the run reported. A table of the losses is printed.
 """
 import argparse
 import json
@@ -23,11 +24,14 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import llama_cpp
 from make_permutation import permutation
+from make_templates import encode
 from peft_check import ROWS, loss, train
 
-# How far an evaluation loss may be from the run's own, by what the weights were rounded to.
-TOLERANCE = {"f32": 1e-4, "f16": 1e-3, "16-bit": 1e-2, "q8_0": 5e-2}
+# How far an evaluation loss may be from the run's own, by what the weights were rounded to; llama.cpp rounds the inputs
+# of its products to the same type, too.
+TOLERANCE = {"adapter": 1e-4, "merged, f32": 1e-4, "merged, bf16": 1e-2, "GGUF f16": 2e-3, "GGUF q8_0": 5e-2}
 LAYER = {"attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj",
          "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "ffn_norm": "post_attention_layernorm",
          "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
@@ -93,6 +97,40 @@ def check_gguf(path, kind, values, config, tokenizer):
         check(again(row["output"])["input_ids"] == tokenizer(row["output"])["input_ids"], "other tokens", row)
 
 
+def transformers_losses(base, loaded, folder, wide, tokenizer, rows):
+    """(output, program, loss) of each output in PEFT or Transformers."""
+    networks = (("adapter", "PEFT", PeftModel.from_pretrained(base, folder / "out" / "adapter").eval()),
+                ("merged, f32", "Transformers", AutoModelForCausalLM.from_pretrained(wide, dtype=torch.float32)),
+                ("merged, bf16", "Transformers", loaded.float()),
+                ("GGUF f16", "Transformers",
+                 AutoModelForCausalLM.from_pretrained(wide, gguf_file="model.gguf", dtype=torch.float32)),
+                ("GGUF q8_0", "Transformers",
+                 AutoModelForCausalLM.from_pretrained(folder / "out", gguf_file="model.gguf", dtype=torch.float32)))
+    return [(output, program, loss(network, tokenizer, rows, True)[0]) for output, program, network in networks]
+
+
+def llama_cpp_losses(folder, wide, tokenizer, rows):
+    """The same in llama.cpp, which must find the tokenizer's tokens in the rows, too."""
+    losses = []
+    for output, path in (("GGUF f16", wide / "model.gguf"), ("GGUF q8_0", folder / "out" / "model.gguf")):
+        file = llama_cpp.File(path)
+        for row in ROWS:
+            check(file.tokens(row["output"]) == tokenizer(row["output"])["input_ids"], "llama.cpp's tokens differ", row)
+        losses.append((output, "llama.cpp", file.loss([encode(row, tokenizer, True) for row in rows])))
+    return losses
+
+
+def show(model, ours, untrained, losses):
+    """One row an output; ends the program when one is too far from what the run said."""
+    line = "%-14s %-14s %12s %12s %10s"
+    print("%s: evaluation loss %.6f as the run says, %.6f before it" % (model, ours, untrained))
+    print(line % ("output", "scored by", "loss", "difference", "may be"))
+    for output, program, theirs in losses:
+        print(line % (output, program, "%.6f" % theirs, "%.2g" % abs(theirs - ours), "%g" % TOLERANCE[output]))
+    for output, program, theirs in losses:
+        check(abs(theirs - ours) <= TOLERANCE[output], output, "in", program, "is too far away")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("trainer")
@@ -121,18 +159,10 @@ def main():
         check(loaded.dtype == torch.bfloat16, "loads as", loaded.dtype)
         with torch.no_grad():
             untrained = loss(base, tokenizer, rows, True)[0]
-            losses = {"f32": AutoModelForCausalLM.from_pretrained(wide, dtype=torch.float32),
-                      "16-bit": loaded.float(),
-                      "f16": AutoModelForCausalLM.from_pretrained(wide, gguf_file="model.gguf", dtype=torch.float32),
-                      "q8_0": AutoModelForCausalLM.from_pretrained(folder / "out", gguf_file="model.gguf",
-                                                                   dtype=torch.float32)}
-            for kind, network in losses.items():
-                theirs = loss(network, tokenizer, rows, True)[0]
-                print("%s, %s: Transformers %.6f, the run %.6f, difference %.2g (may be %g); untrained %.6f" %
-                      (pathlib.Path(arguments.model).name, kind, theirs, ours, abs(theirs - ours), TOLERANCE[kind],
-                       untrained))
-                check(abs(theirs - ours) <= TOLERANCE[kind], kind, "is too far away")
-        check(untrained - ours > 2 * TOLERANCE["q8_0"], "training changed next to nothing: this compares nothing")
+            losses = transformers_losses(base, loaded, folder, wide, tokenizer, rows)
+        losses += llama_cpp_losses(folder, wide, tokenizer, rows)
+        show(pathlib.Path(arguments.model).name, ours, untrained, losses)
+        check(untrained - ours > 2 * TOLERANCE["GGUF q8_0"], "training changed next to nothing: this compares nothing")
 
 
 if __name__ == "__main__":
