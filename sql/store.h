@@ -28,6 +28,10 @@ enum {
     MF_INTERRUPTION_LIMIT = 5 /* interruptions without a new checkpoint: interrupted_without_progress */
 };
 #define MF_OFFSET_NONE (-1) /* no offset is known of this partition */
+#define MF_CHANNEL_JOBS \
+    "modelforge_jobs" /* notified when there may be something to claim; alone, in no transaction */
+
+struct mf_text_table;
 
 /* ================================================================ (a) ingest */
 
@@ -208,6 +212,28 @@ struct mf_reap_report {
 };
 enum mf_status mf_store_reap(struct mf_database *database, const struct mf_reap_options *options,
                              struct mf_reap_report *report, struct mf_error *error);
+
+/* A tenant's queue of one provider: how many of its jobs may run at once, and its part of the places beside
+ * other tenants with work. Jobs that run already are not stopped by a lower cap. */
+#define MF_CAP_NONE (-1)
+struct mf_queue_change {
+    bool cap_given, weight_given; /* false: it stays as it is */
+    int32_t cap;                  /* from 0 (nothing is started), or MF_CAP_NONE */
+    double weight;                /* above 0 */
+};
+struct mf_queue_limits {
+    int32_t cap; /* MF_CAP_NONE: none */
+    double weight;
+    bool offered; /* a worker offers the provider, or did */
+};
+/* Changes them, for jobs to come too, and logs who did it. Needs the owner's rights. Repeatable, but each
+ * time is logged. */
+enum mf_status mf_store_set_queue(struct mf_database *database, const char *provider, const char *tenant,
+                                  const struct mf_queue_change *change, const char *by,
+                                  struct mf_queue_limits *limits, struct mf_error *error);
+/* Jobs of every provider and tenant (NULL: all tenants), with caps and weights; those with work first. */
+enum mf_status mf_store_queues(struct mf_database *database, const char *tenant, struct mf_text_table *table,
+                               struct mf_error *error);
 
 /* ================================================================ (d) heartbeat, (e) rescue and release */
 
@@ -403,8 +429,6 @@ enum mf_status mf_store_outbox_depth(struct mf_database *database, int64_t *wait
                                      struct mf_error *error);
 
 /* ================================================================ (k) what the storage need not keep */
-
-struct mf_text_table;
 
 /* One collector at a time, by a lock of the session. */
 enum mf_status mf_store_collect_lock(struct mf_database *database, bool *held, struct mf_error *error);

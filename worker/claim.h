@@ -4,9 +4,6 @@
 
 #include "worker/worker.h"
 
-/* PostgreSQL's notification that jobs became ready; sent alone, never inside a transaction. */
-#define MF_CHANNEL_JOBS "modelforge_jobs"
-
 /* Claims while slots are free: on a notification, when a slot becomes free, and after a jittered poll time.
  * Also reaps, makes partitions, and gives back leases of this worker that no trainer of this process stands
  * for. */

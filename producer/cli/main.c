@@ -24,6 +24,8 @@ static const struct mf_cli_command commands[] = {
      "", false},
     {"logs", mf_command_logs, "what a job's trainer logged", "--limit", "", false},
     {"events", mf_command_events, "a job's audit trail", "", "", false},
+    {"queues", mf_command_queues, "what waits and runs by tenant; set caps and weights",
+     "--tenant --cap --weight", "list set", false},
     {"dlq", mf_command_dlq, "what was rejected; send it again", "--topic --code --limit --raw",
      "list show replay", false},
     {"ingest", mf_command_ingest, "where partitions stand; let a halted one go on", "--from", "status reset",
