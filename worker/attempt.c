@@ -5,9 +5,11 @@
 #include "common/json.h"
 #include "common/log.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -35,6 +37,18 @@ static enum mf_status add_run(json_t *request, const struct mf_settings *setting
     return MF_OK;
 }
 
+/* Lets other users through to what lies in the attempt's folder. */
+static enum mf_status let_through(const char *work_dir, const char *runs, const char *attempt,
+                                  struct mf_error *error) {
+    const char *const folders[] = {work_dir, runs, attempt};
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        struct stat about;
+        if (stat(folders[i], &about) || chmod(folders[i], (about.st_mode & 07777) | S_IXOTH))
+            return mf_error_errno(error, errno, "cannot open %s to the user of providers.user", folders[i]);
+    }
+    return MF_OK;
+}
+
 enum mf_status mf_attempt_make_folder(const struct mf_settings *settings, const struct mf_claim *claim,
                                       char **folder, struct mf_error *error) {
     char *runs = mf_path_join(settings->work_dir, "runs");
@@ -42,6 +56,8 @@ enum mf_status mf_attempt_make_folder(const struct mf_settings *settings, const 
     enum mf_status status =
         *folder ? mf_directory_create(*folder, 0700, error)
                 : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for an attempt's folder");
+    if (!status && settings->providers_user) /* it is to get at its own folder, and list no other */
+        status = let_through(settings->work_dir, runs, *folder, error);
     if (status) {
         free(*folder);
         *folder = NULL;
@@ -73,6 +89,19 @@ done:
     free(text);
     free(file);
     return status;
+}
+
+enum mf_status mf_attempt_tell_providers(const struct mf_settings *settings, struct mf_error *error) {
+    const struct {
+        const char *variable, *value;
+    } options[] = {{"MODELFORGE_TRAINER_PROVIDERS_FOLDER", settings->providers_folder},
+                   {"MODELFORGE_TRAINER_PROVIDERS_TRUSTED", settings->providers_trusted},
+                   {"MODELFORGE_TRAINER_PROVIDERS_USER", settings->providers_user}};
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+        if (options[i].value ? setenv(options[i].variable, options[i].value, 1)
+                             : unsetenv(options[i].variable))
+            return mf_error_errno(error, errno, "%s", options[i].variable);
+    return MF_OK;
 }
 
 static bool is_one_of(const char *variable, const char *const *names, size_t count) {

@@ -13,6 +13,10 @@ enum mf_status mf_attempt_make_folder(const struct mf_settings *settings, const 
 enum mf_status mf_attempt_write_request(const struct mf_settings *settings, const struct mf_claim *claim,
                                         const char *folder, const char *resume_from, struct mf_error *error);
 
+/* Puts the options providers.* into this process's environment, from where trainers get them. Before there
+ * are threads. */
+enum mf_status mf_attempt_tell_providers(const struct mf_settings *settings, struct mf_error *error);
+
 /* The trainer's environment: the few variables of this process that it may see. Freed with free(); the texts
  * are this process's. `hub`, `s3`: with the keys for model hubs and for S3; a tenant's roots say what
  * it may reach. NULL when memory runs out. */

@@ -359,6 +359,8 @@ int main(int argc, char **argv) {
     curl_global_init(CURL_GLOBAL_DEFAULT);
     enum mf_status status = mf_settings_load(arguments.path, arguments.override, arguments.override_count,
                                              &daemon.settings, &error);
+    if (!status)
+        status = mf_attempt_tell_providers(&daemon.settings, &error);
     if (status) {
         fprintf(stderr, "modelforge-worker: %s\n", error.message);
         mf_settings_free(&daemon.settings);

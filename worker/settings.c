@@ -100,6 +100,16 @@ static const struct mf_option options[] = {
     {.name = "trainer.path",
      .kind = STRING,
      .meaning = "the training program (modelforge-trainer beside this program)"},
+    {.name = "providers.folder",
+     .kind = STRING,
+     .meaning = "folder of providers that are not built in: NAME.conf, libmodelforge-provider-NAME.so "
+                "(../lib/modelforge/providers beside the trainer's folder)"},
+    {.name = "providers.trusted",
+     .kind = STRING,
+     .meaning = "names, between commas, of such providers that may run as this worker's user"},
+    {.name = "providers.user",
+     .kind = STRING,
+     .meaning = "the user that all other such providers run as; changing to it takes a worker that is root"},
     {.name = "lease.seconds",
      .kind = MF_OPTION_NUMBER,
      .initial = "30",
@@ -490,6 +500,9 @@ enum mf_status mf_settings_load(const char *path, const struct mf_config_overrid
     settings->events_topic = mf_config_string(config, "topics.events");
     settings->dlq_topic = mf_config_string(config, "topics.dlq");
     settings->http_listen = mf_config_string(config, "http.listen");
+    settings->providers_folder = mf_config_string(config, "providers.folder");
+    settings->providers_trusted = mf_config_string(config, "providers.trusted");
+    settings->providers_user = mf_config_string(config, "providers.user");
     take_limits(settings);
     settings->collect_ms = mf_config_integer(config, "storage.collect_seconds") * 1000;
     settings->keep_s = mf_config_integer(config, "storage.keep_seconds");

@@ -29,6 +29,7 @@ struct mf_tenant_roots {
 struct mf_settings {
     struct mf_config *config;
     char *worker_id, *host, *work_dir, *storage_url, *trainer_path;
+    const char *providers_folder, *providers_trusted, *providers_user; /* NULL: not given */
     const char *database_url, *registry_url, *registry_username, *registry_password, *registry_ca_file;
     const char *events_topic, *dlq_topic, *http_listen;
     const char *storage_s3_endpoint, *storage_s3_region, *storage_s3_ca_file; /* NULL: not given */

@@ -50,6 +50,10 @@ static const struct mf_option options[] = {
     {"watchdog.*", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},
     {"spool.*", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},
     {"tenants", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},
+    {"tenants.*", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},
+    {"providers.*", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},
+    {"preempt.*", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},
+    {"download.*", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},
 };
 static const struct mf_config_table table = {"modelforge", options, sizeof options / sizeof *options};
 
