@@ -203,12 +203,14 @@ struct mf_reap_options {
     int32_t provider_grace_s; /* a queued job that no live worker could take fails after this long */
     int32_t worker_alive_s;   /* a worker that was not heard for this long is not live */
     int32_t preempt_s;        /* a job waits this long before a preemptible one of lower priority gives way */
+    int32_t batch_settle_s;   /* a batch has ended once nothing of it was left to do for this long */
 };
 struct mf_reap_report {
     int64_t readied;         /* run_at or back-off passed */
     int64_t failed_deadline; /* queued or paused beyond the deadline: failed deadline_exceeded */
     int64_t preempted;       /* running jobs asked to give way to one of their tenant's of higher priority */
     int64_t failed_provider; /* grace passed: failed unknown_provider or provider_unavailable */
+    int64_t batches;         /* ended, each with an event batch_finished of the job that ended last */
 };
 enum mf_status mf_store_reap(struct mf_database *database, const struct mf_reap_options *options,
                              struct mf_reap_report *report, struct mf_error *error);
@@ -561,8 +563,9 @@ struct mf_sent_batch {
 void mf_sent_batch_add(struct mf_sent_batch *batch, int32_t partition, int64_t offset, const char *job_id);
 void mf_sent_batch_free(struct mf_sent_batch *batch);
 struct mf_batch_progress {
-    size_t taken;                     /* records taken in, rejected ones too */
-    int64_t jobs[MF_JOB_STATE_COUNT]; /* of the batch's jobs */
+    size_t taken; /* records taken in, rejected ones too */
+    int64_t
+        jobs[MF_JOB_STATE_COUNT]; /* of the batch's jobs; one that was tried again by its newest generation */
 };
 /* Nothing may be added to the batch after the first of these calls. Both may be repeated. The table of ends:
  * request_id, state, error_code, error_message of what failed, was cancelled or (request_id NULL) rejected.

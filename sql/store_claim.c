@@ -335,6 +335,9 @@ static enum mf_status reap(struct mf_database *database, void *context, struct m
     if (!status)
         status = mf_database_query(database, MF_QUERY_COMMANDS_EXPIRE, NULL, 0, NULL, error);
     if (!status)
+        status =
+            mf_batches_finish(database, reaping->options->batch_settle_s, &reaping->report->batches, error);
+    if (!status)
         status = mf_count_changes_write(database, &changes, error);
     mf_count_changes_free(&changes);
     return status;

@@ -55,6 +55,10 @@ enum mf_status mf_command_take(struct mf_database *database, const struct mf_ing
 enum mf_status mf_apply_waiting_commands(struct mf_database *database, const struct mf_parameter *job_ids,
                                          struct mf_count_changes *changes, struct mf_error *error);
 
+/* Writes batch_finished for batches that have had nothing left to do for `settle_s` (store_batch.c). */
+enum mf_status mf_batches_finish(struct mf_database *database, int32_t settle_s, int64_t *finished,
+                                 struct mf_error *error);
+
 /* A leased job under its lock (lease_lock.sql, rescue_lock.sql). */
 struct mf_leased {
     enum mf_job_state state;

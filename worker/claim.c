@@ -121,7 +121,8 @@ static void reap(struct claimer *claimer) {
     struct mf_worker *worker = claimer->worker;
     struct mf_reap_options options = {.provider_grace_s = worker->settings->provider_grace_s,
                                       .worker_alive_s = (int32_t)(worker->settings->lease_ms / 1000 + 1),
-                                      .preempt_s = worker->settings->preempt_s};
+                                      .preempt_s = worker->settings->preempt_s,
+                                      .batch_settle_s = worker->settings->batch_settle_s};
     struct mf_reap_report report = {0};
     struct mf_error error;
     enum mf_status status = mf_store_reap(claimer->link.database, &options, &report, &error);
@@ -134,7 +135,7 @@ static void reap(struct claimer *claimer) {
         claimer->next_poll_ms = 0;
     if (report.preempted)
         mf_wakeup_raise(&worker->heartbeat_wakeup); /* one of them may run here */
-    if (report.failed_deadline + report.failed_provider + report.preempted)
+    if (report.failed_deadline + report.failed_provider + report.preempted + report.batches)
         mf_wakeup_raise(&worker->outbox_wakeup);
 }
 

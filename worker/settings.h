@@ -41,7 +41,7 @@ struct mf_settings {
     size_t topic_count;
     int slots;
     int64_t lease_ms, blind_limit_ms, claim_poll_ms, drain_ms, cancel_ms;
-    int32_t provider_grace_s, preempt_s;
+    int32_t provider_grace_s, preempt_s, batch_settle_s;
     int64_t retry_base_ms, retry_limit_ms;
     int64_t hello_limit_ms, silence_limit_ms[MF_PHASE_COUNT];
     int64_t spool_memory_bytes, spool_file_bytes;

@@ -74,30 +74,36 @@ static int read_arguments(struct arguments *arguments, int argc, char **argv) {
     return arguments->path ? -1 : mf_usage("batch", "which FILE or FOLDER?");
 }
 
-/* Flags, configuration and checks over one row; what is wrong stays in its error. */
-static void prepare_row(struct mf_settings *settings, const struct arguments *arguments,
-                        struct mf_batch_row *row) {
-    enum mf_status status = row->error.status;
+struct maker {
+    struct mf_settings *settings;
+    const struct arguments *arguments;
+};
+
+/* Flags and configuration over one row. */
+static enum mf_status make_request(void *context, json_t *value, struct mf_request *request,
+                                   struct mf_error *error) {
+    const struct maker *maker = context;
+    const struct arguments *arguments = maker->arguments;
+    enum mf_status status = MF_OK;
     for (int i = 0; i < arguments->flags && !status; i += 2)
-        status = mf_form_flag(row->object, arguments->flag[i], arguments->flag[i + 1], &row->error);
+        status = mf_form_flag(value, arguments->flag[i], arguments->flag[i + 1], error);
     if (!status)
-        status = mf_form_request(settings, row->object, &row->request, &row->error);
-    if (!status && !row->request.batch_id)
-        mf_error_set(&row->error, MF_ERROR_MISSING_FIELD,
-                     "batch_id: not given; name the batch with --batch-id ID (sending it again under "
-                     "the same name makes no new jobs)");
-    json_decref(row->object);
-    row->object = NULL;
+        status = mf_form_request(maker->settings, value, request, error);
+    if (!status && !request->batch_id)
+        status =
+            mf_error_set(error, MF_ERROR_MISSING_FIELD,
+                         "batch_id: not given; name the batch with --batch-id ID (sending it again under "
+                         "the same name makes no new jobs)");
+    return status;
 }
 
 /* Prints the first faults. Returns how many rows have one. */
 static size_t print_faults(const struct mf_batch *batch) {
     size_t faults = 0;
-    char text[MF_ERROR_TEXT_BYTES + 64];
     for (size_t i = 0; i < batch->rows; i++)
-        if (batch->row[i].error.status && ++faults <= SHOWN_FAULTS)
+        if (batch->row[i].faulty && ++faults <= SHOWN_FAULTS)
             fprintf(stderr, "%s%s: %s%s\n", mf_colour(stderr, MF_RED), batch->row[i].origin,
-                    mf_error_format(&batch->row[i].error, text, sizeof text), mf_colour(stderr, MF_RESET));
+                    batch->row[i].fault ? batch->row[i].fault : "out of memory", mf_colour(stderr, MF_RESET));
     if (faults > SHOWN_FAULTS)
         fprintf(stderr, "... and %zu more\n", faults - SHOWN_FAULTS);
     return faults;
@@ -105,17 +111,11 @@ static size_t print_faults(const struct mf_batch *batch) {
 
 static int prepare(struct mf_settings *settings, const struct arguments *arguments, struct mf_batch *batch) {
     struct mf_error error;
-    if (mf_settings_load(settings, &error) || mf_batch_read(arguments->path, batch, &error))
+    struct maker maker = {settings, arguments};
+    if (mf_settings_load(settings, &error) ||
+        mf_batch_read(arguments->path, make_request, &maker, batch, &error) ||
+        mf_batch_name_requests(batch, &error))
         return mf_fail(&error);
-    for (size_t i = 0; i < batch->rows; i++)
-        prepare_row(settings, arguments, &batch->row[i]);
-    if (mf_batch_name_requests(batch, &error))
-        return mf_fail(&error);
-    for (size_t i = 0; i < batch->rows; i++)
-        if (!batch->row[i].error.status)
-            (void)(mf_request_validate(&batch->row[i].request, &batch->row[i].error) ||
-                   mf_job_id(batch->row[i].request.tenant, batch->row[i].request.request_id, 1,
-                             batch->row[i].job_id, &batch->row[i].error));
     size_t faults = print_faults(batch);
     if (faults) {
         fprintf(stderr, "modelforge: %zu of %zu requests cannot be sent as they are; nothing was sent\n",
@@ -130,9 +130,12 @@ static void keep_delivery(const struct mf_delivery *delivery, void *user) {
     row->accepted = !delivery->status;
     row->partition = delivery->partition;
     row->offset = delivery->offset;
-    if (delivery->status)
-        mf_error_set(&row->error, delivery->status, "not accepted by topic %s: %s", delivery->topic,
+    if (delivery->status) {
+        struct mf_error error;
+        mf_error_set(&error, delivery->status, "not accepted by topic %s: %s", delivery->topic,
                      delivery->message);
+        mf_batch_row_fail(row, &error);
+    }
 }
 
 /* Sends every row; a full queue is waited for. */
@@ -140,9 +143,14 @@ static enum mf_status send_rows(struct mf_client *client, struct mf_batch *batch
     enum mf_status status = MF_OK;
     for (size_t i = 0; i < batch->rows && !status; i++) {
         struct mf_batch_row *row = &batch->row[i];
-        while ((status = mf_client_submit(client, &row->request, keep_delivery, row, row->job_id, error)) ==
-               MF_ERROR_QUEUE_FULL)
+        struct mf_request request = {0};
+        status = mf_batch_request(row, &request, error);
+        while (!status && (status = mf_client_submit(client, &request, keep_delivery, row, row->job_id,
+                                                     error)) == MF_ERROR_QUEUE_FULL) {
             mf_client_poll(client, BACK_PRESSURE_MS);
+            status = MF_OK;
+        }
+        mf_request_free(&request);
         mf_client_poll(client, 0);
     }
     if (!status)
@@ -153,13 +161,13 @@ static enum mf_status send_rows(struct mf_client *client, struct mf_batch *batch
 static int print_rows(const struct mf_settings *settings, const struct mf_batch *batch, bool sent) {
     if (!settings->json) {
         for (size_t i = 0; i < batch->rows; i++)
-            printf("%s  %s\n", batch->row[i].job_id, batch->row[i].request.request_id);
+            printf("%s  %s\n", batch->row[i].job_id, batch->row[i].request_id);
         return MF_EXIT_OK;
     }
     json_t *rows = json_array();
     for (size_t i = 0; i < batch->rows; i++)
         json_array_append_new(rows, json_pack("{s:s,s:s,s:b}", "job_id", batch->row[i].job_id, "request_id",
-                                              batch->row[i].request.request_id, "accepted",
+                                              batch->row[i].request_id, "accepted",
                                               sent && batch->row[i].accepted));
     return mf_json_print(rows);
 }
@@ -192,8 +200,7 @@ static int follow(struct mf_settings *settings, const struct mf_batch *batch,
     sent.topic = mf_topic_of_list(mf_config_string(settings->config, "topics.requests"), 0, topic);
     for (size_t i = 0; i < batch->rows; i++)
         mf_sent_batch_add(&sent, batch->row[i].partition, batch->row[i].offset, batch->row[i].job_id);
-    int result = mf_batch_follow(settings, &sent, batch->row[0].request.batch_id, !arguments->watch,
-                                 arguments->timeout_s);
+    int result = mf_batch_follow(settings, &sent, batch->batch_id, !arguments->watch, arguments->timeout_s);
     mf_sent_batch_free(&sent);
     return result;
 }
@@ -201,6 +208,8 @@ static int follow(struct mf_settings *settings, const struct mf_batch *batch,
 int mf_command_batch(struct mf_settings *settings, int argc, char **argv) {
     struct arguments arguments = {0};
     struct mf_batch batch = {0};
+    struct mf_database *database;
+    struct mf_error error;
     int result = read_arguments(&arguments, argc, argv);
     if (result >= 0)
         goto done;
@@ -208,6 +217,11 @@ int mf_command_batch(struct mf_settings *settings, int argc, char **argv) {
         goto done;
     if (arguments.check) {
         result = print_rows(settings, &batch, false);
+        goto done;
+    }
+    /* What cannot be followed is not sent. */
+    if ((arguments.wait || arguments.watch) && mf_settings_database(settings, false, &database, &error)) {
+        result = mf_fail(&error);
         goto done;
     }
     if ((result = send_batch(settings, &batch)) != MF_EXIT_OK)

@@ -49,6 +49,7 @@ static const struct mf_option options[] = {
     {"cancel.*", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},
     {"watchdog.*", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},
     {"spool.*", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},
+    {"batch.*", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},
     {"tenants", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},
     {"tenants.*", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},
     {"providers.*", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},

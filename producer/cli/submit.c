@@ -100,7 +100,10 @@ static enum mf_status send_request(struct mf_settings *settings, const struct su
     struct mf_client *client = NULL;
     struct mf_request request = {0};
     struct mf_receipt receipt = mf_receipt_unknown();
+    struct mf_database *database;
+    bool followed = submission->wait || submission->watch; /* what cannot be followed is not sent */
     if ((status = mf_form_request(settings, submission->object, &request, error)) ||
+        (followed && (status = mf_settings_database(settings, false, &database, error))) ||
         (status = mf_settings_client(settings, &client, error)) ||
         (status = mf_client_submit(client, &request, mf_receipt_keep, &receipt, job_id, error)) ||
         (status = mf_receipt_wait(client, &receipt, error)))
@@ -108,7 +111,7 @@ static enum mf_status send_request(struct mf_settings *settings, const struct su
     *sent = receipt.sent;
     if (settings->json)
         printf("{\"job_id\":\"%s\",\"accepted\":true}\n", job_id);
-    else if (submission->wait || submission->watch)
+    else if (followed)
         printf("job %s\n", job_id);
     else
         printf("%s\n", job_id);

@@ -3,7 +3,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/support.sh"
 
 set_up
-write_config "$work/worker.conf" worker.slots=4
+write_config "$work/worker.conf" worker.slots=4 batch.settle_seconds=1
 start_worker "$work/worker.conf" "$work/worker.log"
 
 # run STATUS COMMAND...: the output is kept in $work/out and $work/err.
@@ -54,6 +54,13 @@ run 0 client batch - --batch-id good --wait --timeout 60 <"$work/good.jsonl"
 sql_is 41 "SELECT count(*) FROM jobs" || fail "the second sending made jobs"
 passed "41 jobs of one file, waited for; sending it again makes none"
 
+wait_sql 20 "1|t" "SELECT round, announced_at IS NOT NULL FROM batch_summary WHERE batch_id = 'good'"
+wait_sql 20 0 "SELECT count(*) FROM outbox"
+equals 1 eval "kcat -C -b '$brokers' -t '$events' -e -q -f '%s\\n' | grep -ac batch_finished" || fail "one batch_finished on the topic"
+kcat -C -b "$brokers" -t "$events" -e -q -f '%s\n' | grep -aq '{"batch_id":"good","cancelled":0,"failed":0,"jobs":41,"round":1,"succeeded":41}' ||
+  fail "what batch_finished says"
+passed "one event batch_finished, with the counts, and none for the second sending"
+
 # ---- a folder; ends of every kind, and rejections
 mkdir "$work/mixed"
 row 1 ',"request_id":"good-a"' >"$work/mixed/1.json"
@@ -83,6 +90,51 @@ grep -q "has not ended after 2 s" "$work/err" || fail "the text of a time-out"
 ) &
 run 4 client batch "$work/slow.jsonl" --batch-id slow --wait --timeout 60
 passed "a time-out and a cancelled job have exit statuses of their own"
+
+# ---- a job that is tried again counts by its newest generation
+{
+  row 6 ',"request_id":"failing-r"'
+  row 7 ',"request_id":"slow-r"'
+} >"$work/again.jsonl"
+client --json batch "$work/again.jsonl" --max-attempts 1 --batch-id again --wait --timeout 60 >"$work/out" 2>"$work/err" &
+waiting=$!
+wait_state 30 failing-r failed
+client queues set huggingface default --cap 0 >/dev/null # the second generation shall wait
+client retry failing-r >/dev/null
+cancel slow-r
+wait_state 30 slow-r cancelled
+client cancel failing-r >/dev/null
+status=0
+wait "$waiting" || status=$?
+[[ $status == 4 ]] || fail "exit status $status where the second generation was cancelled: $(cat "$work/out" "$work/err")"
+equals 0,2 jq -r '[.failed, .cancelled] | join(",")' "$work/out" || fail "the counts of newest generations"
+client queues set huggingface default --cap none >/dev/null
+passed "a failed job that is tried again meanwhile is waited for"
+
+# ---- what cannot be followed is not sent
+before=$(kcat -C -b "$brokers" -t "$requests" -e -q -f '.' | wc -c)
+row 8 ',"request_id":"good-unsent"' >"$work/unsent.jsonl"
+for database in "postgresql://nobody@127.0.0.1:1/none" ""; do
+  status=0
+  client --set "database.url=$database" batch "$work/unsent.jsonl" --batch-id unsent --wait >/dev/null 2>&1 || status=$?
+  [[ $status == 3 || $status == 2 ]] || fail "batch --wait without a database: $status"
+  status=0
+  client --set "database.url=$database" submit "$work/unsent.jsonl" --wait >/dev/null 2>&1 || status=$?
+  [[ $status == 3 || $status == 2 ]] || fail "submit --wait without a database: $status"
+done
+equals "$before" eval "kcat -C -b '$brokers' -t '$requests' -e -q -f '.' | wc -c" || fail "a request was sent that cannot be followed"
+passed "with --wait nothing is sent when PostgreSQL cannot be asked"
+
+# ---- a large batch takes little memory
+for ((i = 0; i < 20000; i++)); do row "$i"; done >"$work/large.jsonl"
+python3 - "$client_program" "$work/large.jsonl" >"$work/kilobytes" <<'PYTHON'
+import resource, subprocess, sys
+subprocess.run([sys.argv[1], "batch", sys.argv[2], "--batch-id", "large", "--check"], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+PYTHON
+sanitized=$(grep -c '^MODELFORGE_SANITIZE:STRING=.' "$MF_TEST_BUILD/CMakeCache.txt" || :)
+((sanitized || $(cat "$work/kilobytes") < 40000)) || fail "20,000 requests took $(cat "$work/kilobytes") kB"
+passed "20,000 requests take $(cat "$work/kilobytes") kB"
 run 2 client batch "$work/mixed/notes.txt"
 run 2 client batch "$work/good.jsonl" --wait
 grep -q "batch_id: not given; name the batch with --batch-id" "$work/err" || fail "the text of a missing batch id"
