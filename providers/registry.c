@@ -1,57 +1,20 @@
 #include "providers/registry.h"
 
-#include "common/log.h"
+#include "common/files.h"
+#include "common/text.h"
+#include "providers/host.h"
 #include "providers/huggingface/huggingface.h"
-#include "providers/locate.h"
-#include "providers/models/model.h"
-#include "providers/tokenizer/tokenizer.h"
+#include "providers/places.h"
+#include "providers/plugin.h"
 
+#include <dirent.h>
+#include <errno.h>
 #include <pthread.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-/* ---- what the host offers ---- */
-
-static void host_log(struct mf_provider_context *context, const char *message) {
-    (void)context;
-    mf_log_info(message);
-}
-
-static bool host_cancelled(struct mf_provider_context *context) {
-    return context && context->cancelled && context->cancelled(context->argument);
-}
-
-static enum mf_status host_check_folder(struct mf_provider_context *context,
-                                        const struct mf_model_reference *reference, struct mf_error *error) {
-    return mf_model_check(context, reference, error);
-}
-
-static enum mf_status host_open_model(struct mf_provider_context *context,
-                                      const struct mf_load_options *options, struct mf_model **out,
-                                      struct mf_error *error) {
-    (void)context;
-    return mf_model_open(options, out, error);
-}
-
-static enum mf_status host_open_tokenizer(struct mf_provider_context *context,
-                                          const struct mf_model_reference *reference,
-                                          struct mf_tokenizer **out, struct mf_error *error) {
-    (void)context;
-    return mf_tokenizer_open(reference->model_id, out, error);
-}
-
-static const struct mf_host_api host_api = {
-    .size = sizeof host_api,
-    .abi_version = MF_PROVIDER_ABI,
-    .fail = mf_error_set,
-    .log = host_log,
-    .cancelled = host_cancelled,
-    .check_folder = host_check_folder,
-    .open_model = host_open_model,
-    .open_tokenizer = host_open_tokenizer,
-};
-
-/* ---- the built-in providers ---- */
+#define FILE_PREFIX "libmodelforge-provider-"
+#define FILE_SUFFIX ".so"
 
 static mf_provider_entry_function *const entries[] = {
     mf_huggingface_entry,
@@ -59,42 +22,234 @@ static mf_provider_entry_function *const entries[] = {
 
 enum { ENTRIES = sizeof entries / sizeof *entries };
 
-static const struct mf_provider *providers[ENTRIES];
-static size_t provider_count;
-static pthread_once_t providers_once = PTHREAD_ONCE_INIT;
+/* Built-in ones, then the libraries that were loaded. */
+static struct {
+    pthread_mutex_t lock;
+    bool entered;
+    const struct mf_provider *provider[MF_PROVIDER_MAX_LISTED];
+    size_t count;
+} known = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-/* A provider that refuses this host, or speaks another version, is not there. */
-static void enter_providers(void) {
-    for (size_t i = 0; i < ENTRIES; i++) {
-        const struct mf_provider *provider = entries[i](MF_PROVIDER_ABI, &host_api);
-        if (provider && provider->size >= sizeof *provider && provider->abi_version == MF_PROVIDER_ABI)
-            providers[provider_count++] = provider;
+static void lock_known(void) {
+    pthread_mutex_lock(&known.lock);
+    for (size_t i = 0; i < ENTRIES && !known.entered; i++) {
+        const struct mf_provider *provider = entries[i](MF_PROVIDER_ABI, mf_host());
+        if (provider)
+            known.provider[known.count++] = provider;
     }
+    known.entered = true;
 }
 
-size_t mf_provider_count(void) {
-    pthread_once(&providers_once, enter_providers);
-    return provider_count;
+static const struct mf_provider *find_known(const char *name) {
+    for (size_t i = 0; i < known.count; i++)
+        if (!strcmp(known.provider[i]->get_provider_name(), name))
+            return known.provider[i];
+    return NULL;
 }
 
-const struct mf_provider *mf_provider_at(size_t index) {
-    return index < mf_provider_count() ? providers[index] : NULL;
+/* ---- the plug-in folder ---- */
+
+static bool name_valid(const char *name, size_t length) {
+    if (length < 1 || length >= MF_PROVIDER_NAME_BYTES)
+        return false;
+    for (size_t i = 0; i < length; i++)
+        if (!strchr("abcdefghijklmnopqrstuvwxyz0123456789_-", name[i]))
+            return false;
+    return true;
+}
+
+/* The path of a library of this name; freed by the caller; NULL: there is no such file. */
+static char *library_of(const char *name) {
+    char *folder = NULL, file[sizeof FILE_PREFIX + MF_PROVIDER_NAME_BYTES + sizeof FILE_SUFFIX];
+    struct mf_error ignored;
+    if (mf_providers_folder(&folder, &ignored) != MF_OK)
+        return NULL;
+    snprintf(file, sizeof file, "%s%s%s", FILE_PREFIX, name, FILE_SUFFIX);
+    char *path = mf_path_join(folder, file);
+    free(folder);
+    if (path && !mf_path_exists(path)) {
+        free(path);
+        path = NULL;
+    }
+    return path;
+}
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const struct mf_provider_listing *)a)->name,
+                  ((const struct mf_provider_listing *)b)->name);
+}
+
+static bool listed(const struct mf_provider_listing *list, size_t count, const char *name) {
+    for (size_t i = 0; i < count; i++)
+        if (!strcmp(list[i].name, name))
+            return true;
+    return false;
+}
+
+/* One that has the name of a built-in one is never found: it is not listed. */
+static void add_libraries(const char *folder, struct mf_provider_listing *list, size_t *count) {
+    const size_t first = *count, prefix = sizeof FILE_PREFIX - 1, suffix = sizeof FILE_SUFFIX - 1;
+    const struct dirent *file;
+    DIR *directory = opendir(folder);
+    while (directory && *count < MF_PROVIDER_MAX_LISTED && (file = readdir(directory))) {
+        const size_t length = strlen(file->d_name);
+        struct mf_provider_listing *row = &list[*count];
+        if (length <= prefix + suffix || strncmp(file->d_name, FILE_PREFIX, prefix) != 0 ||
+            strcmp(file->d_name + length - suffix, FILE_SUFFIX) != 0 ||
+            !name_valid(file->d_name + prefix, length - prefix - suffix))
+            continue;
+        *row = (struct mf_provider_listing){.kind = MF_PROVIDER_LIBRARY};
+        memcpy(row->name, file->d_name + prefix, length - prefix - suffix);
+        if (listed(list, first, row->name) || !(row->path = mf_path_join(folder, file->d_name)))
+            continue;
+        ++*count;
+    }
+    if (directory)
+        closedir(directory);
+    qsort(list + first, *count - first, sizeof *list, by_name);
+}
+
+/* `but`: a library that is not tried again; NULL: none. */
+static enum mf_status list_but(const char *but, struct mf_provider_listing **out, size_t *count,
+                               struct mf_error *error) {
+    struct mf_provider_listing *list = calloc(MF_PROVIDER_MAX_LISTED, sizeof *list);
+    char *folder = NULL;
+    *count = 0;
+    if (!(*out = list)) {
+        return mf_error_errno(error, ENOMEM, "the list of providers");
+    }
+    lock_known();
+    for (size_t i = 0; i < ENTRIES && i < known.count; i++) {
+        struct mf_provider_listing *row = &list[(*count)++];
+        snprintf(row->name, sizeof row->name, "%s", known.provider[i]->get_provider_name());
+        mf_plugin_describe(known.provider[i], &row->devices, &row->error);
+    }
+    pthread_mutex_unlock(&known.lock);
+    const size_t first = *count;
+    const enum mf_status status = mf_providers_folder(&folder, error);
+    if (status == MF_OK)
+        add_libraries(folder, list, count);
+    free(folder);
+    for (size_t i = first; i < *count; i++)
+        if (!but || strcmp(list[i].name, but) != 0)
+            mf_plugin_try(list[i].name, list[i].path, mf_host(), &list[i].devices, &list[i].error);
+    if (status != MF_OK) {
+        mf_provider_list_free(list, *count);
+        *out = NULL;
+        *count = 0;
+    }
+    return status;
+}
+
+enum mf_status mf_provider_list(struct mf_provider_listing **out, size_t *count, struct mf_error *error) {
+    return list_but(NULL, out, count, error);
+}
+
+void mf_provider_list_free(struct mf_provider_listing *list, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        free(list[i].path);
+        json_decref(list[i].devices);
+    }
+    free(list);
+}
+
+/* ---- by name ---- */
+
+/* "huggingface, gguf": those that can be used, without the one that was just refused. */
+static void name_valid_ones(const char *refused, struct mf_text *text) {
+    struct mf_provider_listing *list = NULL;
+    size_t count = 0;
+    struct mf_error ignored;
+    if (list_but(refused, &list, &count, &ignored) != MF_OK)
+        return;
+    for (size_t i = 0; i < count; i++)
+        if (list[i].devices)
+            mf_text_printf(text, "%s%s", text->length ? ", " : "", list[i].name);
+    mf_provider_list_free(list, count);
+}
+
+static enum mf_status load_library(const char *name, const char *path, const struct mf_provider **out,
+                                   struct mf_error *error) {
+    enum mf_status status = MF_OK;
+    if (known.count == MF_PROVIDER_MAX_LISTED)
+        return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE, "%d providers are loaded already",
+                            MF_PROVIDER_MAX_LISTED);
+    status = mf_plugin_load(name, path, mf_host(), out, error);
+    if (status == MF_OK)
+        known.provider[known.count++] = *out;
+    return status;
 }
 
 enum mf_status mf_provider_find(const char *name, const struct mf_provider **out, struct mf_error *error) {
-    char known[512] = "";
+    const bool valid = name_valid(name, strlen(name));
+    struct mf_text names = {0};
+    struct mf_error why;
+    char *path = NULL;
+    enum mf_status status = MF_OK;
+    lock_known();
+    if (!(*out = find_known(name)) && valid && (path = library_of(name)))
+        status = load_library(name, path, out, &why);
+    pthread_mutex_unlock(&known.lock);
+    if (!*out)
+        name_valid_ones(status != MF_OK ? name : NULL, &names);
+    if (status != MF_OK)
+        mf_error_set(error, status, "provider '%s' cannot be used: %s. Valid providers: %s", name,
+                     why.message, mf_text_string(&names));
+    else if (!*out)
+        status = mf_error_set(error, MF_ERROR_UNKNOWN_PROVIDER, "Unknown provider '%s'. Valid providers: %s",
+                              name, mf_text_string(&names));
+    mf_text_free(&names);
+    free(path);
+    return status;
+}
+
+/* ---- calling one ---- */
+
+static enum mf_status settle(const struct mf_provider *provider, const char *function, int result, bool made,
+                             struct mf_error *error) {
+    if (result != MF_PROVIDER_OK && error->status != MF_OK)
+        return error->status;
+    if (result != MF_PROVIDER_OK)
+        return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE,
+                            "provider '%s' breaks the ABI: %s returned %d and did not say why",
+                            provider->get_provider_name(), function, result);
+    if (!made)
+        return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE,
+                            "provider '%s' breaks the ABI: %s succeeded without a result",
+                            provider->get_provider_name(), function);
+    return MF_OK;
+}
+
+enum mf_status mf_provider_validate_model_access(const struct mf_provider *provider,
+                                                 struct mf_provider_context *context,
+                                                 const struct mf_model_reference *reference,
+                                                 struct mf_error *error) {
+    error->status = MF_OK;
+    const int result = provider->validate_model_access(context, reference, error);
+    return settle(provider, "validate_model_access", result, true, error);
+}
+
+enum mf_status mf_provider_load_model(const struct mf_provider *provider, struct mf_provider_context *context,
+                                      const struct mf_load_options *options, struct mf_model **out,
+                                      struct mf_error *error) {
+    error->status = MF_OK;
     *out = NULL;
-    for (size_t i = 0; i < mf_provider_count(); i++) {
-        const struct mf_provider *provider = mf_provider_at(i);
-        const char *own = provider->get_provider_name();
-        if (!strcmp(own, name)) {
-            *out = provider;
-            return MF_OK;
-        }
-        snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i ? ", " : "", own);
-    }
-    return mf_error_set(error, MF_ERROR_UNKNOWN_PROVIDER, "Unknown provider '%s'. Valid providers: %s", name,
-                        known);
+    const int result = provider->load_model(context, options, out, error);
+    if (result != MF_PROVIDER_OK)
+        *out = NULL;
+    return settle(provider, "load_model", result, *out != NULL, error);
+}
+
+enum mf_status mf_provider_load_tokenizer(const struct mf_provider *provider,
+                                          struct mf_provider_context *context,
+                                          const struct mf_model_reference *reference,
+                                          struct mf_tokenizer **out, struct mf_error *error) {
+    error->status = MF_OK;
+    *out = NULL;
+    const int result = provider->load_tokenizer(context, reference, out, error);
+    if (result != MF_PROVIDER_OK)
+        *out = NULL;
+    return settle(provider, "load_tokenizer", result, *out != NULL, error);
 }
 
 /* ---- capabilities ---- */
@@ -108,19 +263,21 @@ enum mf_status mf_provider_capability(const struct mf_provider *provider, const 
                                       enum mf_capability_level *level, const char **reason,
                                       struct mf_error *error) {
     struct mf_capabilities table = {.size = sizeof table};
-    enum mf_status status = provider->capabilities(device, &table, error);
-    if (status)
-        return status;
     *level = MF_CAPABILITY_UNSUPPORTED;
+    error->status = MF_OK;
+    const int result = provider->capabilities(device, &table, error);
+    enum mf_status status = settle(provider, "capabilities", result, table.row != NULL, error);
+    if (status || !table.row)
+        return status;
     if (reason)
         *reason = "the provider does not know this combination";
-    for (size_t i = 0; i < table.count; i++) {
+    for (uint64_t i = 0; i < table.count; i++) {
         const struct mf_capability *row =
             (const struct mf_capability *)(const void *)((const char *)table.row + i * table.stride);
         if (!covers(row->architecture, architecture) || !covers(row->task, task) ||
             !covers(row->strategy, strategy))
             continue;
-        *level = row->level;
+        *level = (enum mf_capability_level)row->level;
         if (reason)
             *reason = row->reason;
         break;
@@ -132,7 +289,7 @@ enum mf_status mf_provider_require(const struct mf_provider *provider, const str
                                    const char *architecture, const char *task, const char *strategy,
                                    struct mf_error *error) {
     enum mf_capability_level level;
-    const char *reason;
+    const char *reason = "";
     enum mf_status status =
         mf_provider_capability(provider, device, architecture, task, strategy, &level, &reason, error);
     if (status || level > MF_CAPABILITY_UNSUPPORTED)

@@ -1,10 +1,12 @@
-/* Providers by name: the built-in ones. */
+/* Providers by name: the built-in ones, then shared libraries of the folder for providers (places.h), each
+ * found by its name, libmodelforge-provider-NAME.so. */
 #ifndef MF_PROVIDERS_REGISTRY_H
 #define MF_PROVIDERS_REGISTRY_H
 
 #include "common/error.h"
 #include "providers/provider.h"
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -18,13 +20,47 @@ struct mf_provider_context {
     void *argument;
 };
 
-/* MF_ERROR_UNKNOWN_PROVIDER "Unknown provider 'xyz'. Valid providers: huggingface" (as mf_error_format prints
- * it: "ProviderError: Unknown provider ..."). *out is static. Any thread. */
+/* A library of this name is tried in a child process, then loaded, once (plugin.h).
+ * MF_ERROR_UNKNOWN_PROVIDER "Unknown provider 'xyz'. Valid providers: huggingface" (as mf_error_format prints
+ * it: "ProviderError: Unknown provider ..."), MF_ERROR_PROVIDER_UNAVAILABLE for a library that is refused,
+ * with the reason and the same list. *out is valid as long as the process. Any thread. */
 enum mf_status mf_provider_find(const char *name, const struct mf_provider **out, struct mf_error *error);
 
-size_t mf_provider_count(void);
-/* NULL from mf_provider_count() on. */
-const struct mf_provider *mf_provider_at(size_t index);
+/* ---- what is there ---- */
+
+enum mf_provider_kind { MF_PROVIDER_BUILT_IN, MF_PROVIDER_LIBRARY };
+
+struct mf_provider_listing {
+    char name[MF_PROVIDER_NAME_BYTES];
+    enum mf_provider_kind kind;
+    char *path;            /* of a library, else NULL */
+    json_t *devices;       /* of mf_plugin_describe(); NULL: it cannot be used */
+    struct mf_error error; /* why not */
+};
+
+enum { MF_PROVIDER_MAX_LISTED = 64 };
+
+/* Built-in ones first, then libraries by name, each tried in a child process. Freed with
+ * mf_provider_list_free. */
+enum mf_status mf_provider_list(struct mf_provider_listing **out, size_t *count, struct mf_error *error);
+void mf_provider_list_free(struct mf_provider_listing *list, size_t count);
+
+/* ---- calling one ----
+ * What a provider fails with is taken over; one that fails without saying why, or succeeds without a result,
+ * is MF_ERROR_PROVIDER_UNAVAILABLE. `context` may be NULL. */
+enum mf_status mf_provider_validate_model_access(const struct mf_provider *provider,
+                                                 struct mf_provider_context *context,
+                                                 const struct mf_model_reference *reference,
+                                                 struct mf_error *error);
+/* *out is closed with mf_model_close(). */
+enum mf_status mf_provider_load_model(const struct mf_provider *provider, struct mf_provider_context *context,
+                                      const struct mf_load_options *options, struct mf_model **out,
+                                      struct mf_error *error);
+/* *out is closed with mf_tokenizer_close(). */
+enum mf_status mf_provider_load_tokenizer(const struct mf_provider *provider,
+                                          struct mf_provider_context *context,
+                                          const struct mf_model_reference *reference,
+                                          struct mf_tokenizer **out, struct mf_error *error);
 
 /* What the provider can do with this combination on this device; *reason (may be NULL) is static. */
 enum mf_status mf_provider_capability(const struct mf_provider *provider, const struct mf_device *device,

@@ -35,40 +35,38 @@ static const char *get_provider_name(void) {
     return "huggingface";
 }
 
-static enum mf_status capabilities(const struct mf_device *device, struct mf_capabilities *out,
-                                   struct mf_error *error) {
-    if (device->size < sizeof *device || out->size < sizeof *out)
-        return host->fail(error, MF_ERROR_PROVIDER_UNAVAILABLE,
-                          "huggingface: the host's structs are too small");
+static int capabilities(const struct mf_device *device, struct mf_capabilities *out, struct mf_error *error) {
     if (device->kind != MF_DEVICE_CPU && device->kind != MF_DEVICE_CUDA)
-        return host->fail(error, MF_ERROR_PROVIDER_UNAVAILABLE,
+        return host->fail(error, "provider_unavailable",
                           "huggingface: this version computes on CPUs and CUDA GPUs");
     out->stride = sizeof(struct mf_capability); /* the same programs on both, so the same rows */
     out->row = rows;
     out->count = sizeof rows / sizeof *rows;
-    return MF_OK;
+    return MF_PROVIDER_OK;
 }
 
-static enum mf_status validate_model_access(struct mf_provider_context *context,
-                                            const struct mf_model_reference *reference,
-                                            struct mf_error *error) {
-    return host->check_folder(context, reference, error);
+static int validate_model_access(struct mf_provider_context *context,
+                                 const struct mf_model_reference *reference, struct mf_error *error) {
+    return host->check_model(context, reference, error);
 }
 
-static enum mf_status load_model(struct mf_provider_context *context, const struct mf_load_options *options,
-                                 struct mf_model **out, struct mf_error *error) {
-    enum mf_status status = host->check_folder(context, &options->reference, error);
+static int load_model(struct mf_provider_context *context, const struct mf_load_options *options,
+                      struct mf_model **out, struct mf_error *error) {
+    if (options->provider_config[0])
+        return host->fail(error, "invalid_field",
+                          "provider_config.%s: huggingface has no such setting (it has none)",
+                          options->provider_config[0]);
+    const int status = host->check_model(context, options->reference, error);
     if (status)
         return status;
     if (host->cancelled(context))
-        return host->fail(error, MF_ERROR_CANCELLED, "cancelled while loading the model");
+        return host->fail(error, "cancelled", "cancelled while loading the model");
     host->log(context, "opening the model folder");
     return host->open_model(context, options, out, error);
 }
 
-static enum mf_status load_tokenizer(struct mf_provider_context *context,
-                                     const struct mf_model_reference *reference, struct mf_tokenizer **out,
-                                     struct mf_error *error) {
+static int load_tokenizer(struct mf_provider_context *context, const struct mf_model_reference *reference,
+                          struct mf_tokenizer **out, struct mf_error *error) {
     return host->open_tokenizer(context, reference, out, error);
 }
 

@@ -323,6 +323,10 @@ static enum mf_status check_fields(const json_t *config, const char *where, cons
     return MF_OK;
 }
 
+const char *mf_architecture_type(size_t index) {
+    return index < ROWS ? rows[index].model_type : NULL;
+}
+
 static enum mf_status find_row(const json_t *config, const char *where, const struct row **out,
                                struct mf_error *error) {
     const char *type = NULL;

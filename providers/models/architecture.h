@@ -50,6 +50,9 @@ static inline int32_t mf_architecture_eos(const struct mf_architecture *architec
     return architecture->eos_count ? architecture->eos[0] : -1;
 }
 
+/* The model types that there are, in the table's order; NULL from their number on. Static. */
+const char *mf_architecture_type(size_t index);
+
 /* From the parsed config.json; `where` names the file in messages. MF_ERROR_MODEL_CONFIG names the field:
  * missing, out of range, contradictory, or not supported. Borrows nothing. */
 enum mf_status mf_architecture_from_json(const json_t *config, const char *where, struct mf_architecture *out,

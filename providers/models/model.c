@@ -107,10 +107,7 @@ done:
     return status;
 }
 
-static enum mf_status check_options(const struct mf_load_options *options, struct mf_error *error) {
-    if (options->model_class != MF_MODEL_CAUSAL_LM)
-        return mf_error_set(error, MF_ERROR_PROVIDER_UNSUPPORTED, "model_class %d is not supported",
-                            (int)options->model_class);
+static enum mf_status check_options(const struct mf_model_options *options, struct mf_error *error) {
     if (options->quantization > MF_QUANTIZATION_INT8 ||
         (options->nested_quantization && options->quantization != MF_QUANTIZATION_NF4 &&
          options->quantization != MF_QUANTIZATION_FP4))
@@ -119,10 +116,6 @@ static enum mf_status check_options(const struct mf_load_options *options, struc
     if (options->compute_dtype != MF_F32 && options->compute_dtype != MF_BF16)
         return mf_error_set(error, MF_ERROR_PROVIDER_UNSUPPORTED, "computing in %s is not supported yet",
                             mf_dtype_name(options->compute_dtype));
-    if (options->provider_config && options->provider_config[0])
-        return mf_error_set(error, MF_ERROR_INVALID_FIELD,
-                            "provider_config.%s: this provider has no such option (it has none)",
-                            options->provider_config[0]);
     return MF_OK;
 }
 
@@ -135,15 +128,15 @@ static enum mf_status make_frequencies(const struct mf_rope *rope, float **frequ
     return MF_OK;
 }
 
-static enum mf_status open_parts(const struct mf_load_options *options, struct mf_model *model,
+static enum mf_status open_parts(const struct mf_model_options *options, struct mf_model *model,
                                  struct mf_error *error) {
     enum mf_status status;
     model->compute_dtype = options->compute_dtype;
     model->quantization = options->quantization;
     model->nested_quantization = options->nested_quantization;
-    model->folder = strdup(options->reference.model_id);
+    model->folder = strdup(options->folder);
     if (!model->folder)
-        return mf_error_errno(error, ENOMEM, "%s", options->reference.model_id);
+        return mf_error_errno(error, ENOMEM, "%s", options->folder);
     if ((status = mf_architecture_read(model->folder, &model->architecture, error)) ||
         (status = mf_safetensors_open_folder(model->folder, &model->weights, error)) ||
         (status = check_weights(model, error)) ||
@@ -157,7 +150,7 @@ static enum mf_status open_parts(const struct mf_load_options *options, struct m
     return make_frequencies(&model->architecture.window_rope, &model->window_rope_frequency, error);
 }
 
-enum mf_status mf_model_open(const struct mf_load_options *options, struct mf_model **out,
+enum mf_status mf_model_open(const struct mf_model_options *options, struct mf_model **out,
                              struct mf_error *error) {
     *out = NULL;
     enum mf_status status = check_options(options, error);
@@ -165,7 +158,7 @@ enum mf_status mf_model_open(const struct mf_load_options *options, struct mf_mo
         return status;
     struct mf_model *model = calloc(1, sizeof *model);
     if (!model)
-        return mf_error_errno(error, ENOMEM, "%s", options->reference.model_id);
+        return mf_error_errno(error, ENOMEM, "%s", options->folder);
     status = open_parts(options, model, error);
     if (status)
         mf_model_close(model);

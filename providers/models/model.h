@@ -22,11 +22,18 @@ struct mf_model_module {
     bool head; /* lm_head: not part of "all-linear" */
 };
 
+struct mf_model_options {
+    const char *folder;
+    enum mf_dtype compute_dtype;       /* MF_F32 or MF_BF16: of weights and activations */
+    enum mf_quantization quantization; /* of the linear modules but the head */
+    bool nested_quantization;          /* 4 bits: the scales are quantised too */
+};
+
 /* Reads description and weight headers of a Hugging Face folder and checks one against the other: every
  * weight that the architecture needs is there with the right shape and a floating dtype, and nothing is there
  * that it does not know (MF_ERROR_WEIGHT_MISMATCH names it). Weight data stay on disk, memory-mapped.
- * `options` as in provider.h. *out is freed with mf_model_close. */
-enum mf_status mf_model_open(const struct mf_load_options *options, struct mf_model **out,
+ * *out is freed with mf_model_close. */
+enum mf_status mf_model_open(const struct mf_model_options *options, struct mf_model **out,
                              struct mf_error *error);
 void mf_model_close(struct mf_model *model); /* NULL is fine; not before graphs bound to it are done */
 

@@ -178,10 +178,8 @@ int main(int count, char **argument) {
     struct run run = {0};
     bool with_ledger = count > 8;
     int32_t sequences = number(argument[3]), length = number(argument[4]), steps = number(argument[5]);
-    struct mf_load_options options = {
-        .size = sizeof options,
-        .reference = {.size = sizeof options.reference, .model_id = argument[1]},
-        .compute_dtype = strcmp(argument[2], "bf16") == 0 ? MF_BF16 : MF_F32};
+    struct mf_model_options options = {.folder = argument[1],
+                                       .compute_dtype = strcmp(argument[2], "bf16") == 0 ? MF_BF16 : MF_F32};
     enum mf_status status = mf_model_open(&options, &run.model, &error);
     if (status == MF_OK)
         status = mf_cpu_create(NULL, &run.backend, &error);

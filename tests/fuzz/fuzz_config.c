@@ -28,11 +28,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     *strrchr(folder, '/') = 0;
     enum mf_status status = mf_architecture_read(folder, &made, &error);
     if (status == MF_OK) {
-        const struct mf_load_options options = {
-            .size = sizeof options,
-            .reference = {.size = sizeof options.reference, .model_id = folder},
-            .model_class = MF_MODEL_CAUSAL_LM,
-            .compute_dtype = MF_F32};
+        const struct mf_model_options options = {.folder = folder, .compute_dtype = MF_F32};
         struct mf_model *model = NULL;
         check(&made);
         status = mf_model_open(&options, &model, &error);

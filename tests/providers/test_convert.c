@@ -56,13 +56,13 @@ static void weights_equal_python(void **state) {
 }
 
 static void folder_is_a_model(void **state) {
-    struct mf_load_options options = {.size = sizeof options, .compute_dtype = MF_F32};
+    struct mf_model_options options = {.compute_dtype = MF_F32};
     struct mf_tokenizer *tokenizer;
     struct mf_model *model;
     struct mf_error error;
     (void)state;
     convert(MF_F32);
-    options.reference = (struct mf_model_reference){sizeof options.reference, scratch_folder(), NULL};
+    options.folder = scratch_folder();
     if (mf_model_open(&options, &model, &error))
         fail_msg("%s", error.message);
     const struct mf_architecture *a = mf_model_architecture(model);

@@ -51,9 +51,7 @@ static void check(enum mf_status status, const struct mf_error *error) {
 
 static enum mf_status open_model(const char *folder, enum mf_dtype dtype, struct mf_model **model,
                                  struct mf_error *error) {
-    const struct mf_load_options options = {.size = sizeof options,
-                                            .reference = {sizeof options.reference, folder, NULL},
-                                            .compute_dtype = dtype};
+    const struct mf_model_options options = {.folder = folder, .compute_dtype = dtype};
     return mf_model_open(&options, model, error);
 }
 
@@ -492,18 +490,10 @@ static void a_tied_head_may_be_stored(void **state) {
 }
 
 static void options_are_refused_by_name(void **state) {
-    const char *const pairs[] = {"compute", "fp8", NULL};
-    struct mf_load_options options = {
-        .size = sizeof options,
-        .reference = {sizeof options.reference, "tests/golden/models/tied-gqa", NULL},
-        .compute_dtype = MF_F32,
-        .provider_config = pairs};
+    struct mf_model_options options = {.folder = "tests/golden/models/tied-gqa"};
     struct mf_model *model;
     struct mf_error error;
     (void)state;
-    assert_int_equal(mf_model_open(&options, &model, &error), MF_ERROR_INVALID_FIELD);
-    assert_non_null(strstr(error.message, "provider_config.compute"));
-    options.provider_config = NULL;
     options.compute_dtype = MF_F16;
     assert_int_equal(mf_model_open(&options, &model, &error), MF_ERROR_PROVIDER_UNSUPPORTED);
     options.compute_dtype = MF_F32;

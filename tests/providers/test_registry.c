@@ -27,9 +27,6 @@ static void finds_by_name(void **state) {
     (void)state;
     assert_int_equal(mf_provider_find("huggingface", &provider, &error), MF_OK);
     assert_string_equal(provider->get_provider_name(), "huggingface");
-    assert_int_equal(mf_provider_count(), 1);
-    assert_ptr_equal(mf_provider_at(0), provider);
-    assert_null(mf_provider_at(1));
     assert_int_equal(mf_provider_find("xyz", &provider, &error), MF_ERROR_UNKNOWN_PROVIDER);
     assert_null(provider);
     assert_string_equal(mf_error_format(&error, text, sizeof text),
@@ -41,7 +38,7 @@ static void finds_by_name(void **state) {
 
 static void says_what_it_can_do(void **state) {
     const struct mf_device cpu = {sizeof cpu, MF_DEVICE_CPU}, cuda = {sizeof cuda, MF_DEVICE_CUDA},
-                           unknown = {sizeof unknown, (enum mf_device_kind)7};
+                           unknown = {sizeof unknown, 7};
     const struct mf_provider *provider;
     enum mf_capability_level level;
     const char *reason;
@@ -100,9 +97,10 @@ static bool yes(void *argument) {
 
 static void loads_through_the_table(void **state) {
     const struct mf_provider *provider;
-    const struct mf_model_reference reference = {sizeof reference, MODEL, NULL};
-    const struct mf_load_options options = {
-        .size = sizeof options, .reference = reference, .compute_dtype = MF_F32};
+    const char *const none[] = {NULL}, *const unknown[] = {"compute", "fp8", NULL};
+    const struct mf_model_reference reference = {.size = sizeof reference, .model_id = MODEL};
+    struct mf_load_options options = {
+        .size = sizeof options, .reference = &reference, .device_map = "auto", .provider_config = none};
     struct mf_provider_context context = {0};
     struct mf_model *model;
     struct mf_tokenizer *tokenizer;
@@ -110,24 +108,31 @@ static void loads_through_the_table(void **state) {
     int asked = 0;
     (void)state;
     assert_int_equal(mf_provider_find("huggingface", &provider, &error), MF_OK);
-    assert_int_equal(provider->validate_model_access(&context, &reference, &error), MF_OK);
-    if (provider->load_model(&context, &options, &model, &error))
+    assert_int_equal(mf_provider_validate_model_access(provider, &context, &reference, &error), MF_OK);
+    if (mf_provider_load_model(provider, &context, &options, &model, &error))
         fail_msg("%s", error.message);
     assert_string_equal(mf_model_architecture(model)->model_type, "llama");
     mf_model_close(model);
-    assert_int_equal(provider->load_tokenizer(&context, &reference, &tokenizer, &error), MF_OK);
+    assert_int_equal(mf_provider_load_tokenizer(provider, &context, &reference, &tokenizer, &error), MF_OK);
     assert_int_equal(mf_tokenizer_vocabulary(tokenizer), 300);
     mf_tokenizer_close(tokenizer);
     context = (struct mf_provider_context){.cancelled = yes, .argument = &asked};
-    assert_int_equal(provider->load_model(&context, &options, &model, &error), MF_ERROR_CANCELLED);
+    assert_int_equal(mf_provider_load_model(provider, &context, &options, &model, &error),
+                     MF_ERROR_CANCELLED);
     assert_int_equal(asked, 1);
+    options.provider_config = unknown;
+    assert_int_equal(mf_provider_load_model(provider, &context, &options, &model, &error),
+                     MF_ERROR_INVALID_FIELD);
+    assert_string_equal(error.message,
+                        "provider_config.compute: huggingface has no such setting (it has none)");
 }
 
 /* ---- folders ---- */
 
 static void expect_answer(const char *model_id, const char *revision, enum mf_status wanted,
                           const char *part) {
-    const struct mf_model_reference reference = {sizeof reference, model_id, revision};
+    const struct mf_model_reference reference = {
+        .size = sizeof reference, .model_id = model_id, .revision = revision};
     struct mf_error error = {0};
     enum mf_status status = mf_folder_check(&reference, &error);
     if (status != wanted || (part && !strstr(error.message, part)))

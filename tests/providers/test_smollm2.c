@@ -62,8 +62,7 @@ static void check(enum mf_status status, const struct mf_error *error) {
 }
 
 static void rig_make(struct rig *rig, const char *model, enum mf_dtype dtype, int32_t tokens) {
-    const struct mf_load_options options = {
-        .size = sizeof options, .reference = {sizeof options.reference, model, NULL}, .compute_dtype = dtype};
+    const struct mf_model_options options = {.folder = model, .compute_dtype = dtype};
     struct mf_error error;
     check(mf_model_open(&options, &rig->model, &error), &error);
     check(mf_graph_create(&rig->graph, &error), &error);

@@ -42,7 +42,8 @@ static const struct {
      "--model DIR --text FILE [--adapter DIR] [--device auto|cpu|cuda]\n                   [--dtype "
      "auto|f32|bf16] [--reference] [--json]\n"
      "      mean negative log-likelihood of a text's tokens, in f32 unless --dtype says otherwise"},
-    {"providers", mf_command_providers, "[--json]\n      what can be trained here, by provider"},
+    {"providers", mf_command_providers,
+     "[--json]\n      what can be trained here, by provider, those of the plug-in folder too"},
 };
 
 enum { COMMANDS = sizeof commands / sizeof *commands };

@@ -84,27 +84,31 @@ static enum mf_status open_parts(const struct mf_runtime_options *options, struc
     const struct mf_model_reference asked = {
         .size = sizeof asked, .model_id = options->model, .revision = options->revision};
     struct mf_model_reference reference = {.size = sizeof reference};
+    static const char *const no_settings[] = {NULL};
     struct mf_load_options load = {.size = sizeof load,
                                    .model_class = MF_MODEL_CAUSAL_LM,
-                                   .quantization = options->quantization,
-                                   .compute_dtype = MF_F32,
-                                   .nested_quantization = options->nested_quantization};
+                                   .quantization = (uint32_t)options->quantization,
+                                   .nested = options->nested_quantization,
+                                   .compute_dtype = MF_NUMBER_F32,
+                                   .reference = &reference,
+                                   .device_map = "auto",
+                                   .provider_config = no_settings};
     enum mf_dtype preferred;
     enum mf_status status = choose_device(options, runtime, &preferred, error);
     if (options->compute == MF_COMPUTE_BF16 || (options->compute == MF_COMPUTE_AUTO && preferred == MF_BF16))
-        load.compute_dtype = MF_BF16;
+        load.compute_dtype = MF_NUMBER_BF16;
     if (status == MF_OK)
         status = mf_provider_find(options->provider, &runtime->provider, error);
     if (status == MF_OK)
-        status = runtime->provider->validate_model_access(options->context, &asked, error);
+        status = mf_provider_validate_model_access(runtime->provider, options->context, &asked, error);
     if (status == MF_OK)
         status = mf_model_locate(options->context, &asked, &runtime->location, error);
     reference.model_id = runtime->location.folder; /* from here on a folder, and always the same */
-    load.reference = reference;
     if (status == MF_OK)
-        status = runtime->provider->load_tokenizer(options->context, &reference, &runtime->tokenizer, error);
+        status = mf_provider_load_tokenizer(runtime->provider, options->context, &reference,
+                                            &runtime->tokenizer, error);
     if (status == MF_OK)
-        status = runtime->provider->load_model(options->context, &load, &runtime->model, error);
+        status = mf_provider_load_model(runtime->provider, options->context, &load, &runtime->model, error);
     if (status == MF_OK)
         status = mf_tokenizer_set_embeddings(runtime->tokenizer,
                                              mf_model_architecture(runtime->model)->vocabulary, error);

@@ -1,0 +1,88 @@
+#include "providers/host.h"
+
+#include "common/error.h"
+#include "common/log.h"
+#include "kernels/quantize.h"
+#include "kernels/tensor.h"
+#include "providers/locate.h"
+#include "providers/models/model.h"
+#include "providers/registry.h"
+#include "providers/tokenizer/tokenizer.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The numbers of the ABI are those of the engine. */
+_Static_assert((int)MF_NUMBER_F32 == MF_F32 && (int)MF_NUMBER_BF16 == MF_BF16 && (int)MF_NUMBER_F16 == MF_F16,
+               "dtypes");
+_Static_assert((int)MF_WEIGHTS_PLAIN == MF_QUANTIZATION_NONE && (int)MF_WEIGHTS_NF4 == MF_QUANTIZATION_NF4 &&
+                   (int)MF_WEIGHTS_FP4 == MF_QUANTIZATION_FP4 && (int)MF_WEIGHTS_INT8 == MF_QUANTIZATION_INT8,
+               "quantisations");
+
+static int fail(struct mf_error *error, const char *code, const char *format, ...) {
+    char text[MF_ERROR_TEXT_BYTES];
+    const enum mf_status status = mf_status_from_code(code ? code : "");
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    return (int)mf_error_set(error, status == MF_OK ? MF_ERROR_INTERNAL : status, "%s", text);
+}
+
+static void log_line(struct mf_provider_context *context, const char *message) {
+    (void)context;
+    mf_log_info(message);
+}
+
+static int cancelled(struct mf_provider_context *context) {
+    return context && context->cancelled && context->cancelled(context->argument);
+}
+
+static void *allocate(size_t bytes) {
+    return malloc(bytes ? bytes : 1);
+}
+
+static int check_model(struct mf_provider_context *context, const struct mf_model_reference *reference,
+                       struct mf_error *error) {
+    return (int)mf_model_check(context, reference, error);
+}
+
+static int open_model(struct mf_provider_context *context, const struct mf_load_options *options,
+                      struct mf_model **out, struct mf_error *error) {
+    (void)context;
+    const struct mf_model_options model = {.folder = options->reference->model_id,
+                                           .compute_dtype = (enum mf_dtype)options->compute_dtype,
+                                           .quantization = (enum mf_quantization)options->quantization,
+                                           .nested_quantization = options->nested != 0};
+    *out = NULL;
+    if (options->model_class != MF_MODEL_CAUSAL_LM)
+        return fail(error, "provider_unsupported", "model_class %u is not supported", options->model_class);
+    return (int)mf_model_open(&model, out, error);
+}
+
+static int open_tokenizer(struct mf_provider_context *context, const struct mf_model_reference *reference,
+                          struct mf_tokenizer **out, struct mf_error *error) {
+    (void)context;
+    return (int)mf_tokenizer_open(reference->model_id, out, error);
+}
+
+static const struct mf_host_api table = {
+    .size = sizeof table,
+    .abi_version = MF_PROVIDER_ABI,
+    .fail = fail,
+    .log = log_line,
+    .cancelled = cancelled,
+    .allocate = allocate,
+    .release = free,
+    .check_model = check_model,
+    .open_model = open_model,
+    .open_tokenizer = open_tokenizer,
+    .close_model = mf_model_close,
+    .close_tokenizer = mf_tokenizer_close,
+};
+
+const struct mf_host_api *mf_host(void) {
+    return &table;
+}
