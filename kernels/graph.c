@@ -6,8 +6,6 @@
 
 #include "kernels/graph_rows.h"
 
-enum { MF_BUCKET_ALIGNMENT = 16 }; /* elements: 64 bytes */
-
 enum mf_status mf_rows_reserve(void **array, int32_t count, int32_t *capacity, size_t size,
                                struct mf_error *error) {
     if (count < *capacity)
@@ -342,18 +340,33 @@ enum mf_status mf_graph_add_adapter(struct mf_graph *graph, int16_t slot, int32_
     return status;
 }
 
-/* Lays out the slot's parameters that decay (or do not) from *elements on. */
-static void place_parameters(struct mf_graph *graph, int16_t slot, bool decay, int32_t bucket,
-                             int64_t *elements) {
-    for (int32_t i = 0; i < graph->tensors; i++) {
-        struct mf_tensor *tensor = &graph->tensor[i];
-        if (tensor->slot != slot || tensor->storage != MF_ADAPTER || tensor->id == bucket ||
-            !(tensor->flags & MF_TENSOR_NO_DECAY) != decay)
-            continue;
-        tensor->view_of = bucket;
-        tensor->view_offset = *elements;
-        *elements += (mf_tensor_elements(tensor, NULL) + MF_BUCKET_ALIGNMENT - 1) / MF_BUCKET_ALIGNMENT *
-                     MF_BUCKET_ALIGNMENT;
+static enum mf_bucket_part part_of(const struct mf_tensor *tensor) {
+    const bool large = mf_tensor_elements(tensor, NULL) >= MF_BUCKET_LARGE;
+    if (tensor->flags & MF_TENSOR_NO_DECAY)
+        return large ? MF_LARGE_NOT_DECAYED : MF_SMALL_NOT_DECAYED;
+    return large ? MF_LARGE_DECAYED : MF_SMALL_DECAYED;
+}
+
+static int64_t rounded_up(int64_t value, int64_t multiple) {
+    return (value + multiple - 1) / multiple * multiple;
+}
+
+/* Lays out the slot's parameters, part by part. */
+static void place_parameters(struct mf_graph *graph, struct mf_bucket *bucket) {
+    for (int part = 0; part < MF_BUCKET_PARTS; part++) {
+        const bool large = part == MF_LARGE_DECAYED || part == MF_LARGE_NOT_DECAYED;
+        const int64_t alignment = large ? MF_BUCKET_BLOCK : MF_BUCKET_ALIGNMENT;
+        for (int32_t i = 0; i < graph->tensors; i++) {
+            struct mf_tensor *tensor = &graph->tensor[i];
+            if (tensor->slot != bucket->slot || tensor->storage != MF_ADAPTER ||
+                tensor->id == bucket->parameter || (int)part_of(tensor) != part)
+                continue;
+            tensor->view_of = bucket->parameter;
+            tensor->view_offset = bucket->elements;
+            bucket->elements += rounded_up(mf_tensor_elements(tensor, NULL), alignment);
+        }
+        bucket->elements = rounded_up(bucket->elements, MF_BUCKET_BLOCK);
+        bucket->end[part] = bucket->elements;
     }
 }
 
@@ -376,7 +389,7 @@ static enum mf_status add_gradients(struct mf_graph *graph, const struct mf_buck
 }
 
 enum mf_status mf_graph_bucket(struct mf_graph *graph, int16_t slot, int32_t *id, struct mf_error *error) {
-    struct mf_bucket bucket = {.slot = slot, .gradient = -1, .first_moment = -1, .second_moment = -1};
+    struct mf_bucket bucket = {.slot = slot, .gradient = -1};
     struct mf_tensor flat = describe(NULL, MF_ADAPTER, MF_F32, 1);
     enum mf_status status;
     *id = mf_graph_find_bucket(graph, slot);
@@ -387,9 +400,9 @@ enum mf_status mf_graph_bucket(struct mf_graph *graph, int16_t slot, int32_t *id
     status = mf_graph_append_tensor(graph, &flat, &bucket.parameter, error);
     if (status != MF_OK)
         return status;
-    place_parameters(graph, slot, true, bucket.parameter, &bucket.elements);
-    bucket.decayed = bucket.elements;
-    place_parameters(graph, slot, false, bucket.parameter, &bucket.elements);
+    for (int i = 0; i < MF_OPTIMIZER_STATES; i++)
+        bucket.state[i] = -1;
+    place_parameters(graph, &bucket);
     if (bucket.elements == 0 || bucket.elements > INT32_MAX)
         return mf_error_set(error, MF_ERROR_INTERNAL, "slot %d has %lld trainable elements", (int)slot,
                             (long long)bucket.elements);

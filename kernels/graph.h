@@ -92,14 +92,38 @@ struct mf_segment {
     float scale, dropout;
 };
 
-/* All trainable parameters of a slot in one storage, so that norm, update and all-reduce are one pass. Each
- * parameter starts at a multiple of 16 elements; the padding is 0 and stays 0. Parameters that decay come
- * first. */
+/* What an optimiser keeps of a slot's parameters; each a tensor of its own. */
+enum mf_optimizer_state {
+    MF_FIRST_MOMENT,       /* (n) f32 */
+    MF_SECOND_MOMENT,      /* (n) f32 */
+    MF_FIRST_MOMENT_CODE,  /* (n) u8, in blocks of MF_BUCKET_BLOCK */
+    MF_SECOND_MOMENT_CODE, /* (n) u8 */
+    MF_MOMENT_SCALES,      /* (n / MF_BUCKET_BLOCK, 2) f32: of the first and of the second moment's block */
+    MF_OPTIMIZER_STATES
+};
+const char *mf_optimizer_state_name(enum mf_optimizer_state state); /* "first_moment" */
+
+/* The parts of a bucket, one after the other, each a multiple of MF_BUCKET_BLOCK. Large: of MF_BUCKET_LARGE
+ * elements and more. */
+enum mf_bucket_part {
+    MF_LARGE_DECAYED,
+    MF_SMALL_DECAYED,
+    MF_LARGE_NOT_DECAYED,
+    MF_SMALL_NOT_DECAYED,
+    MF_BUCKET_PARTS
+};
+enum { MF_BUCKET_LARGE = 4096, MF_BUCKET_BLOCK = 256, MF_BUCKET_ALIGNMENT = 16 };
+
+/* All trainable parameters of a slot in one storage, so that norm, update and all-reduce are one pass. A
+ * large parameter starts at a multiple of MF_BUCKET_BLOCK elements, so that no block holds two of them; a
+ * small one at a multiple of MF_BUCKET_ALIGNMENT. The padding is 0 and stays 0. */
 struct mf_bucket {
     int16_t slot;
-    int32_t parameter, gradient;         /* owners, (elements) f32 */
-    int32_t first_moment, second_moment; /* owners, (elements) f32; -1 until an update program exists */
-    int64_t elements, decayed;           /* the first `decayed` elements decay */
+    int32_t parameter, gradient; /* owners, (elements) f32 */
+    int32_t
+        state[MF_OPTIMIZER_STATES]; /* owners; -1: the optimiser has none, or there is no update program */
+    int64_t elements;
+    int64_t end[MF_BUCKET_PARTS]; /* of each part, in elements */
 };
 
 /* Inputs that the host writes before a run, shared by all programs. i32 unless said. */
@@ -277,10 +301,18 @@ int32_t mf_build_argmax(struct mf_builder *builder, int32_t logits);
 /* Marks a tensor as read by the host after the run. */
 int32_t mf_build_output(struct mf_builder *builder, int32_t tensor);
 
-/* The update program of a slot: norm, clip, AdamW over the bucket, gradients to zero. Makes the program and
- * the moments; `norm` gets the tensor (1) f32 of the gradient norm before clipping. */
+enum mf_optimizer_kind { MF_ADAMW, MF_ADAMW_8BIT, MF_SGD };
+struct mf_optimizer {
+    enum mf_optimizer_kind kind;
+    /* MF_SGD takes its weight_decay alone. Parameters that do not decay get 0 for it. */
+    struct mf_adamw_attributes adamw;
+};
+
+/* The update program of a slot: norm, clip, the optimiser over the bucket, gradients to zero. MF_ADAMW_8BIT
+ * keeps the moments of large parameters in 8 bits, of small ones in f32. Makes the program and the
+ * optimiser's state; `norm` gets the tensor (1) f32 of the gradient norm before clipping. */
 enum mf_status mf_graph_build_update(struct mf_graph *graph, int16_t slot,
-                                     struct mf_adamw_attributes attributes, int32_t *program, int32_t *norm,
+                                     const struct mf_optimizer *optimizer, int32_t *program, int32_t *norm,
                                      struct mf_error *error);
 
 #endif

@@ -410,6 +410,33 @@ RULE(adamw) {
     return MF_OK;
 }
 
+RULE(adamw_8bit) {
+    const struct mf_dim elements = IN(0)->dim[0];
+    (void)dtype;
+    DEMAND(IN(0)->rank == 1 && IN(0)->dtype == MF_F32 && elements.multiplier % MF_BUCKET_BLOCK == 0, 0,
+           "a parameter (n) f32 of whole blocks");
+    DEMAND(is_vector(IN(1), elements, MF_U8), 1, "codes (n) u8");
+    DEMAND(is_vector(IN(2), elements, MF_U8), 2, "codes (n) u8");
+    DEMAND(IN(3)->rank == 2 && IN(3)->dtype == MF_F32 &&
+               mf_dim_equal(IN(3)->dim[0], mf_dim_const(elements.multiplier / MF_BUCKET_BLOCK)) &&
+               mf_dim_equal(IN(3)->dim[1], mf_dim_const(2)),
+           3, "scales (blocks, 2) f32");
+    DEMAND(is_same(IN(4), IN(0)), 4, "the shape and dtype of the parameter");
+    DEMAND(is_vector(IN(5), mf_dim_const(1), MF_F32), 5, "a coefficient (1) f32");
+    for (int i = 0; i < 4; i++)
+        set_next_version(&output[i], IN(i), i);
+    return MF_OK;
+}
+
+RULE(sgd) {
+    (void)dtype;
+    DEMAND(IN(0)->rank == 1 && IN(0)->dtype == MF_F32, 0, "a parameter (n) f32");
+    DEMAND(is_same(IN(1), IN(0)), 1, "the shape and dtype of the parameter");
+    DEMAND(is_vector(IN(2), mf_dim_const(1), MF_F32), 2, "a coefficient (1) f32");
+    set_next_version(&output[0], IN(0), 0);
+    return MF_OK;
+}
+
 RULE(zero) {
     (void)dtype;
     (void)error;

@@ -74,6 +74,9 @@ struct mf_head_attributes {
 struct mf_adamw_attributes {
     float beta1, beta2, epsilon, weight_decay;
 };
+struct mf_sgd_attributes {
+    float weight_decay;
+};
 
 union mf_attributes {
     struct mf_none_attributes none;
@@ -90,6 +93,7 @@ union mf_attributes {
     struct mf_gated_attributes gated;
     struct mf_head_attributes head;
     struct mf_adamw_attributes adamw;
+    struct mf_sgd_attributes sgd;
 };
 
 struct mf_graph;

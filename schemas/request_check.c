@@ -278,6 +278,18 @@ static enum mf_status check_precision(const struct mf_request *request, struct m
     return check_four_bits(request, qlora || is_true(request->use_4bit), error);
 }
 
+/* Numbers of AdamW belong to AdamW. */
+static enum mf_status check_optimizer(const struct mf_request *request, struct mf_error *error) {
+    const enum mf_request_field numbers[] = {MF_REQUEST_adam_beta1, MF_REQUEST_adam_beta2,
+                                             MF_REQUEST_adam_epsilon};
+    for (size_t i = 0; is_text(request->optim, "sgd") && i < sizeof numbers / sizeof *numbers; i++)
+        if (!mf_request_has_default(request, numbers[i]))
+            return conflict(error,
+                            "optim and adam_beta1, adam_beta2, adam_epsilon: sgd has no moments; leave "
+                            "them out, or use adamw_torch");
+    return MF_OK;
+}
+
 static enum mf_status check_together(const struct mf_request *request, struct mf_error *error) {
     bool cpu = is_text(request->device, "cpu");
     if (request->max_steps == 0)
@@ -318,7 +330,8 @@ static enum mf_status check_together(const struct mf_request *request, struct mf
         return conflict(error,
                         "metric_for_best_model: nothing asks what is best; set load_best_model_at_end or "
                         "early_stopping_patience");
-    return check_precision(request, error);
+    const enum mf_status status = check_optimizer(request, error);
+    return status == MF_OK ? check_precision(request, error) : status;
 }
 
 /* Whether the value asks for the feature behind a refusal. */

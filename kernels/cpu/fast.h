@@ -28,6 +28,8 @@
 #define mf_fast_head_gradient             MF_ISA(mf_fast_head_gradient)
 #define mf_fast_logits                    MF_ISA(mf_fast_logits)
 #define mf_fast_adamw                     MF_ISA(mf_fast_adamw)
+#define mf_fast_adamw_8bit                MF_ISA(mf_fast_adamw_8bit)
+#define mf_fast_sgd                       MF_ISA(mf_fast_sgd)
 
 extern const struct mf_kernel mf_fast_rms_norm[1], mf_fast_rms_norm_gradient[1];
 extern const struct mf_kernel mf_fast_linear[1], mf_fast_linear_input_gradient[1],
@@ -36,6 +38,6 @@ extern const struct mf_kernel mf_fast_dropout[1], mf_fast_add[1], mf_fast_add_co
 extern const struct mf_kernel mf_fast_attention[1], mf_fast_attention_gradient[1];
 extern const struct mf_kernel mf_fast_gated_activation[1], mf_fast_gated_activation_gradient[1];
 extern const struct mf_kernel mf_fast_head[1], mf_fast_head_gradient[1], mf_fast_logits[1];
-extern const struct mf_kernel mf_fast_adamw[1];
+extern const struct mf_kernel mf_fast_adamw[1], mf_fast_adamw_8bit[1], mf_fast_sgd[1];
 
 #endif

@@ -28,3 +28,17 @@ static enum mf_status adamw(const struct mf_kernel_call *call, struct mf_error *
     return MF_OK;
 }
 const struct mf_kernel mf_fast_adamw[1] = {{.function = adamw}};
+
+static enum mf_status sgd(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const float *restrict gradient = call->in[1].data;              // (n)
+    const float coefficient = ((const float *)call->in[2].data)[0]; // (1)
+    float *restrict parameter = call->out[0].data;                  // (n)
+    const float rate = call->step->learning_rate, decay = call->node->a.sgd.weight_decay;
+    const int64_t n = call->out[0].dim[0];
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < n; i++)
+        parameter[i] -= rate * (coefficient * gradient[i] + decay * parameter[i]);
+    return MF_OK;
+}
+const struct mf_kernel mf_fast_sgd[1] = {{.function = sgd}};

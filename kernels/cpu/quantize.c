@@ -1,10 +1,10 @@
 /* Compiled without contraction: every product and sum is rounded as in bitsandbytes. */
 #include "kernels/quantize.h"
+#include "kernels/dynamic_map.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <math.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -72,46 +72,8 @@ static float normalize(float *value, int64_t count, int64_t block) {
 
 /* ---- the nested map ---- */
 
-/* What create_dynamic_map makes, above zero: for each power of ten from 1e-6 to 1 the middles of 2^i
- * stretches between a tenth of it and itself. A table, because its roundings are those of torch.linspace. */
-static const float nested_map_above_zero[127] = {
-    5.50000038e-07f, 3.25000019e-06f, 7.7499999e-06f,  2.12499981e-05f, 4.37499984e-05f, 6.62500024e-05f,
-    8.87499991e-05f, 0.000156250011f, 0.000268750038f, 0.000381250022f, 0.000493750034f, 0.000606250076f,
-    0.00071875006f,  0.000831249985f, 0.000943750085f, 0.00128124992f,  0.00184375001f,  0.00240624999f,
-    0.00296874996f,  0.00353124971f,  0.00409374991f,  0.00465624966f,  0.00521875033f,  0.00578125007f,
-    0.00634374982f,  0.00690625003f,  0.00746874977f,  0.00803124998f,  0.00859375019f,  0.00915624946f,
-    0.00971874967f,  0.0114062503f,   0.0142187504f,   0.0170312505f,   0.0198437516f,   0.0226562507f,
-    0.0254687499f,   0.028281251f,    0.0310937501f,   0.0339062512f,   0.0367187522f,   0.0395312496f,
-    0.0423437469f,   0.0451562516f,   0.047968749f,    0.05078125f,     0.053593751f,    0.0564062484f,
-    0.0592187531f,   0.0620312504f,   0.0648437515f,   0.0676562563f,   0.0704687461f,   0.0732812509f,
-    0.0760937482f,   0.078906253f,    0.0817187577f,   0.0845312476f,   0.0873437524f,   0.0901562497f,
-    0.0929687545f,   0.0957812592f,   0.0985937491f,   0.107031256f,    0.12109375f,     0.135156244f,
-    0.149218753f,    0.163281247f,    0.177343756f,    0.19140625f,     0.205468744f,    0.219531253f,
-    0.233593747f,    0.247656241f,    0.26171875f,     0.275781274f,    0.289843738f,    0.303906262f,
-    0.317968726f,    0.33203125f,     0.346093744f,    0.360156238f,    0.374218762f,    0.388281226f,
-    0.40234375f,     0.416406244f,    0.430468738f,    0.444531262f,    0.458593726f,    0.47265625f,
-    0.486718714f,    0.500781238f,    0.514843702f,    0.528906226f,    0.54296875f,     0.557031274f,
-    0.571093798f,    0.585156262f,    0.599218726f,    0.61328125f,     0.627343774f,    0.641406298f,
-    0.655468762f,    0.669531226f,    0.68359375f,     0.697656274f,    0.711718798f,    0.725781262f,
-    0.739843726f,    0.75390625f,     0.767968774f,    0.782031238f,    0.796093762f,    0.810156226f,
-    0.82421875f,     0.838281274f,    0.852343738f,    0.866406262f,    0.880468726f,    0.89453125f,
-    0.908593774f,    0.922656238f,    0.936718762f,    0.950781226f,    0.96484375f,     0.978906274f,
-    0.992968738f};
-
-static float nested_map[MF_QUANTIZATION_NESTED_CODES];
-static pthread_once_t nested_map_filled = PTHREAD_ONCE_INIT;
-
-static void fill_nested_map(void) {
-    for (int i = 0; i < 127; i++) {
-        nested_map[128 + i] = nested_map_above_zero[i];
-        nested_map[126 - i] = -nested_map_above_zero[i];
-    }
-    nested_map[255] = 1;
-}
-
 const float *mf_quantization_nested_map(void) {
-    pthread_once(&nested_map_filled, fill_nested_map);
-    return nested_map;
+    return mf_dynamic_map_signed;
 }
 
 /* ---- 4 bits ---- */

@@ -25,6 +25,7 @@ extern const struct mf_kernel mf_cuda_attention[1], mf_cuda_attention_gradient[1
 extern const struct mf_kernel mf_cuda_head[1], mf_cuda_head_gradient[1], mf_cuda_logits[1];
 extern const struct mf_kernel mf_cuda_loss[1], mf_cuda_loss_gradient[1], mf_cuda_argmax[1];
 /* optimizer.cu */
-extern const struct mf_kernel mf_cuda_gradient_norm[1], mf_cuda_adamw[1];
+extern const struct mf_kernel mf_cuda_gradient_norm[1], mf_cuda_adamw[1], mf_cuda_adamw_8bit[1],
+    mf_cuda_sgd[1];
 
 #endif

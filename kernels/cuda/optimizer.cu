@@ -1,5 +1,8 @@
 #include "kernels/cuda/device.cuh"
 
+#define MF_DYNAMIC_MAP static __device__ const
+#include "kernels/dynamic_map.h"
+
 namespace {
 
 enum { NORM_BLOCK = 4096 };
@@ -85,9 +88,88 @@ enum mf_status run_adamw(const struct mf_kernel_call *call, struct mf_error *err
     return mf_cuda_launched(call, error);
 }
 
+/* How many of the values midway between two of a map a value is above, by halves. */
+__device__ int encode(const float *threshold, float value) {
+    int code = 0;
+    for (int half = MF_DYNAMIC_MAP_CODES / 2; half > 0; half /= 2)
+        code += value > threshold[code + half - 1] ? half : 0;
+    return code;
+}
+
+/* One block of threads a block of elements. Products and sums are rounded one by one, as on the CPU, so that a
+ * moment midway between two codes gets the same one. */
+__global__ void adamw_8bit(float *parameter, uint8_t *first, uint8_t *second, float *scales,
+                           const float *gradient, const float *coefficient, const mf_step *step,
+                           mf_adamw_attributes a) {
+    __shared__ float above_first[MF_DYNAMIC_MAP_CODES], above_second[MF_DYNAMIC_MAP_CODES];
+    __shared__ float decay, step_size, epsilon;
+    const int at = threadIdx.x, next = at + 1 < MF_DYNAMIC_MAP_CODES ? at + 1 : at;
+    const int64_t i = (int64_t)blockIdx.x * MF_BUCKET_BLOCK + at;
+    above_first[at] = (mf_dynamic_map_signed[at] + mf_dynamic_map_signed[next]) / 2;
+    above_second[at] = (mf_dynamic_map_unsigned[at] + mf_dynamic_map_unsigned[next]) / 2;
+    if (at == 0) {
+        const double rate = step->learning_rate, t = step->optimizer_step;
+        const double correction = sqrt(1 - pow((double)a.beta2, t));
+        decay = (float)(1 - rate * a.weight_decay);
+        step_size = (float)(rate * correction / (1 - pow((double)a.beta1, t)));
+        epsilon = (float)(correction * a.epsilon);
+    }
+    __syncthreads();
+    float *scale = scales + 2 * (int64_t)blockIdx.x;
+    const float g = __fmul_rn(coefficient[0], gradient[i]);
+    const float old_m = __fmul_rn(mf_dynamic_map_signed[first[i]], scale[0]);
+    const float old_v = __fmul_rn(mf_dynamic_map_unsigned[second[i]], scale[1]);
+    const float m = __fadd_rn(__fmul_rn(old_m, a.beta1), __fmul_rn(1 - a.beta1, g));
+    const float v = __fadd_rn(__fmul_rn(old_v, a.beta2), __fmul_rn(__fmul_rn(1 - a.beta2, g), g));
+    parameter[i] = (parameter[i] - step_size * (m / (sqrtf(v) + epsilon))) * decay;
+    const float most_m = mf::block_max(fabsf(m)), most_v = mf::block_max(v);
+    int code = encode(above_first, __fmul_rn(m, 1 / fmaxf(most_m, 1e-38f)));
+    if (m < 0 && mf_dynamic_map_signed[code] == 0)
+        code--;
+    first[i] = (uint8_t)code;
+    second[i] = (uint8_t)encode(above_second, __fmul_rn(v, 1 / fmaxf(most_v, 1e-38f)));
+    if (at == 0) { /* all have read them: block_max waits for that */
+        scale[0] = most_m;
+        scale[1] = most_v;
+    }
+}
+
+enum mf_status run_adamw_8bit(const struct mf_kernel_call *call, struct mf_error *error) {
+    static_assert((int)MF_BUCKET_BLOCK == (int)MF_DYNAMIC_MAP_CODES, "a thread fills one threshold of each map");
+    const mf_cuda_backend *backend = mf_cuda_backend_of(call);
+    const int64_t blocks = call->out[0].dim[0] / MF_BUCKET_BLOCK;
+    if (blocks)
+        adamw_8bit<<<(unsigned)blocks, MF_BUCKET_BLOCK, 0, backend->stream>>>(
+            (float *)call->out[0].data, (uint8_t *)call->out[1].data, (uint8_t *)call->out[2].data,
+            (float *)call->out[3].data, (const float *)call->in[4].data, (const float *)call->in[5].data,
+            backend->step, call->node->a.adamw);
+    return mf_cuda_launched(call, error);
+}
+
+__global__ void sgd(float *parameter, const float *gradient, const float *coefficient, const mf_step *step,
+                    float decay, int64_t n) {
+    const float factor = coefficient[0], rate = step->learning_rate;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n;
+         i += (int64_t)gridDim.x * blockDim.x)
+        parameter[i] -= rate * (factor * gradient[i] + decay * parameter[i]);
+}
+
+enum mf_status run_sgd(const struct mf_kernel_call *call, struct mf_error *error) {
+    const mf_cuda_backend *backend = mf_cuda_backend_of(call);
+    const int64_t n = call->out[0].dim[0];
+    if (n == 0)
+        return MF_OK;
+    sgd<<<mf::blocks_for(n, mf::BLOCK * 4), mf::BLOCK, 0, backend->stream>>>(
+        (float *)call->out[0].data, (const float *)call->in[1].data, (const float *)call->in[2].data,
+        backend->step, call->node->a.sgd.weight_decay, n);
+    return mf_cuda_launched(call, error);
+}
+
 } // namespace
 
 extern "C" {
 const struct mf_kernel mf_cuda_gradient_norm[1] = {{run_gradient_norm, gradient_norm_workspace, 0}};
 const struct mf_kernel mf_cuda_adamw[1] = {{run_adamw, NULL, 0}};
+const struct mf_kernel mf_cuda_adamw_8bit[1] = {{run_adamw_8bit, NULL, 0}};
+const struct mf_kernel mf_cuda_sgd[1] = {{run_sgd, NULL, 0}};
 }

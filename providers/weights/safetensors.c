@@ -37,7 +37,7 @@ static const struct {
     {"F32", 4, true, MF_F32},         {"BF16", 2, true, MF_BF16},       {"F16", 2, true, MF_F16},
     {"F64", 8, false, MF_DTYPES},     {"I64", 8, false, MF_DTYPES},     {"U64", 8, false, MF_DTYPES},
     {"I32", 4, false, MF_DTYPES},     {"U32", 4, false, MF_DTYPES},     {"I16", 2, false, MF_DTYPES},
-    {"U16", 2, false, MF_DTYPES},     {"I8", 1, false, MF_DTYPES},      {"U8", 1, false, MF_DTYPES},
+    {"U16", 2, false, MF_DTYPES},     {"I8", 1, false, MF_DTYPES},      {"U8", 1, false, MF_U8},
     {"BOOL", 1, false, MF_DTYPES},    {"F8_E4M3", 1, false, MF_DTYPES}, {"F8_E5M2", 1, false, MF_DTYPES},
     {"F8_E8M0", 1, false, MF_DTYPES},
 };

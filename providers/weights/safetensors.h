@@ -24,8 +24,8 @@ enum {
 struct mf_stored_tensor {
     const char *name;
     const char *dtype_name; /* as on disk: "F32", "BF16", "I64", ... */
-    bool floating;          /* F32, F16 or BF16: `dtype` holds; the others can be listed but not trained on */
-    enum mf_dtype dtype;
+    bool floating;          /* F32, F16 or BF16; the others can be listed but not trained on */
+    enum mf_dtype dtype;    /* MF_F32, MF_F16, MF_BF16, MF_U8; MF_DTYPES: none of ours */
     int32_t rank;
     int64_t dim[MF_SAFETENSORS_MAX_RANK];
     const void *data; /* memory-mapped, read-only */
@@ -70,7 +70,7 @@ const char *mf_safetensors_metadata(const struct mf_safetensors *file, const cha
  * multiple of 64 bytes. */
 struct mf_safetensors_entry {
     const char *name;
-    enum mf_dtype dtype; /* MF_F32, MF_F16 or MF_BF16 */
+    enum mf_dtype dtype; /* MF_F32, MF_F16, MF_BF16 or MF_U8 */
     int32_t rank;
     int64_t dim[MF_SAFETENSORS_MAX_RANK];
 };

@@ -22,6 +22,8 @@ static const char *dtype_on_disk(enum mf_dtype dtype) {
         return "BF16";
     case MF_F16:
         return "F16";
+    case MF_U8:
+        return "U8";
     default:
         return NULL;
     }

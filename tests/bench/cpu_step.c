@@ -60,8 +60,8 @@ static enum mf_status build(struct run *run, int32_t sequences, int32_t length, 
     mf_program_set_bound(run->graph, run->train.program, MF_TOKENS, sequences * length);
     mf_program_set_bound(run->graph, run->train.program, MF_SEQUENCES, sequences);
     mf_program_set_bound(run->graph, run->train.program, MF_LABELLED, sequences * (length - 1));
-    const struct mf_adamw_attributes adamw = {0.9f, 0.999f, 1e-8f, 0.0f};
-    status = mf_graph_build_update(run->graph, 0, adamw, &run->update, &run->norm, error);
+    const struct mf_optimizer adamw = {MF_ADAMW, {0.9f, 0.999f, 1e-8f, 0.0f}};
+    status = mf_graph_build_update(run->graph, 0, &adamw, &run->update, &run->norm, error);
     if (status == MF_OK)
         status = mf_plan_create(run->graph, run->backend, 0, &run->plan, error);
     if (status == MF_OK)

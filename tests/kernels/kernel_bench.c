@@ -242,6 +242,8 @@ void bench_run(struct bench *bench, struct mf_backend *backend, enum mf_dtype dt
 }
 
 static double value_at(const struct mf_array *array, int64_t i) {
+    if (array->dtype == MF_U8)
+        return ((const uint8_t *)array->data)[place(array, i)];
     return array->dtype == MF_I32 ? (double)mf_array_integer(array, place(array, i))
                                   : (double)mf_array_get(array, place(array, i));
 }

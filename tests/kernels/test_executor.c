@@ -210,11 +210,11 @@ static void test_training_lowers_the_loss(void **state) {
     float first = 0, last = 0;
     (void)state;
     int32_t loss = build(&fixture);
-    require_ok(
-        mf_graph_build_update(fixture.graph, 0,
-                              (struct mf_adamw_attributes){.beta1 = 0.9f, .beta2 = 0.999f, .epsilon = 1e-8f},
-                              &update, &norm, &error),
-        &error);
+    require_ok(mf_graph_build_update(
+                   fixture.graph, 0,
+                   &(struct mf_optimizer){.adamw = {.beta1 = 0.9f, .beta2 = 0.999f, .epsilon = 1e-8f}},
+                   &update, &norm, &error),
+               &error);
     fixture_realize(&fixture, NULL);
     struct mf_bucket bucket = fixture.graph->bucket[0];
     for (int32_t i = 0; i < fixture.graph->adapters; i++)

@@ -65,27 +65,38 @@ static void test_adapters_carry_names_and_streams(void **state) {
 static void test_bucket_holds_all_parameters(void **state) {
     struct fixture fixture;
     struct mf_error error;
-    int32_t bucket, again, plain, id;
+    int32_t bucket, again, plain, large, id;
     (void)state;
     fixture_begin(&fixture);
+    require_ok(mf_graph_parameter(fixture.graph, 0, "large plain", 1, (int64_t[]){4097}, MF_TENSOR_NO_DECAY,
+                                  &large, &error),
+               &error);
     require_ok(
         mf_graph_parameter(fixture.graph, 0, "plain", 1, (int64_t[]){5}, MF_TENSOR_NO_DECAY, &plain, &error),
         &error);
     int32_t first = fixture_parameter(&fixture, "first", 3, 7),
-            second = fixture_parameter(&fixture, "second", 2, 8);
+            second = fixture_parameter(&fixture, "second", 2, 8),
+            whole = fixture_parameter(&fixture, "whole", 64, 64),
+            ragged = fixture_parameter(&fixture, "ragged", 17, 241);
     require_ok(mf_graph_bucket(fixture.graph, 0, &bucket, &error), &error);
     require_ok(mf_graph_bucket(fixture.graph, 0, &again, &error), &error);
     assert_int_equal(bucket, again);
     const struct mf_bucket *row = &fixture.graph->bucket[bucket];
-    assert_int_equal(mf_graph_tensor(fixture.graph, first)->view_offset, 0);
-    assert_int_equal(mf_graph_tensor(fixture.graph, second)->view_offset, 32);
-    assert_int_equal(mf_graph_tensor(fixture.graph, plain)->view_offset, 48);
-    assert_int_equal(row->decayed, 48);
-    assert_int_equal(row->elements, 64);
+    assert_int_equal(mf_graph_tensor(fixture.graph, whole)->view_offset, 0);
+    assert_int_equal(mf_graph_tensor(fixture.graph, ragged)->view_offset, 4096);
+    assert_int_equal(row->end[MF_LARGE_DECAYED], 8448); /* 4,097 in whole blocks of 256 */
+    assert_int_equal(mf_graph_tensor(fixture.graph, first)->view_offset, 8448);
+    assert_int_equal(mf_graph_tensor(fixture.graph, second)->view_offset, 8480);
+    assert_int_equal(row->end[MF_SMALL_DECAYED], 8704);
+    assert_int_equal(mf_graph_tensor(fixture.graph, large)->view_offset, 8704);
+    assert_int_equal(row->end[MF_LARGE_NOT_DECAYED], 13056);
+    assert_int_equal(mf_graph_tensor(fixture.graph, plain)->view_offset, 13056);
+    assert_int_equal(row->end[MF_SMALL_NOT_DECAYED], 13312);
+    assert_int_equal(row->elements, 13312);
     int32_t gradient = mf_gradient_of_parameter(fixture.graph, second);
     assert_true(gradient >= 0);
     assert_int_equal(mf_graph_owner(fixture.graph, gradient), row->gradient);
-    assert_int_equal(mf_graph_tensor(fixture.graph, gradient)->view_offset, 32);
+    assert_int_equal(mf_graph_tensor(fixture.graph, gradient)->view_offset, 8480);
     assert_true(mf_tensor_same_shape(mf_graph_tensor(fixture.graph, gradient),
                                      mf_graph_tensor(fixture.graph, second)));
     assert_int_equal(mf_graph_parameter(fixture.graph, 0, "late", 1, (int64_t[]){5}, 0, &id, &error),

@@ -176,12 +176,14 @@ static void build_decoder(struct fixture *fixture, float epsilon_decay) {
     int32_t loss = fixture_decoder(&fixture->builder, 3);
     require_ok(mf_pass_expand(fixture->graph, fixture->program, &error), &error);
     require_ok(mf_gradient_build(fixture->graph, fixture->program, loss, &error), &error);
-    require_ok(mf_graph_build_update(
-                   fixture->graph, 0,
-                   (struct mf_adamw_attributes){
-                       .beta1 = 0.9f, .beta2 = 0.999f, .epsilon = 1e-8f, .weight_decay = epsilon_decay},
-                   &update, &norm, &error),
-               &error);
+    require_ok(
+        mf_graph_build_update(
+            fixture->graph, 0,
+            &(struct mf_optimizer){
+                .kind = MF_ADAMW,
+                .adamw = {.beta1 = 0.9f, .beta2 = 0.999f, .epsilon = 1e-8f, .weight_decay = epsilon_decay}},
+            &update, &norm, &error),
+        &error);
 }
 
 static void test_decoder_does_not_overlap(void **state) {

@@ -15,30 +15,54 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FORMAT = 2, META_BYTES = 1 << 30, PARTS = 3 };
+enum { FORMAT = 3, META_BYTES = 1 << 30 };
 
-static const char state_name[] = "state.safetensors", meta_name[] = "checkpoint.json",
-                  best_name[] = "best_parameters"; /* beside the parts, when a best model is kept */
+static const char state_name[] = "state.safetensors", meta_name[] = "checkpoint.json";
 static const char removed_ending[] = ".removed";
-static const char *const part_name[PARTS] = {"parameters", "first_moment", "second_moment"};
 
 static enum mf_status out_of_memory(struct mf_error *error) {
     return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "checkpoint: out of memory");
 }
 
-/* The policy's bucket, and its parts in the order of part_name. */
-static const struct mf_bucket *find_parts(const struct mf_job *job, float *part[PARTS]) {
+/* One tensor of state.safetensors. */
+struct part {
+    struct mf_safetensors_entry entry;
+    void *data; /* the executor's or the history's */
+    size_t bytes;
+};
+enum { PARTS = MF_OPTIMIZER_STATES + 2 };
+
+static struct part part_of(const struct mf_job *job, const char *name, int32_t id) {
+    const struct mf_tensor *tensor = mf_graph_tensor(job->runtime.graph, id);
+    struct part part = {.entry = {.name = name, .dtype = (enum mf_dtype)tensor->dtype, .rank = tensor->rank},
+                        .data = mf_executor_data(job->runtime.executor, id),
+                        .bytes = mf_executor_bytes(job->runtime.executor, id)};
+    for (int i = 0; i < tensor->rank; i++)
+        part.entry.dim[i] = tensor->dim[i].multiplier;
+    return part;
+}
+
+/* What a checkpoint holds of the policy's bucket: parameters, the optimiser's state, and the best parameters
+ * where the history has room for them. Returns how many. */
+static size_t find_parts(const struct mf_job *job, const struct mf_history *history,
+                         struct part part[PARTS]) {
     const struct mf_graph *graph = job->runtime.graph;
-    for (int32_t i = 0; i < graph->buckets; i++) {
-        const struct mf_bucket *bucket = &graph->bucket[i];
-        if (bucket->slot != MF_POLICY_SLOT)
-            continue;
-        part[0] = mf_executor_data(job->runtime.executor, bucket->parameter);
-        part[1] = mf_executor_data(job->runtime.executor, bucket->first_moment);
-        part[2] = mf_executor_data(job->runtime.executor, bucket->second_moment);
-        return bucket;
+    const int32_t id = mf_graph_find_bucket(graph, MF_POLICY_SLOT);
+    size_t parts = 0;
+    if (id < 0)
+        return 0;
+    const struct mf_bucket *bucket = &graph->bucket[id];
+    part[parts++] = part_of(job, "parameters", bucket->parameter);
+    for (int i = 0; i < MF_OPTIMIZER_STATES; i++)
+        if (bucket->state[i] >= 0)
+            part[parts++] =
+                part_of(job, mf_optimizer_state_name((enum mf_optimizer_state)i), bucket->state[i]);
+    if (history->best) {
+        part[parts] = part[0];
+        part[parts].entry.name = "best_parameters";
+        part[parts++].data = history->best;
     }
-    return NULL;
+    return parts;
 }
 
 /* ---- writing
@@ -46,23 +70,17 @@ static const struct mf_bucket *find_parts(const struct mf_job *job, float *part[
 
 static enum mf_status write_state(const struct mf_job *job, const struct mf_history *history,
                                   const char *path, struct mf_error *error) {
-    float *part[PARTS + 1];
-    struct mf_safetensors_entry entry[PARTS + 1];
-    size_t parts = PARTS;
+    struct part part[PARTS];
+    struct mf_safetensors_entry entry[PARTS];
     struct mf_safetensors_writer *writer = NULL;
-    const struct mf_bucket *bucket = find_parts(job, part);
-    if (!bucket)
+    const size_t parts = find_parts(job, history, part);
+    if (!parts)
         return mf_error_set(error, MF_ERROR_INTERNAL, "checkpoint: there is nothing that is trained");
-    if (history->best)
-        part[parts++] = history->best;
     for (size_t i = 0; i < parts; i++)
-        entry[i] = (struct mf_safetensors_entry){.name = i < PARTS ? part_name[i] : best_name,
-                                                 .dtype = MF_F32,
-                                                 .rank = 1,
-                                                 .dim = {bucket->elements}};
+        entry[i] = part[i].entry;
     enum mf_status status = mf_safetensors_create(path, entry, parts, NULL, &writer, error);
     for (size_t i = 0; status == MF_OK && i < parts; i++)
-        status = mf_safetensors_write(writer, part[i], (size_t)bucket->elements * sizeof(float), error);
+        status = mf_safetensors_write(writer, part[i].data, part[i].bytes, error);
     if (status == MF_OK)
         return mf_safetensors_finish(writer, error);
     mf_safetensors_abandon(writer);
@@ -314,35 +332,29 @@ static enum mf_status check_meta(const struct mf_job *job, const json_t *meta, c
     return status;
 }
 
-/* One part of the state: `elements` floats to `to`. */
-static enum mf_status read_part(const struct mf_safetensors *file, const char *path, const char *name,
-                                const struct mf_bucket *bucket, float *to, struct mf_error *error) {
-    const struct mf_stored_tensor *stored = mf_safetensors_find(file, name);
-    if (!bucket || !stored || !stored->floating || stored->dtype != MF_F32 || stored->rank != 1 ||
-        stored->dim[0] != bucket->elements)
-        return mf_error_set(error, MF_ERROR_BAD_CHECKPOINT, "%s: '%s' is missing or has another shape", path,
-                            name);
-    memcpy(to, stored->data, stored->bytes);
-    return MF_OK;
-}
-
-static enum mf_status read_best(const struct mf_job *job, const struct mf_safetensors *file, const char *path,
-                                const struct mf_bucket *bucket, struct mf_history *history,
+static enum mf_status read_part(const struct mf_safetensors *file, const char *path, const struct part *part,
                                 struct mf_error *error) {
-    if (!history->evaluations || !mf_best_bytes(job))
-        return MF_OK;
-    history->best = malloc(mf_best_bytes(job));
-    return history->best ? read_part(file, path, best_name, bucket, history->best, error)
-                         : out_of_memory(error);
+    const struct mf_stored_tensor *stored = mf_safetensors_find(file, part->entry.name);
+    bool same = stored && stored->dtype == part->entry.dtype && stored->rank == part->entry.rank &&
+                stored->bytes == part->bytes;
+    for (int i = 0; same && i < part->entry.rank; i++)
+        same = stored->dim[i] == part->entry.dim[i];
+    if (!same)
+        return mf_error_set(error, MF_ERROR_BAD_CHECKPOINT, "%s: '%s' is missing or has another shape", path,
+                            part->entry.name);
+    memcpy(part->data, stored->data, stored->bytes);
+    return MF_OK;
 }
 
 static enum mf_status read_state(const struct mf_job *job, const json_t *meta, const char *where,
                                  const char *path, struct mf_history *history, struct mf_error *error) {
     char digest[MF_SHA256_TEXT_BYTES];
     const char *wanted = NULL;
-    float *part[PARTS] = {NULL};
+    struct part part[PARTS];
     struct mf_safetensors *file = NULL;
-    const struct mf_bucket *bucket = find_parts(job, part);
+    if (history->evaluations && mf_best_bytes(job) && !(history->best = malloc(mf_best_bytes(job))))
+        return out_of_memory(error);
+    const size_t parts = find_parts(job, history, part);
     enum mf_status status = mf_json_string(meta, where, "state_sha256", 64, &wanted, error);
     if (status == MF_OK)
         status = mf_file_sha256(path, digest, NULL, error);
@@ -351,10 +363,8 @@ static enum mf_status read_state(const struct mf_job *job, const json_t *meta, c
                               "%s: the file is damaged: its sha256 is not the one in checkpoint.json", path);
     if (status == MF_OK)
         status = mf_safetensors_open_file(path, &file, error);
-    for (int i = 0; status == MF_OK && i < PARTS; i++)
-        status = read_part(file, path, part_name[i], bucket, part[i], error);
-    if (status == MF_OK)
-        status = read_best(job, file, path, bucket, history, error);
+    for (size_t i = 0; status == MF_OK && i < parts; i++)
+        status = read_part(file, path, &part[i], error);
     mf_safetensors_close(file);
     return status;
 }

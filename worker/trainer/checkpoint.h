@@ -2,10 +2,10 @@
  * as one that was never interrupted.
  *
  * A checkpoint is a folder step-NNNNNNNN between two optimiser steps:
- *     state.safetensors   parameters, first_moment, second_moment: (elements) f32, flat, of the policy's
- *                         bucket; best_parameters, when a best model is kept and there was an evaluation
- *     steps-NNNNNNNN.bin  what the steps so far came to, see steps_file.h
- *     checkpoint.json     step, the sampler's position, what the evaluations so far came to; whose
+ *     state.safetensors   parameters (elements) f32, flat, of the policy's bucket; what its optimiser keeps
+ *                         (mf_optimizer_state_name says under which names); best_parameters, when a best
+ * model is kept and there was an evaluation steps-NNNNNNNN.bin  what the steps so far came to, see
+ * steps_file.h checkpoint.json     step, the sampler's position, what the evaluations so far came to; whose
  *                         it is (hash of the request, sha256 of the datasets, of every file of the
  *                         base model, of the numeric plan); sha256 of
  *                         state.safetensors, and of itself as canonical JSON without the member "sha256"

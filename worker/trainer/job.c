@@ -413,12 +413,20 @@ static void set_bounds(struct mf_job *job, int32_t program) {
     mf_program_set_bound(job->runtime.graph, program, MF_SEQUENCES, job->pass_tokens / 2 + 1);
 }
 
+/* paged_adamw_32bit is adamw_torch: the plan has room for all of the state. */
+static struct mf_optimizer optimizer_of(const struct mf_request *request) {
+    const struct mf_optimizer optimizer = {.kind = !strcmp(request->optim, "sgd")          ? MF_SGD
+                                                   : !strcmp(request->optim, "adamw_8bit") ? MF_ADAMW_8BIT
+                                                                                           : MF_ADAMW,
+                                           .adamw = {.beta1 = (float)request->adam_beta1,
+                                                     .beta2 = (float)request->adam_beta2,
+                                                     .epsilon = (float)request->adam_epsilon,
+                                                     .weight_decay = (float)request->weight_decay}};
+    return optimizer;
+}
+
 static enum mf_status build_programs(struct mf_job *job, struct mf_error *error) {
-    const struct mf_request *request = &job->request;
-    const struct mf_adamw_attributes adamw = {.beta1 = (float)request->adam_beta1,
-                                              .beta2 = (float)request->adam_beta2,
-                                              .epsilon = (float)request->adam_epsilon,
-                                              .weight_decay = (float)request->weight_decay};
+    const struct mf_optimizer optimizer = optimizer_of(&job->request);
     struct mf_graph *graph = job->runtime.graph;
     enum mf_status status = add_adapters(job, error);
     if (status == MF_OK)
@@ -429,7 +437,7 @@ static enum mf_status build_programs(struct mf_job *job, struct mf_error *error)
         status = mf_pass_memory(graph, job->programs.train.program, &job->memory, error);
     }
     if (status == MF_OK)
-        status = mf_graph_build_update(graph, MF_POLICY_SLOT, adamw, &job->update, &job->norm, error);
+        status = mf_graph_build_update(graph, MF_POLICY_SLOT, &optimizer, &job->update, &job->norm, error);
     return status;
 }
 

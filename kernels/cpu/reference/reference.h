@@ -17,6 +17,7 @@ extern const struct mf_kernel mf_reference_gated_activation[1], mf_reference_gat
 extern const struct mf_kernel mf_reference_head[1], mf_reference_head_gradient[1], mf_reference_logits[1];
 extern const struct mf_kernel mf_reference_loss[1], mf_reference_loss_gradient[1], mf_reference_argmax[1];
 extern const struct mf_kernel mf_reference_cache_write[1];
-extern const struct mf_kernel mf_reference_gradient_norm[1], mf_reference_adamw[1], mf_reference_zero[1];
+extern const struct mf_kernel mf_reference_gradient_norm[1], mf_reference_adamw[1],
+    mf_reference_adamw_8bit[1], mf_reference_sgd[1], mf_reference_zero[1];
 
 #endif

@@ -147,6 +147,23 @@ for field in "${fields[@]}"; do
     check "$field"
   fi
 done
+
+# Every optimiser and schedule trains in its own way, and whatever else it is called is the same. Moments of 8 bits are
+# kept of tensors of 4,096 elements and more.
+adapters() { # FIELD MORE VALUE...: prints each value and the adapter that it gives
+  local field=$1 more=$2 one
+  for one in "${@:3}"; do
+    run value "$(merged "$more, \"$field\": \"$one\"")" || problem "$field: $one: $(tail -n 1 "$folder/value.log")"
+    printf '%s %s\n' "$one" "$(sha256sum <"$folder/value/adapter/adapter_model.safetensors")"
+    rm -rf "$folder/value"
+  done
+}
+distinct() { awk '{print $2}' | sort -u | wc -l; }
+mapfile -t optimizers < <(adapters optim '"lora_r": 128' adamw_torch adamw_torch_fused paged_adamw_32bit paged_adamw \
+  adamw_8bit adamw_bnb_8bit paged_adamw_8bit sgd)
+[[ $(printf '%s\n' "${optimizers[@]:0:4}" | distinct) == 1 && $(printf '%s\n' "${optimizers[@]:4:3}" | distinct) == 1 &&
+  $(printf '%s\n' "${optimizers[@]}" | distinct) == 3 ]] || problem "optimisers: $(printf '%s\n' "${optimizers[@]}")"
+
 for field in "${!value[@]}"; do
   [[ " ${fields[*]} " == *" $field "* ]] || problem "$field: there is no such field"
 done

@@ -77,13 +77,14 @@ static void build(struct golden *golden) {
     struct mf_job *job = &golden->job;
     struct mf_runtime *runtime = &job->runtime;
     struct mf_error error;
-    const struct mf_adamw_attributes adamw = {
-        (float)recipe(golden, "adam_beta1"), (float)recipe(golden, "adam_beta2"),
-        (float)recipe(golden, "adam_epsilon"), (float)recipe(golden, "weight_decay")};
+    const struct mf_optimizer adamw = {
+        .kind = MF_ADAMW,
+        .adamw = {(float)recipe(golden, "adam_beta1"), (float)recipe(golden, "adam_beta2"),
+                  (float)recipe(golden, "adam_epsilon"), (float)recipe(golden, "weight_decay")}};
     must(mf_adapter_attach(golden->adapter, runtime->model, runtime->graph, MF_POLICY_SLOT, &error), &error);
     must(job->strategy->build(runtime->model, runtime->graph, MF_POLICY_SLOT, &job->programs, &error),
          &error);
-    must(mf_graph_build_update(runtime->graph, MF_POLICY_SLOT, adamw, &job->update, &job->norm, &error),
+    must(mf_graph_build_update(runtime->graph, MF_POLICY_SLOT, &adamw, &job->update, &job->norm, &error),
          &error);
     must(mf_model_build(runtime->model, runtime->graph, MF_EVALUATE, -1, &golden->evaluate_base, &error),
          &error);

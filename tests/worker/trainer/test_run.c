@@ -453,12 +453,13 @@ static int64_t kept_step(const char *name) {
 static void test_killed_anywhere_it_ends_with_the_same_bits(void **state) {
     (void)state;
     /* the second is evaluated on other words, which what it learns harms sooner or later: the best state is
-     * from before most of the kills */
+     * from before most of the kills; and its moments have 8 bits */
     char second[512];
     const char *const kinds[] = {usual, second};
     snprintf(second, sizeof second,
              ",\"num_train_epochs\":3,\"per_device_train_batch_size\":1,\"max_steps\":15,\"eval_steps\":2,"
-             "\"lora_alpha\":320,\"lr_scheduler_type\":\"constant\",\"warmup_ratio\":0,"
+             "\"lora_r\":128,\"lora_alpha\":2560,\"optim\":\"paged_adamw_8bit\",\"lr_scheduler_type\":"
+             "\"constant\",\"warmup_ratio\":0,"
              "\"validation_dataset\":\"%s/other.jsonl\",\"load_best_model_at_end\":true",
              folder);
     write_text("other.jsonl", "{\"input\":\"Sing 1\",\"output\":\"La, 1 la!\"}\n"
