@@ -3,6 +3,7 @@
 
 #include "kernels/graph.h"
 #include "kernels/graph_rows.h"
+#include "kernels/random.h"
 
 int32_t mf_build_embedding(struct mf_builder *builder, int32_t table, int32_t tokens, float scale) {
     const int32_t in[] = {table, tokens};
@@ -14,6 +15,19 @@ int32_t mf_build_rms_norm(struct mf_builder *builder, int32_t x, int32_t weight,
     const int32_t in[] = {x, weight};
     return mf_emit(builder, MF_OP_RMS_NORM, in, 2,
                    &(union mf_attributes){.norm = {.epsilon = epsilon, .variant = variant}});
+}
+
+int32_t mf_build_layer_norm(struct mf_builder *builder, int32_t x, int32_t weight, int32_t bias,
+                            float epsilon) {
+    const int32_t in[] = {x, weight, bias};
+    return mf_emit(builder, MF_OP_LAYER_NORM, in, 3,
+                   &(union mf_attributes){.layer_norm = {.epsilon = epsilon}});
+}
+
+int32_t mf_build_dropout(struct mf_builder *builder, int32_t x, float rate, const char *name) {
+    const int32_t in[] = {x, builder->graph->input[MF_INPUT_ROWS], builder->graph->input[MF_INPUT_POSITIONS]};
+    return mf_emit(builder, MF_OP_DROPOUT, in, 3,
+                   &(union mf_attributes){.dropout = {.rate = rate, .stream = mf_random_stream(name)}});
 }
 
 /* The one tensor whose rows the parts are, in order and without a gap; -1 and a failure when they are not.
@@ -144,16 +158,21 @@ int32_t mf_build_gated_activation(struct mf_builder *builder, int32_t gate, int3
                    &(union mf_attributes){.gated = {.activation = activation}});
 }
 
-struct mf_head_outputs mf_build_head(struct mf_builder *builder, int32_t hidden, int32_t weight,
+int32_t mf_build_activation(struct mf_builder *builder, int32_t x, enum mf_activation activation) {
+    return mf_emit(builder, MF_OP_ACTIVATION, &x, 1,
+                   &(union mf_attributes){.gated = {.activation = activation}});
+}
+
+struct mf_head_outputs mf_build_head(struct mf_builder *builder, int32_t hidden, int32_t weight, int32_t bias,
                                      struct mf_head_attributes attributes) {
     const int32_t *input = builder->graph->input;
-    const int32_t in[] = {hidden, weight, input[MF_INPUT_LABEL_ROWS], input[MF_INPUT_LABELS]};
+    const int32_t in[] = {hidden, weight, input[MF_INPUT_LABEL_ROWS], input[MF_INPUT_LABELS], bias};
     struct mf_head_outputs outputs;
     if (attributes.chunk_rows == 0)
         attributes.chunk_rows =
             builder->graph->head_chunk_rows ? builder->graph->head_chunk_rows : MF_HEAD_CHUNK_ROWS;
     attributes.with_gradient = builder->graph->program[builder->program]->purpose == MF_TRAIN;
-    outputs.log_probability = mf_emit(builder, MF_OP_HEAD, in, 4, &(union mf_attributes){.head = attributes});
+    outputs.log_probability = mf_emit(builder, MF_OP_HEAD, in, 5, &(union mf_attributes){.head = attributes});
     outputs.lse = mf_builder_output(builder, 1);
     outputs.gradient = mf_builder_output(builder, 2);
     return outputs;
@@ -164,12 +183,12 @@ int32_t mf_build_loss(struct mf_builder *builder, int32_t log_probability) {
     return mf_build_output(builder, mf_emit(builder, MF_OP_LOSS, in, 2, NULL));
 }
 
-int32_t mf_build_logits(struct mf_builder *builder, int32_t hidden, int32_t weight, int32_t rows,
-                        struct mf_head_attributes attributes) {
-    const int32_t in[] = {hidden, weight, rows};
+int32_t mf_build_logits(struct mf_builder *builder, int32_t hidden, int32_t weight, int32_t bias,
+                        int32_t rows, struct mf_head_attributes attributes) {
+    const int32_t in[] = {hidden, weight, rows, bias};
     attributes.chunk_rows = 0;
     attributes.with_gradient = 0;
-    return mf_emit(builder, MF_OP_LOGITS, in, 3, &(union mf_attributes){.head = attributes});
+    return mf_emit(builder, MF_OP_LOGITS, in, 4, &(union mf_attributes){.head = attributes});
 }
 
 int32_t mf_build_argmax(struct mf_builder *builder, int32_t logits) {

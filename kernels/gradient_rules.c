@@ -28,6 +28,21 @@ void mf_gradient_rms_norm(struct mf_gradient_context *context, const struct mf_n
     mf_gradient_replace(context, x, mf_emit(&context->builder, MF_OP_RMS_NORM_GRADIENT, in, 5, &node->a));
 }
 
+void mf_gradient_layer_norm(struct mf_gradient_context *context, const struct mf_node *node) {
+    int32_t x = node->in[0];
+    if (mf_gradient_needed(context, node->in[1]) || mf_gradient_needed(context, node->in[2]))
+        mf_gradient_fail(context, node, "the weight and the bias");
+    if (!mf_gradient_needed(context, x))
+        return;
+    const int32_t in[] = {x,
+                          node->in[1],
+                          node->out[1],
+                          node->out[2],
+                          output_gradient(context, node, 0),
+                          mf_gradient_get(context, x)};
+    mf_gradient_replace(context, x, mf_emit(&context->builder, MF_OP_LAYER_NORM_GRADIENT, in, 6, NULL));
+}
+
 void mf_gradient_linear(struct mf_gradient_context *context, const struct mf_node *node) {
     int32_t x = node->in[0], weight = node->in[1], dy = output_gradient(context, node, 0);
     if (mf_gradient_needed(context, node->in[2]))
@@ -92,10 +107,18 @@ void mf_gradient_gated_activation(struct mf_gradient_context *context, const str
     mf_gradient_add(context, node->in[1], up);
 }
 
+void mf_gradient_activation(struct mf_gradient_context *context, const struct mf_node *node) {
+    const int32_t in[] = {node->in[0], output_gradient(context, node, 0)};
+    mf_gradient_add(context, node->in[0],
+                    mf_emit(&context->builder, MF_OP_ACTIVATION_GRADIENT, in, 2, &node->a));
+}
+
 void mf_gradient_head(struct mf_gradient_context *context, const struct mf_node *node) {
     int32_t dlog_probability = output_gradient(context, node, 0);
     if (mf_gradient_needed(context, node->in[1]))
         mf_gradient_fail(context, node, "the weight");
+    if (mf_gradient_needed(context, node->in[4]))
+        mf_gradient_fail(context, node, "the bias");
     if (output_gradient(context, node, 1) >= 0)
         mf_gradient_fail(context, node, "lse");
     if (node->out[2] < 0)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kernels/graph_rows.h"
+#include "kernels/random.h"
 
 enum mf_status mf_rows_reserve(void **array, int32_t count, int32_t *capacity, size_t size,
                                struct mf_error *error) {
@@ -272,18 +273,10 @@ enum mf_status mf_graph_parameter(struct mf_graph *graph, int16_t slot, const ch
     return mf_graph_append_tensor(graph, &wanted, id, error);
 }
 
-/* 32-bit FNV-1a. */
-static uint32_t hash_name(const char *name) {
-    uint32_t hash = 2166136261u;
-    for (; *name; name++)
-        hash = (hash ^ (uint8_t)*name) * 16777619u;
-    return hash;
-}
-
 enum mf_status mf_graph_module(struct mf_graph *graph, const char *name, int32_t weight, int32_t bias,
                                int32_t *id, struct mf_error *error) {
     struct mf_module module = {
-        .id = graph->modules, .weight = weight, .bias = bias, .random_stream = hash_name(name)};
+        .id = graph->modules, .weight = weight, .bias = bias, .random_stream = mf_random_stream(name)};
     const struct mf_tensor *matrix = mf_graph_tensor(graph, weight);
     enum mf_status status;
     *id = mf_graph_find_module(graph, name);

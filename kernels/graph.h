@@ -72,7 +72,7 @@ struct mf_module {
     int32_t id;
     const char *name;       /* "model.layers.0.self_attn.q_proj" */
     int32_t weight, bias;   /* tensors (N, K) and (N); bias -1: none */
-    uint32_t random_stream; /* FNV-1a of the name: the same however a provider fuses */
+    uint32_t random_stream; /* mf_random_stream of the name: the same however a provider fuses */
 };
 
 struct mf_adapter {
@@ -264,6 +264,10 @@ int32_t mf_build_merge_heads(struct mf_builder *builder, int32_t x, int32_t head
 int32_t mf_build_embedding(struct mf_builder *builder, int32_t table, int32_t tokens, float scale);
 int32_t mf_build_rms_norm(struct mf_builder *builder, int32_t x, int32_t weight, float epsilon,
                           enum mf_norm_variant variant);
+int32_t mf_build_layer_norm(struct mf_builder *builder, int32_t x, int32_t weight, int32_t bias,
+                            float epsilon);
+/* Dropout whose mask belongs to `name`, unlike any other name of the program; rate in (0, 1). */
+int32_t mf_build_dropout(struct mf_builder *builder, int32_t x, float rate, const char *name);
 /* y = x Wᵀ + bias of `count` modules. One: its weight. Several: their weights must be row views, one after
  * another, of one weight (and their biases alike), and y holds their columns side by side. Adapters of the
  * program's slot come along by themselves. */
@@ -282,21 +286,23 @@ int32_t mf_build_cache_write(struct mf_builder *builder, int32_t cache, int32_t 
 int32_t mf_build_gated_activation(struct mf_builder *builder, int32_t gate, int32_t up,
                                   enum mf_activation activation);
 
+int32_t mf_build_activation(struct mf_builder *builder, int32_t x, enum mf_activation activation);
+
 struct mf_head_outputs {
     int32_t log_probability; /* (L) f32 */
     int32_t lse;             /* (L) f32 */
     int32_t gradient;        /* (L, D); -1 outside training */
 };
 enum { MF_HEAD_CHUNK_ROWS = 128 };
-/* Over the common inputs LABEL_ROWS and LABELS. attributes.with_gradient is set by the program's purpose,
- * chunk_rows 0 becomes the graph's head_chunk_rows. */
-struct mf_head_outputs mf_build_head(struct mf_builder *builder, int32_t hidden, int32_t weight,
+/* Over the common inputs LABEL_ROWS and LABELS; bias -1: none. attributes.with_gradient is set by the
+ * program's purpose, chunk_rows 0 becomes the graph's head_chunk_rows. */
+struct mf_head_outputs mf_build_head(struct mf_builder *builder, int32_t hidden, int32_t weight, int32_t bias,
                                      struct mf_head_attributes attributes);
 /* -Σ coefficient log p / count over the common input COEFFICIENTS; the result is an output. */
 int32_t mf_build_loss(struct mf_builder *builder, int32_t log_probability);
-/* Logits (S, V) of `rows`; and the greedy choice. */
-int32_t mf_build_logits(struct mf_builder *builder, int32_t hidden, int32_t weight, int32_t rows,
-                        struct mf_head_attributes attributes);
+/* Logits (S, V) of `rows`, bias -1: none; and the greedy choice. */
+int32_t mf_build_logits(struct mf_builder *builder, int32_t hidden, int32_t weight, int32_t bias,
+                        int32_t rows, struct mf_head_attributes attributes);
 int32_t mf_build_argmax(struct mf_builder *builder, int32_t logits);
 /* Marks a tensor as read by the host after the run. */
 int32_t mf_build_output(struct mf_builder *builder, int32_t tensor);

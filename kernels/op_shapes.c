@@ -94,6 +94,29 @@ RULE(rms_norm_gradient) {
     return MF_OK;
 }
 
+RULE(layer_norm) {
+    tensor_pointer x = IN(0);
+    DEMAND(is_activation(x, 2, dtype), 0, "an activation (R, D)");
+    DEMAND(is_float_vector(IN(1), x->dim[1]), 1, "a weight as wide as the activation");
+    DEMAND(is_float_vector(IN(2), x->dim[1]), 2, "a bias as wide as the activation");
+    set_like(&output[0], x);
+    set_vector(&output[1], MF_F32, x->dim[0]);
+    set_vector(&output[2], MF_F32, x->dim[0]);
+    return MF_OK;
+}
+
+RULE(layer_norm_gradient) {
+    tensor_pointer x = IN(0), addend = IN(5);
+    DEMAND(is_activation(x, 2, dtype), 0, "an activation (R, D)");
+    DEMAND(is_float_vector(IN(1), x->dim[1]), 1, "a weight as wide as the activation");
+    DEMAND(is_vector(IN(2), x->dim[0], MF_F32), 2, "mean (R) f32");
+    DEMAND(is_vector(IN(3), x->dim[0], MF_F32), 3, "rstd (R) f32");
+    DEMAND(is_same(IN(4), x), 4, "dy shaped as x");
+    DEMAND(!addend || is_same(addend, x), 5, "an addend shaped as x");
+    set_like(&output[0], x);
+    return MF_OK;
+}
+
 /* x (T, K), weight (N, K), bias (N): what every linear demands. */
 static enum mf_status demand_linear(const struct mf_graph *graph, const struct mf_node *node,
                                     enum mf_dtype dtype, struct mf_error *error) {
@@ -309,10 +332,24 @@ RULE(gated_activation_gradient) {
     return MF_OK;
 }
 
-/* hidden (T, D), weight (V, D), rows i32: what HEAD and LOGITS demand. */
+RULE(activation) {
+    DEMAND(is_activation(IN(0), 2, dtype), 0, "an activation (T, F)");
+    set_like(&output[0], IN(0));
+    return MF_OK;
+}
+
+RULE(activation_gradient) {
+    DEMAND(is_activation(IN(0), 2, dtype), 0, "an activation (T, F)");
+    DEMAND(is_same(IN(1), IN(0)), 1, "the shape and dtype of input 0");
+    set_like(&output[0], IN(0));
+    return MF_OK;
+}
+
+/* hidden (T, D), weight (V, D), rows i32, input `bias` (V) or none: what HEAD and LOGITS demand. */
 static enum mf_status demand_head(const struct mf_graph *graph, const struct mf_node *node,
-                                  enum mf_dtype dtype, struct mf_error *error) {
+                                  enum mf_dtype dtype, int bias, struct mf_error *error) {
     tensor_pointer hidden = IN(0), weight = IN(1);
+    DEMAND(!IN(bias) || is_float_vector(IN(bias), weight->dim[0]), bias, "a bias (V)");
     DEMAND(is_activation(hidden, 2, dtype), 0, "hidden states (T, D)");
     DEMAND(is_matrix(weight) && mf_dim_equal(weight->dim[1], hidden->dim[1]), 1, "a weight (V, D)");
     DEMAND(IN(2)->rank == 1 && IN(2)->dtype == MF_I32, 2, "row numbers i32");
@@ -321,7 +358,7 @@ static enum mf_status demand_head(const struct mf_graph *graph, const struct mf_
 
 RULE(head) {
     struct mf_dim labelled = IN(2)->dim[0];
-    enum mf_status status = demand_head(graph, node, dtype, error);
+    enum mf_status status = demand_head(graph, node, dtype, 4, error);
     if (status != MF_OK)
         return status;
     DEMAND(is_vector(IN(3), labelled, MF_I32), 3, "labels (L) i32");
@@ -367,7 +404,7 @@ RULE(loss_gradient) {
 }
 
 RULE(logits) {
-    enum mf_status status = demand_head(graph, node, dtype, error);
+    enum mf_status status = demand_head(graph, node, dtype, 3, error);
     if (status == MF_OK)
         set(&output[0], MF_F32, 2, IN(2)->dim[0], IN(1)->dim[0]);
     return status;

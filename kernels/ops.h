@@ -33,6 +33,9 @@ struct mf_norm_attributes {
     float epsilon;
     enum mf_norm_variant variant;
 };
+struct mf_layer_norm_attributes {
+    float epsilon;
+};
 struct mf_linear_attributes {
     float alpha;   /* factor of the product */
     int32_t first; /* column of y where the product starts */
@@ -62,7 +65,7 @@ struct mf_attention_attributes {
     int32_t window;  /* keys a query sees, itself included; 0: all */
     uint32_t causal; /* 0 or 1 */
 };
-struct mf_gated_attributes {
+struct mf_gated_attributes { /* of ACTIVATION too */
     enum mf_activation activation;
 };
 struct mf_head_attributes {
@@ -82,6 +85,7 @@ union mf_attributes {
     struct mf_none_attributes none;
     struct mf_embedding_attributes embedding;
     struct mf_norm_attributes norm;
+    struct mf_layer_norm_attributes layer_norm;
     struct mf_linear_attributes linear;
     struct mf_adapted_linear_attributes adapted_linear;
     struct mf_dropout_attributes dropout;

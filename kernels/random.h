@@ -26,6 +26,14 @@ static inline uint64_t mf_random_key(uint64_t seed, uint32_t step) {
     return mf_random_mix(mf_random_mix(seed) ^ step);
 }
 
+/* The stream of a mask: 32-bit FNV-1a of what it belongs to. */
+static inline uint32_t mf_random_stream(const char *name) {
+    uint32_t hash = 2166136261u;
+    for (; *name; name++)
+        hash = (hash ^ (uint8_t)*name) * 16777619u;
+    return hash;
+}
+
 #define MF_PHILOX_MULTIPLIER_0 0xd2511f53u
 #define MF_PHILOX_MULTIPLIER_1 0xcd9e8d57u
 #define MF_PHILOX_WEYL_0       0x9e3779b9u

@@ -159,6 +159,46 @@ static enum mf_status gated_activation_gradient(const struct mf_kernel_call *cal
 }
 const struct mf_kernel mf_fast_gated_activation_gradient[1] = {{.function = gated_activation_gradient}};
 
+static enum mf_status activation(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const struct mf_array *x = &call->in[0], *y = &call->out[0]; // (T, F), y may be x
+    int64_t T = x->dim[0], F = x->dim[1];
+#pragma omp parallel for schedule(static)
+    for (int64_t t = 0; t < T; t++) {
+        float from[MF_STRETCH], value[MF_STRETCH], slope[MF_STRETCH];
+        for (int64_t start = 0; start < F; start += MF_STRETCH) {
+            int64_t n = mf_stretch_length(start, F);
+            mf_load(x, t * x->stride[0] + start, from, n);
+            activate(call->node->a.gated.activation, from, value, slope, n);
+            mf_store(y, t * y->stride[0] + start, value, n);
+        }
+    }
+    return MF_OK;
+}
+const struct mf_kernel mf_fast_activation[1] = {{.function = activation}};
+
+static enum mf_status activation_gradient(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const struct mf_array *x = &call->in[0], *dy = &call->in[1]; // (T, F)
+    const struct mf_array *dx = &call->out[0];                   // (T, F), may be x
+    int64_t T = x->dim[0], F = x->dim[1];
+#pragma omp parallel for schedule(static)
+    for (int64_t t = 0; t < T; t++) {
+        float from[MF_STRETCH], out[MF_STRETCH], value[MF_STRETCH], slope[MF_STRETCH];
+        for (int64_t start = 0; start < F; start += MF_STRETCH) {
+            int64_t n = mf_stretch_length(start, F);
+            mf_load(x, t * x->stride[0] + start, from, n);
+            mf_load(dy, t * dy->stride[0] + start, out, n);
+            activate(call->node->a.gated.activation, from, value, slope, n);
+            for (int64_t i = 0; i < n; i++)
+                slope[i] *= out[i];
+            mf_store(dx, t * dx->stride[0] + start, slope, n);
+        }
+    }
+    return MF_OK;
+}
+const struct mf_kernel mf_fast_activation_gradient[1] = {{.function = activation_gradient}};
+
 enum { QUADS = MF_STRETCH / 4 };
 
 /* Upper and lower words of the products of `c` and `multiplier`. */

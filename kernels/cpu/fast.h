@@ -13,6 +13,8 @@
 
 #define mf_fast_rms_norm                  MF_ISA(mf_fast_rms_norm)
 #define mf_fast_rms_norm_gradient         MF_ISA(mf_fast_rms_norm_gradient)
+#define mf_fast_layer_norm                MF_ISA(mf_fast_layer_norm)
+#define mf_fast_layer_norm_gradient       MF_ISA(mf_fast_layer_norm_gradient)
 #define mf_fast_linear                    MF_ISA(mf_fast_linear)
 #define mf_fast_linear_input_gradient     MF_ISA(mf_fast_linear_input_gradient)
 #define mf_fast_linear_weight_gradient    MF_ISA(mf_fast_linear_weight_gradient)
@@ -24,6 +26,8 @@
 #define mf_fast_attention_gradient        MF_ISA(mf_fast_attention_gradient)
 #define mf_fast_gated_activation          MF_ISA(mf_fast_gated_activation)
 #define mf_fast_gated_activation_gradient MF_ISA(mf_fast_gated_activation_gradient)
+#define mf_fast_activation                MF_ISA(mf_fast_activation)
+#define mf_fast_activation_gradient       MF_ISA(mf_fast_activation_gradient)
 #define mf_fast_head                      MF_ISA(mf_fast_head)
 #define mf_fast_head_gradient             MF_ISA(mf_fast_head_gradient)
 #define mf_fast_logits                    MF_ISA(mf_fast_logits)
@@ -32,11 +36,13 @@
 #define mf_fast_sgd                       MF_ISA(mf_fast_sgd)
 
 extern const struct mf_kernel mf_fast_rms_norm[1], mf_fast_rms_norm_gradient[1];
+extern const struct mf_kernel mf_fast_layer_norm[1], mf_fast_layer_norm_gradient[1];
 extern const struct mf_kernel mf_fast_linear[1], mf_fast_linear_input_gradient[1],
     mf_fast_linear_weight_gradient[1];
 extern const struct mf_kernel mf_fast_dropout[1], mf_fast_add[1], mf_fast_add_columns[1], mf_fast_rope[1];
 extern const struct mf_kernel mf_fast_attention[1], mf_fast_attention_gradient[1];
 extern const struct mf_kernel mf_fast_gated_activation[1], mf_fast_gated_activation_gradient[1];
+extern const struct mf_kernel mf_fast_activation[1], mf_fast_activation_gradient[1];
 extern const struct mf_kernel mf_fast_head[1], mf_fast_head_gradient[1], mf_fast_logits[1];
 extern const struct mf_kernel mf_fast_adamw[1], mf_fast_adamw_8bit[1], mf_fast_sgd[1];
 

@@ -31,10 +31,23 @@ static void gather(const struct mf_array *hidden, const int32_t *row, int64_t n,
                (const char *)hidden->data + (size_t)(row[i] * hidden->stride[0]) * width, D * width);
 }
 
-/* z (n, V) f32 = logit_scale * gathered (n, D) · Wᵀ, soft-capped. */
+/* Adds factor * bias (V) to the logits z (V), then caps them. */
+static void finish_row(float *restrict z, const struct mf_array *bias, float factor, float cap, int64_t V) {
+    for (int64_t start = 0; start < V && bias->data; start += MF_STRETCH) {
+        int64_t n = mf_stretch_length(start, V);
+        float value[MF_STRETCH];
+        mf_load(bias, start, value, n);
+        for (int64_t v = 0; v < n; v++)
+            z[start + v] += factor * value[v];
+    }
+    for (int64_t v = 0; v < V && cap > 0; v++)
+        z[v] = cap * mf_tanh(z[v] / cap);
+}
+
+/* z (n, V) f32 = logit_scale * (gathered (n, D) · Wᵀ + bias), soft-capped. */
 static enum mf_status chunk_logits(const struct mf_kernel_call *call, const struct mf_operand *weight,
-                                   const void *gathered, int64_t n, float *z, int64_t z_row,
-                                   struct mf_error *error) {
+                                   const struct mf_array *bias, const void *gathered, int64_t n, float *z,
+                                   int64_t z_row, struct mf_error *error) {
     const struct mf_head_attributes *a = &call->node->a.head;
     struct mf_product product = {.M = n,
                                  .a = gathered,
@@ -45,12 +58,10 @@ static enum mf_status chunk_logits(const struct mf_kernel_call *call, const stru
                                  .c_row = z_row,
                                  .alpha = a->logit_scale};
     enum mf_status status = mf_gemm_run(mf_fast_backend_of(call)->gemm, &product, error);
-    if (status == MF_OK && a->soft_cap > 0) {
-        float cap = a->soft_cap;
+    if (status == MF_OK && (bias->data || a->soft_cap > 0)) {
 #pragma omp parallel for schedule(static)
         for (int64_t i = 0; i < n; i++)
-            for (int64_t v = 0; v < weight->N; v++)
-                z[i * z_row + v] = cap * mf_tanh(z[i * z_row + v] / cap);
+            finish_row(z + i * z_row, bias, a->logit_scale, a->soft_cap, weight->N);
     }
     return status;
 }
@@ -131,7 +142,7 @@ static enum mf_status head_chunk(const struct mf_kernel_call *call, const struct
     float *z = call->workspace[0].data;         // (n, V)
     struct mf_array dz = logits_gradient(call); // (n, V), may be z
     gather(hidden, row, n, call->workspace[1].data);
-    enum mf_status status = chunk_logits(call, weight, call->workspace[1].data, n, z, V, error);
+    enum mf_status status = chunk_logits(call, weight, &call->in[4], call->workspace[1].data, n, z, V, error);
     if (status != MF_OK)
         return status;
 #pragma omp parallel for schedule(static)
@@ -213,7 +224,8 @@ static enum mf_status logits(const struct mf_kernel_call *call, struct mf_error 
     if (status != MF_OK)
         return status;
     gather(hidden, rows->data, rows->dim[0], call->workspace[1].data);
-    return chunk_logits(call, weight, call->workspace[1].data, rows->dim[0], z->data, z->stride[0], error);
+    return chunk_logits(call, weight, &call->in[3], call->workspace[1].data, rows->dim[0], z->data,
+                        z->stride[0], error);
 }
 
 static size_t logits_workspace(const struct mf_kernel_call *call) {

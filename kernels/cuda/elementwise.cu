@@ -1,3 +1,4 @@
+#include "kernels/cuda/activate.cuh"
 #include "kernels/cuda/device.cuh"
 
 #include "kernels/random.h"
@@ -171,19 +172,6 @@ enum mf_status run_zero(const struct mf_kernel_call *call, struct mf_error *erro
 
 /* ---- gated activations --------------------------------------------------------------------------------------- */
 
-/* Value and slope of the activation at g. */
-__device__ inline float activate(mf_activation activation, float g, float *slope) {
-    if (activation == MF_ACTIVATION_SILU) {
-        const float sigmoid = 1.0f / (1.0f + expf(-g));
-        *slope = sigmoid * (1.0f + g * (1.0f - sigmoid));
-        return g * sigmoid;
-    }
-    const float root = 0.7978845608028654f; /* sqrt(2 / pi) */
-    const float t = tanhf(root * (g + 0.044715f * g * g * g));
-    *slope = 0.5f * (1.0f + t) + 0.5f * g * (1.0f - t * t) * root * (1.0f + 3.0f * 0.044715f * g * g);
-    return 0.5f * g * (1.0f + t);
-}
-
 template <typename T, int W>
 __global__ void gated(mf_activation activation, const T *gate, int64_t gate_row, const T *up, int64_t up_row,
                       int64_t tokens, int64_t F, T *y, int64_t y_row) {
@@ -196,7 +184,7 @@ __global__ void gated(mf_activation activation, const T *gate, int64_t gate_row,
         mf::load<T, W>(up + t * up_row + f, u);
 #pragma unroll
         for (int c = 0; c < W; c++)
-            u[c] *= activate(activation, g[c], &slope);
+            u[c] *= mf::activate(activation, g[c], &slope);
         mf::store<T, W>(y + t * y_row + f, u);
     }
 }
@@ -238,7 +226,7 @@ __global__ void gated_gradient(mf_activation activation, const T *gate, int64_t 
 #pragma unroll
         for (int c = 0; c < W; c++) {
             float slope;
-            const float value = activate(activation, g[c], &slope);
+            const float value = mf::activate(activation, g[c], &slope);
             g[c] = out[c] * u[c] * slope;
             u[c] = out[c] * value;
         }

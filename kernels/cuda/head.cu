@@ -54,16 +54,24 @@ __global__ void softmax_row(const float *product, int64_t V, const int32_t *labe
     }
 }
 
-/* Workspace: of cuBLASLt, the weight in the activations' dtype where it has another, the chunk's hidden rows
- * (rows, D), and its d/dlogits (rows, V). */
+/* Workspace: of cuBLASLt, the bias in f32, the weight in the activations' dtype where it has another, the chunk's
+ * hidden rows (rows, D), and its d/dlogits (rows, V). */
 struct rooms {
-    size_t weight, hidden, slopes, all;
+    size_t bias, weight, hidden, slopes, all;
 };
+
+/* (V) or none: the last input. */
+const mf_array &bias_of(const struct mf_kernel_call *call) {
+    return call->in[call->node->op == MF_OP_HEAD ? 4 : 3];
+}
+
 rooms rooms_of(const struct mf_kernel_call *call, int64_t rows, bool with_gradient) {
     const mf_array &hidden = call->in[0], &weight = call->in[1];
     const size_t width = mf_dtype_bytes((mf_dtype)hidden.dtype);
     rooms made;
-    made.weight = MF_CUDA_GEMM_WORKSPACE;
+    const mf_array &bias = bias_of(call);
+    made.bias = MF_CUDA_GEMM_WORKSPACE;
+    made.weight = made.bias + (bias.tensor < 0 ? 0 : aligned((size_t)bias.dim[0] * sizeof(float)));
     made.hidden = made.weight +
                   (weight.dtype == hidden.dtype ? 0 : aligned((size_t)mf_array_elements(&weight) * width));
     made.slopes = made.hidden + aligned((size_t)(rows * hidden.dim[1]) * width);
@@ -86,6 +94,14 @@ enum mf_status take_weight(const struct mf_kernel_call *call, const rooms &at, c
                            weight.dim[1], call->in[0].dtype, error);
 }
 
+enum mf_status take_bias(const struct mf_kernel_call *call, const rooms &at, struct mf_error *error) {
+    const mf_array &bias = bias_of(call);
+    if (!bias.data)
+        return MF_OK;
+    return mf_cuda_convert(mf_cuda_backend_of(call), &bias, 1, bias.dim[0], 1,
+                           (char *)call->workspace[1].data + at.bias, bias.dim[0], MF_F32, error);
+}
+
 mf_cuda_product logits_product(const struct mf_kernel_call *call, const rooms &at, const void *weight,
                                int64_t weight_row, int64_t rows, float *z, int64_t z_row) {
     const mf_array &hidden = call->in[0];
@@ -98,6 +114,7 @@ mf_cuda_product logits_product(const struct mf_kernel_call *call, const rooms &a
     product.b = weight;
     product.b_row = weight_row;
     product.b_transposed = true;
+    product.bias = bias_of(call).data ? (const char *)call->workspace[1].data + at.bias : NULL;
     product.c = z;
     product.c_row = z_row;
     product.alpha = 1;
@@ -163,6 +180,8 @@ enum mf_status run_head(const struct mf_kernel_call *call, struct mf_error *erro
     const void *weight;
     int64_t weight_row;
     enum mf_status status = take_weight(call, at, &weight, &weight_row, error);
+    if (status == MF_OK)
+        status = take_bias(call, at, error);
     for (int64_t first = 0; first < L && status == MF_OK; first += chunk)
         status = head_chunk(call, at, weight, weight_row, first, L - first < chunk ? L - first : chunk, error);
     return status;
@@ -191,6 +210,8 @@ enum mf_status run_logits(const struct mf_kernel_call *call, struct mf_error *er
     if (S == 0)
         return MF_OK;
     enum mf_status status = take_weight(call, at, &weight, &weight_row, error);
+    if (status == MF_OK)
+        status = take_bias(call, at, error);
     if (status == MF_OK)
         status = mf_cuda_gather(backend, MF_OP_LOGITS, &call->in[0], (const int32_t *)rows.data, 0, S,
                                 (char *)call->workspace[1].data + at.hidden, error);

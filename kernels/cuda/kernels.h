@@ -10,6 +10,10 @@
 extern const struct mf_kernel mf_cuda_embedding[1], mf_cuda_cache_write[1];
 /* normalization.cu */
 extern const struct mf_kernel mf_cuda_rms_norm[1], mf_cuda_rms_norm_gradient[1];
+/* layer_norm.cu */
+extern const struct mf_kernel mf_cuda_layer_norm[1], mf_cuda_layer_norm_gradient[1];
+/* activation.cu */
+extern const struct mf_kernel mf_cuda_activation[1], mf_cuda_activation_gradient[1];
 /* linear.c */
 extern const struct mf_kernel mf_cuda_linear[1], mf_cuda_linear_input_gradient[1],
     mf_cuda_linear_weight_gradient[1];

@@ -63,10 +63,11 @@ static bool touches(const struct chunk *pass, const struct mf_node *node, int64_
     return false;
 }
 
-/* The width of the gated activations; 0: there are none. */
-static int64_t gated_width(const struct chunk *pass) {
+/* The width of the activations between the feed-forward projections; 0: there are none. */
+static int64_t feed_forward_width(const struct chunk *pass) {
     for (int32_t n = 0; n < pass->rewrite.nodes; n++)
-        if (pass->rewrite.node[n].op == MF_OP_GATED_ACTIVATION)
+        if (pass->rewrite.node[n].op == MF_OP_GATED_ACTIVATION ||
+            pass->rewrite.node[n].op == MF_OP_ACTIVATION)
             return width(pass, pass->rewrite.node[n].out[0]);
     return 0;
 }
@@ -166,7 +167,7 @@ static void emit_region(struct chunk *pass, int32_t from, int32_t end, int32_t r
 }
 
 static void rewrite(struct chunk *pass, int32_t rows) {
-    const int64_t wide = gated_width(pass);
+    const int64_t wide = feed_forward_width(pass);
     int32_t from = wide ? 0 : pass->rewrite.nodes;
     int32_t end = find_region(pass, wide, &from);
     find_last_uses(pass);

@@ -93,6 +93,8 @@ static void find_producers(struct recompute *pass, int32_t nodes, enum mf_recomp
         if (node->op == MF_OP_GATED_ACTIVATION && level >= MF_RECOMPUTE_FEED_FORWARD)
             for (int i = 0; i < 2; i++)
                 choose_linear(pass, node->in[i]);
+        if (node->op == MF_OP_ACTIVATION && level >= MF_RECOMPUTE_FEED_FORWARD)
+            choose_linear(pass, node->in[0]);
         if (node->op == MF_OP_ATTENTION && level >= MF_RECOMPUTE_PROJECTIONS)
             for (int i = 0; i < 3; i++)
                 choose_projection(pass, node->in[i]);

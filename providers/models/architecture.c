@@ -29,6 +29,7 @@ struct row {
     enum mf_model_form form;
     const char *hidden_act, *old_hidden_act; /* the name of the activation, and one more; NULL: none */
     enum mf_activation activation;
+    enum mf_weight_names names;
     const char *const *fields; /* read for this type, beside those that all read */
     enum mf_norm_variant norm;
     double norm_epsilon, theta;
@@ -38,6 +39,9 @@ struct row {
     int32_t head_dim; /* 0: hidden_size / num_attention_heads */
     bool tied, scaled_embeddings, query_bias, query_key_norm, output_norms;
     bool fused_projections, partial_rotary;
+    bool layer_norm, parallel_layer, plain_feed_forward;
+    bool all_biases;     /* of every linear module, lm_head too */
+    double rotary_part;  /* partial_rotary_factor where it is not given; 0: 1 */
     double query_scalar; /* 0: head_dim */
     double attention_soft_cap, final_soft_cap;
 };
@@ -71,6 +75,8 @@ static const char *const gemma3_fields[] = {"_sliding_window_pattern",
  * runs. */
 static const char *const phi3_fields[] = {"auto_map", "original_max_position_embeddings", "sliding_window",
                                           NULL};
+
+static const char *const phi_fields[] = {"auto_map", "layer_norm_eps", "resid_pdrop", NULL};
 
 static const struct row rows[] = {
     {.model_type = "llama",
@@ -176,6 +182,21 @@ static const struct row rows[] = {
      .max_positions = 4096,
      .fused_projections = true,
      .partial_rotary = true},
+    {.model_type = "phi", /* Phi-1, 1.5 and 2 */
+     .class_name = "PhiForCausalLM",
+     .hidden_act = "gelu_new",
+     .activation = MF_ACTIVATION_GELU_TANH,
+     .names = MF_NAMES_PHI,
+     .fields = phi_fields,
+     .norm_epsilon = 1e-5,
+     .theta = 10000,
+     .max_positions = 2048,
+     .partial_rotary = true,
+     .rotary_part = 0.5,
+     .layer_norm = true,
+     .parallel_layer = true,
+     .plain_feed_forward = true,
+     .all_biases = true},
 };
 
 enum { ROWS = sizeof rows / sizeof *rows };
@@ -276,19 +297,13 @@ static const struct {
     const char *name;
     double value; /* booleans: 0 or 1 */
 } neutral_fields[] = {
-    {"add_cross_attention", 0},
-    {"attention_bias", 0},
-    {"attention_dropout", 0},
-    {"chunk_size_feed_forward", 0},
-    {"embd_pdrop", 0},
-    {"is_encoder_decoder", 0},
-    {"lm_head_bias", 0},
-    {"mlp_bias", 0},
-    {"resid_pdrop", 0},
-    {"rope_interleaved", 0},
-    {"use_bidirectional_attention", 0},
-    {"use_mrope", 0},
-    {"use_sliding_window", 0},
+    {"add_cross_attention", 0}, {"attention_bias", 0},
+    {"attention_dropout", 0},   {"chunk_size_feed_forward", 0},
+    {"embd_pdrop", 0},          {"is_encoder_decoder", 0},
+    {"lm_head_bias", 0},        {"mlp_bias", 0},
+    {"qk_layernorm", 0},        {"resid_pdrop", 0},
+    {"rope_interleaved", 0},    {"use_bidirectional_attention", 0},
+    {"use_mrope", 0},           {"use_sliding_window", 0},
 };
 
 /* Every field is read, known to change nothing, or refused by name. null counts as absent. */
@@ -298,7 +313,8 @@ static enum mf_status check_fields(const json_t *config, const char *where, cons
     json_t *value;
     json_object_foreach((json_t *)config, name, value) {
         if (json_is_null(value) || mf_config_listed(name, ignored_fields) ||
-            mf_config_listed(name, read_fields) || mf_config_listed(name, row->fields))
+            mf_config_listed(name, row->fields) ||
+            (mf_config_listed(name, read_fields) && !(row->layer_norm && !strcmp(name, "rms_norm_eps"))))
             continue;
         if (!strcmp(name, "quantization_config"))
             return mf_error_set(error, MF_ERROR_MODEL_CONFIG,
@@ -533,12 +549,15 @@ static enum mf_status read_scores(const json_t *config, const char *where, const
 
 static enum mf_status read_rest(const json_t *config, const char *where, const struct row *row,
                                 struct mf_architecture *out, struct mf_error *error) {
-    double epsilon = row->norm_epsilon;
+    double epsilon = row->norm_epsilon, dropout = 0;
     int64_t bos = -1;
     const char *dtype = NULL, *old_dtype = NULL;
     enum mf_status status;
     out->initializer_range = 0.02;
-    if ((status = mf_json_optional_number(config, where, "rms_norm_eps", 1e-12, 1, &epsilon, error)) ||
+    out->output_bias = out->mlp_bias = out->head_bias = row->all_biases;
+    if ((status = mf_json_optional_number(config, where, row->layer_norm ? "layer_norm_eps" : "rms_norm_eps",
+                                          1e-12, 1, &epsilon, error)) ||
+        (status = mf_json_optional_number(config, where, "resid_pdrop", 0, 0.99, &dropout, error)) ||
         (status = mf_json_optional_number(config, where, "initializer_range", 0, 10, &out->initializer_range,
                                           error)) ||
         (status =
@@ -556,6 +575,7 @@ static enum mf_status read_rest(const json_t *config, const char *where, const s
                             old_dtype);
     out->attention_bias = out->output_bias || row->query_bias;
     out->norm_epsilon = (float)epsilon;
+    out->layer_dropout = (float)dropout;
     out->bos = (int32_t)bos;
     return read_eos(config, where, out, error);
 }
@@ -565,7 +585,8 @@ static enum mf_status read_ropes(const json_t *config, const char *where, const 
     struct mf_rope_defaults defaults = {.theta = row->theta,
                                         .head_dim = out->head_dim,
                                         .max_positions = out->max_positions,
-                                        .partial = row->partial_rotary};
+                                        .partial = row->partial_rotary,
+                                        .part = row->rotary_part > 0 ? row->rotary_part : 1};
     enum mf_status status =
         mf_config_optional_size(config, where, "original_max_position_embeddings", MF_CONFIG_MAX_POSITIONS,
                                 &defaults.original_positions, error);
@@ -584,7 +605,11 @@ static void take_row(const struct row *row, struct mf_architecture *out) {
     out->model_type = row->model_type;
     out->form = row->form;
     out->activation = row->activation;
+    out->names = row->names;
     out->norm = row->norm;
+    out->layer_norm = row->layer_norm;
+    out->parallel_layer = row->parallel_layer;
+    out->gated = !row->plain_feed_forward;
     out->scaled_embeddings = row->scaled_embeddings;
     out->query_key_norm = row->query_key_norm;
     out->output_norms = row->output_norms;

@@ -17,11 +17,20 @@ enum { MF_ARCHITECTURE_MAX_EOS = 16, MF_ARCHITECTURE_MAX_LAYERS = 4096 };
 
 enum mf_model_form { MF_FORM_DECODER };
 
+/* What the weights are called on disk. */
+enum mf_weight_names { MF_NAMES_LLAMA, MF_NAMES_PHI };
+
 struct mf_architecture {
     const char *model_type; /* "llama": the key of the capability tables; static */
     enum mf_model_form form;
     enum mf_activation activation;
+    enum mf_weight_names names;
     enum mf_norm_variant norm;
+    bool layer_norm;     /* norms subtract the mean and have a bias; `norm` says nothing then */
+    bool parallel_layer; /* attention and feed-forward read one norm, both are added to the layer's input */
+    bool gated;          /* feed-forward: activation(gate) * up; else activation(up) */
+    bool head_bias;      /* of lm_head */
+    float layer_dropout; /* training: of what attention and feed-forward add; 0: none */
     int32_t vocabulary, hidden, intermediate, layers;
     int32_t heads, key_value_heads, head_dim; /* heads is a multiple of key_value_heads */
     int32_t max_positions;

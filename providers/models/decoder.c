@@ -6,12 +6,30 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const role_names[MF_DECODER_ROLES] = {
-    [MF_DECODER_QUERY] = "self_attn.q_proj",   [MF_DECODER_KEY] = "self_attn.k_proj",
-    [MF_DECODER_VALUE] = "self_attn.v_proj",   [MF_DECODER_OUTPUT] = "self_attn.o_proj",
-    [MF_DECODER_GATE] = "mlp.gate_proj",       [MF_DECODER_UP] = "mlp.up_proj",
-    [MF_DECODER_DOWN] = "mlp.down_proj",       [MF_DECODER_QUERY_KEY_VALUE] = "self_attn.qkv_proj",
-    [MF_DECODER_GATE_UP] = "mlp.gate_up_proj",
+/* What modules and norms of a layer are called, below "model.layers.N.". */
+struct names {
+    const char *role[MF_DECODER_ROLES];
+    const char *final_norm;
+};
+
+static const struct names all_names[] = {
+    [MF_NAMES_LLAMA] = {.role = {[MF_DECODER_QUERY] = "self_attn.q_proj",
+                                 [MF_DECODER_KEY] = "self_attn.k_proj",
+                                 [MF_DECODER_VALUE] = "self_attn.v_proj",
+                                 [MF_DECODER_OUTPUT] = "self_attn.o_proj",
+                                 [MF_DECODER_GATE] = "mlp.gate_proj",
+                                 [MF_DECODER_UP] = "mlp.up_proj",
+                                 [MF_DECODER_DOWN] = "mlp.down_proj",
+                                 [MF_DECODER_QUERY_KEY_VALUE] = "self_attn.qkv_proj",
+                                 [MF_DECODER_GATE_UP] = "mlp.gate_up_proj"},
+                        .final_norm = "model.norm"},
+    [MF_NAMES_PHI] = {.role = {[MF_DECODER_QUERY] = "self_attn.q_proj",
+                               [MF_DECODER_KEY] = "self_attn.k_proj",
+                               [MF_DECODER_VALUE] = "self_attn.v_proj",
+                               [MF_DECODER_OUTPUT] = "self_attn.dense",
+                               [MF_DECODER_UP] = "mlp.fc1",
+                               [MF_DECODER_DOWN] = "mlp.fc2"},
+                      .final_norm = "model.final_layernorm"},
 };
 
 /* The modules of a layer. */
@@ -20,20 +38,25 @@ struct role_list {
     size_t count;
 };
 
+#define ROLE_LIST(list) ((struct role_list){list, sizeof(list) / sizeof *(list)})
+
 static struct role_list roles_of(const struct mf_architecture *a) {
     static const enum mf_decoder_role single[] = {MF_DECODER_QUERY,  MF_DECODER_KEY,  MF_DECODER_VALUE,
                                                   MF_DECODER_OUTPUT, MF_DECODER_GATE, MF_DECODER_UP,
                                                   MF_DECODER_DOWN};
     static const enum mf_decoder_role fused[] = {MF_DECODER_QUERY_KEY_VALUE, MF_DECODER_OUTPUT,
                                                  MF_DECODER_GATE_UP, MF_DECODER_DOWN};
-    return a->fused_projections ? (struct role_list){fused, sizeof fused / sizeof *fused}
-                                : (struct role_list){single, sizeof single / sizeof *single};
+    static const enum mf_decoder_role plain[] = {MF_DECODER_QUERY,  MF_DECODER_KEY, MF_DECODER_VALUE,
+                                                 MF_DECODER_OUTPUT, MF_DECODER_UP,  MF_DECODER_DOWN};
+    if (!a->gated)
+        return ROLE_LIST(plain);
+    return a->fused_projections ? ROLE_LIST(fused) : ROLE_LIST(single);
 }
 
 static const char embedding_name[] = "model.embed_tokens.weight";
 static const char head_name[] = "lm_head";
-static const char final_norm_name[] = "model.norm.weight";
-/* Norms of a layer. Where there are output_norms, attention_norm stands behind attention. */
+/* Norms of a layer. Where there are output_norms, attention_norm stands behind attention; a parallel layer
+ * has only the first. */
 static const char input_norm[] = "input_layernorm";
 static const char attention_norm[] = "post_attention_layernorm";
 static const char feed_forward_norm[] = "pre_feedforward_layernorm";
@@ -93,42 +116,56 @@ static struct mf_decoder_weight *add_weight(struct mf_decoder_weight *at, int32_
     return at + 1;
 }
 
-static struct mf_decoder_weight *add_norm(struct mf_decoder_weight *at, int32_t layer, const char *name,
-                                          int32_t width) {
-    snprintf(at->name, sizeof at->name, "model.layers.%d.%s.weight", layer, name);
+/* The weight of the norm `name`, and its bias. */
+static struct mf_decoder_weight *add_norm(const struct mf_architecture *a, struct mf_decoder_weight *at,
+                                          const char *name, int32_t width) {
+    snprintf(at->name, sizeof at->name, "%s.weight", name);
+    at = add_weight(at, 1, width, 1);
+    if (!a->layer_norm)
+        return at;
+    snprintf(at->name, sizeof at->name, "%s.bias", name);
     return add_weight(at, 1, width, 1);
+}
+
+static struct mf_decoder_weight *add_layer_norm(const struct mf_architecture *a, int32_t layer,
+                                                struct mf_decoder_weight *at, const char *name,
+                                                int32_t width) {
+    char full[MF_DECODER_NAME_BYTES / 2];
+    snprintf(full, sizeof full, "model.layers.%d.%s", layer, name);
+    return add_norm(a, at, full, width);
 }
 
 static struct mf_decoder_weight *add_layer(const struct mf_architecture *a, int32_t layer,
                                            struct mf_decoder_weight *at) {
     const struct role_list roles = roles_of(a);
-    at = add_norm(at, layer, input_norm, a->hidden);
+    at = add_layer_norm(a, layer, at, input_norm, a->hidden);
     for (size_t i = 0; i < roles.count; i++) {
         enum mf_decoder_role role = roles.role[i];
+        const char *name = all_names[a->names].role[role];
         int64_t output, input;
-        if (role == MF_DECODER_GATE || role == MF_DECODER_GATE_UP) {
-            at = add_norm(at, layer, attention_norm, a->hidden);
+        if (i > 0 && roles.role[i - 1] == MF_DECODER_OUTPUT && !a->parallel_layer) {
+            at = add_layer_norm(a, layer, at, attention_norm, a->hidden);
             if (a->output_norms)
-                at = add_norm(at, layer, feed_forward_norm, a->hidden);
+                at = add_layer_norm(a, layer, at, feed_forward_norm, a->hidden);
         }
         role_shape(a, role, &output, &input);
-        snprintf(at->name, sizeof at->name, "model.layers.%d.%s.weight", layer, role_names[role]);
+        snprintf(at->name, sizeof at->name, "model.layers.%d.%s.weight", layer, name);
         at = add_weight(at, 2, output, input);
         if (role_has_bias(a, role)) {
-            snprintf(at->name, sizeof at->name, "model.layers.%d.%s.bias", layer, role_names[role]);
+            snprintf(at->name, sizeof at->name, "model.layers.%d.%s.bias", layer, name);
             at = add_weight(at, 1, output, 1);
         }
         if (a->query_key_norm && (role == MF_DECODER_QUERY || role == MF_DECODER_KEY))
-            at = add_norm(at, layer, role == MF_DECODER_QUERY ? query_norm : key_norm, a->head_dim);
+            at = add_layer_norm(a, layer, at, role == MF_DECODER_QUERY ? query_norm : key_norm, a->head_dim);
     }
-    return a->output_norms ? add_norm(at, layer, output_norm, a->hidden) : at;
+    return a->output_norms ? add_layer_norm(a, layer, at, output_norm, a->hidden) : at;
 }
 
 enum { LAYER_NORMS = 6 };
 
 enum mf_status mf_decoder_weights(const struct mf_architecture *architecture,
                                   struct mf_decoder_weight **weight, size_t *count, struct mf_error *error) {
-    size_t most = 3 + (size_t)architecture->layers * (LAYER_NORMS + 2 * MF_DECODER_ROLES);
+    size_t most = 5 + (size_t)architecture->layers * (2 * LAYER_NORMS + 2 * MF_DECODER_ROLES);
     *weight = calloc(most, sizeof **weight);
     if (!*weight)
         return mf_error_errno(error, ENOMEM, "the list of weights");
@@ -137,11 +174,14 @@ enum mf_status mf_decoder_weights(const struct mf_architecture *architecture,
     at = add_weight(at, 2, architecture->vocabulary, architecture->hidden);
     for (int32_t layer = 0; layer < architecture->layers; layer++)
         at = add_layer(architecture, layer, at);
-    snprintf(at->name, sizeof at->name, "%s", final_norm_name);
-    at = add_weight(at, 1, architecture->hidden, 1);
+    at = add_norm(architecture, at, all_names[architecture->names].final_norm, architecture->hidden);
     if (!architecture->tied_embeddings) {
         snprintf(at->name, sizeof at->name, "%s.weight", head_name);
         at = add_weight(at, 2, architecture->vocabulary, architecture->hidden);
+    }
+    if (architecture->head_bias) {
+        snprintf(at->name, sizeof at->name, "%s.bias", head_name);
+        at = add_weight(at, 1, architecture->vocabulary, 1);
     }
     *count = (size_t)(at - *weight);
     return MF_OK;
@@ -174,7 +214,7 @@ enum mf_status mf_decoder_modules(const struct mf_architecture *architecture, st
     for (int32_t layer = 0; layer < architecture->layers && whole; layer++)
         for (size_t i = 0; i < roles.count && whole; i++, at++) {
             role_shape(architecture, roles.role[i], &rows[at].output_features, &rows[at].input_features);
-            whole = set_module(&rows[at], layer, role_names[roles.role[i]]);
+            whole = set_module(&rows[at], layer, all_names[architecture->names].role[roles.role[i]]);
         }
     if (whole && !architecture->tied_embeddings) {
         rows[at].output_features = architecture->vocabulary;
@@ -227,7 +267,8 @@ struct pass {
     const struct mf_decoder *decoder;
     const struct mf_architecture *a;
     struct mf_builder builder;
-    bool cached; /* keys and values go through the cache */
+    bool cached;   /* keys and values go through the cache */
+    bool training; /* with dropout */
     int32_t rope_table, window_rope_table;
 };
 
@@ -239,14 +280,21 @@ static int32_t weight(struct pass *pass, const char *name, int rank, int64_t row
     return id;
 }
 
+/* The norm `name`, of rows of `width` elements. */
 static int32_t norm(struct pass *pass, int32_t x, const char *name, int32_t width) {
-    return mf_build_rms_norm(&pass->builder, x, weight(pass, name, 1, width, 1), pass->a->norm_epsilon,
-                             pass->a->norm);
+    char full[MF_DECODER_NAME_BYTES];
+    snprintf(full, sizeof full, "%s.weight", name);
+    int32_t scale = weight(pass, full, 1, width, 1);
+    if (!pass->a->layer_norm)
+        return mf_build_rms_norm(&pass->builder, x, scale, pass->a->norm_epsilon, pass->a->norm);
+    snprintf(full, sizeof full, "%s.bias", name);
+    return mf_build_layer_norm(&pass->builder, x, scale, weight(pass, full, 1, width, 1),
+                               pass->a->norm_epsilon);
 }
 
 static int32_t named_norm(struct pass *pass, int32_t x, const char *name, int32_t width) {
-    char full[MF_DECODER_NAME_BYTES];
-    snprintf(full, sizeof full, "model.layers.%d.%s.weight", pass->builder.layer, name);
+    char full[MF_DECODER_NAME_BYTES / 2];
+    snprintf(full, sizeof full, "model.layers.%d.%s", pass->builder.layer, name);
     return norm(pass, x, full, width);
 }
 
@@ -339,6 +387,10 @@ static int32_t attention(struct pass *pass, int32_t x) {
 /* x (T, D) -> (T, D) through (T, F). */
 static int32_t feed_forward(struct pass *pass, int32_t x) {
     int32_t gate, up;
+    if (!pass->a->gated) {
+        up = linear(pass, x, MF_DECODER_UP);
+        return linear(pass, mf_build_activation(&pass->builder, up, pass->a->activation), MF_DECODER_DOWN);
+    }
     if (pass->a->fused_projections) {
         int32_t both = linear(pass, x, MF_DECODER_GATE_UP);
         gate = mf_build_columns(&pass->builder, both, 0, pass->a->intermediate);
@@ -356,20 +408,24 @@ static void head(struct pass *pass, int32_t hidden, int32_t embedding, enum mf_p
                  struct mf_model_program *out) {
     struct mf_builder *builder = &pass->builder;
     struct mf_head_attributes attributes = {.logit_scale = 1, .soft_cap = pass->a->final_soft_cap};
-    int32_t table = embedding;
+    char name[MF_DECODER_NAME_BYTES];
+    int32_t table = embedding, bias = -1;
     if (!pass->a->tied_embeddings) {
-        char name[MF_DECODER_NAME_BYTES];
         snprintf(name, sizeof name, "%s.weight", head_name);
         table = weight(pass, name, 2, pass->a->vocabulary, pass->a->hidden);
     }
+    if (pass->a->head_bias) {
+        snprintf(name, sizeof name, "%s.bias", head_name);
+        bias = weight(pass, name, 1, pass->a->vocabulary, 1);
+    }
     if (pass->cached) {
-        out->logits =
-            mf_build_logits(builder, hidden, table, builder->graph->input[MF_INPUT_LAST_ROWS], attributes);
+        out->logits = mf_build_logits(builder, hidden, table, bias, builder->graph->input[MF_INPUT_LAST_ROWS],
+                                      attributes);
         out->next_token = mf_build_output(builder, mf_build_argmax(builder, out->logits));
         mf_build_output(builder, out->logits);
         return;
     }
-    out->log_probability = mf_build_head(builder, hidden, table, attributes).log_probability;
+    out->log_probability = mf_build_head(builder, hidden, table, bias, attributes).log_probability;
     mf_build_output(builder, out->log_probability);
     if (purpose != MF_SCORE)
         out->loss = mf_build_loss(builder, out->log_probability);
@@ -393,16 +449,37 @@ static float embedding_scale(const struct mf_architecture *a, enum mf_dtype dtyp
     return dtype == MF_BF16 ? mf_bf16_to_f32(mf_f32_to_bf16(scale)) : scale;
 }
 
+/* What a part of a layer adds, in training with elements left out at random. */
+static int32_t dropped(struct pass *pass, int32_t x, const char *part) {
+    char name[MF_DECODER_NAME_BYTES];
+    if (!pass->training || !(pass->a->layer_dropout > 0))
+        return x;
+    snprintf(name, sizeof name, "model.layers.%d.%s.dropout", pass->builder.layer, part);
+    return mf_build_dropout(&pass->builder, x, pass->a->layer_dropout, name);
+}
+
+/* x (T, D) -> (T, D): one layer whose parts stand side by side. */
+static int32_t parallel_layer(struct pass *pass, int32_t x) {
+    int32_t normed = layer_norm(pass, x, input_norm);
+    int32_t y = dropped(pass, attention(pass, normed), "self_attn");
+    y = mf_build_add(&pass->builder, y, dropped(pass, feed_forward(pass, normed), "mlp"));
+    return mf_build_add(&pass->builder, x, y);
+}
+
 /* x (T, D) -> (T, D): one layer. */
 static int32_t layer(struct pass *pass, int32_t x) {
+    if (pass->a->parallel_layer)
+        return parallel_layer(pass, x);
     const bool output_norms = pass->a->output_norms;
     int32_t y = attention(pass, layer_norm(pass, x, input_norm));
     if (output_norms)
         y = layer_norm(pass, y, attention_norm);
+    y = dropped(pass, y, "self_attn");
     x = mf_build_add(&pass->builder, x, y);
     y = feed_forward(pass, layer_norm(pass, x, output_norms ? feed_forward_norm : attention_norm));
     if (output_norms)
         y = layer_norm(pass, y, output_norm);
+    y = dropped(pass, y, "mlp");
     return mf_build_add(&pass->builder, x, y);
 }
 
@@ -415,7 +492,8 @@ enum mf_status mf_decoder_build(const struct mf_decoder *decoder, struct mf_grap
     struct pass pass = {.decoder = decoder,
                         .a = a,
                         .builder = mf_builder_begin(graph, out->program),
-                        .cached = purpose == MF_PREFILL || purpose == MF_DECODE};
+                        .cached = purpose == MF_PREFILL || purpose == MF_DECODE,
+                        .training = purpose == MF_TRAIN};
     struct mf_builder *builder = &pass.builder;
     int32_t embedding = weight(&pass, embedding_name, 2, a->vocabulary, a->hidden);
     pass.rope_table = rope_table(&pass, MF_DECODER_ROPE_NAME, &a->rope);
@@ -427,6 +505,6 @@ enum mf_status mf_decoder_build(const struct mf_decoder *decoder, struct mf_grap
         x = layer(&pass, x);
     }
     builder->layer = -1;
-    head(&pass, norm(&pass, x, final_norm_name, a->hidden), embedding, purpose, out);
+    head(&pass, norm(&pass, x, all_names[a->names].final_norm, a->hidden), embedding, purpose, out);
     return mf_builder_finish(builder, error);
 }

@@ -221,7 +221,7 @@ static enum mf_status read_dictionary(const json_t *dictionary, const char *wher
 enum mf_status mf_rope_read(const json_t *config, const char *where, const struct mf_rope_defaults *defaults,
                             struct mf_rope *rope, struct mf_error *error) {
     json_t *parameters = NULL, *scaling = NULL;
-    double outer = 0, inner = 0, part = 1;
+    double outer = 0, inner = 0, part = defaults->part;
     enum mf_status status;
     char place[512];
     if ((status = mf_config_status(
@@ -260,7 +260,7 @@ static enum mf_status read_part(const json_t *parameters, const char *where, con
     rope->theta = theta;
     if (status == MF_OK && dictionary)
         status = optional_number(dictionary, place, "rope_theta", 1, &rope->theta, error);
-    return status ? status : read_dictionary(dictionary, place, 1, defaults, rope, error);
+    return status ? status : read_dictionary(dictionary, place, defaults->part, defaults, rope, error);
 }
 
 enum mf_status mf_rope_read_both(const json_t *config, const char *where,
@@ -277,7 +277,7 @@ enum mf_status mf_rope_read_both(const json_t *config, const char *where,
             (status = mf_rope_read(config, where, defaults, rope, error)))
             return status;
         windowed->theta = local_theta;
-        return read_dictionary(NULL, where, 1, defaults, windowed, error);
+        return read_dictionary(NULL, where, defaults->part, defaults, windowed, error);
     }
     snprintf(place, sizeof place, "%s: rope_parameters", where);
     json_object_foreach((json_t *)parameters, name, value) {

@@ -35,6 +35,7 @@ struct mf_rope_defaults {
     int32_t head_dim, max_positions;
     int32_t original_positions; /* 0: max_positions */
     bool partial;
+    double part; /* partial_rotary_factor */
 };
 
 /* v5 `rope_parameters`, or v4 `rope_theta` and `rope_scaling`. MF_ERROR_MODEL_CONFIG names the field. */

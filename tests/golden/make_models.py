@@ -103,6 +103,12 @@ MODELS = {
                     original_max_position_embeddings=128),
         lora=dict(r=2, lora_alpha=4, target_modules=["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]),
         schedule="linear", warmup=2, max_grad_norm=1.5),
+    "phi2": dict(
+        family="Phi",
+        config=dict(SMALL, num_attention_heads=4, num_key_value_heads=4, partial_rotary_factor=0.5, layer_norm_eps=1e-5,
+                    resid_pdrop=0.0, tie_word_embeddings=False, rope_theta=10000.0),
+        lora=dict(r=2, lora_alpha=4, target_modules=["q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"]),
+        schedule="cosine", warmup=2, max_grad_norm=1.5),
 }
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 RECIPE = dict(steps=20, accumulation=2, learning_rate=2e-3, weight_decay=0.01,
@@ -148,14 +154,16 @@ def make(name, recipe):
     family = recipe.get("family", "Llama")
     model_class = getattr(transformers, family + "ForCausalLM")
     config = getattr(transformers, recipe.get("config_class", family + "Config"))(
-        vocab_size=VOCABULARY, max_position_embeddings=128, rms_norm_eps=1e-5, bos_token_id=1, eos_token_id=2,
-        pad_token_id=None, attn_implementation="eager", **recipe["config"])
+        vocab_size=VOCABULARY, max_position_embeddings=128, bos_token_id=1, eos_token_id=2,
+        pad_token_id=None, attn_implementation="eager",
+        **{**({} if family == "Phi" else dict(rms_norm_eps=1e-5)), **recipe["config"]})
     model = model_class(config)
     unit_norm = 0.0 if family.startswith("Gemma") else 1.0  # Gemma adds 1 to the weights of its norms
     with torch.no_grad():
         for key, weight in model.named_parameters():
             scale = 0.3 if "norm" in key else 0.12
-            values = torch.randn(weight.shape, generator=generator) * scale + (unit_norm if "norm" in key else 0.0)
+            middle = unit_norm if "norm" in key and not key.endswith(".bias") else 0.0
+            values = torch.randn(weight.shape, generator=generator) * scale + middle
             weight.copy_(values.to(torch.bfloat16).float())
     model.to(torch.bfloat16).save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)

@@ -241,7 +241,7 @@ int32_t fixture_decoder(struct mf_builder *builder, int layers) {
     if (purpose != MF_TRAIN && purpose != MF_EVALUATE)
         return hidden;
     struct mf_head_outputs head = mf_build_head(
-        builder, hidden, embedding, (struct mf_head_attributes){.logit_scale = 1, .chunk_rows = 2});
+        builder, hidden, embedding, -1, (struct mf_head_attributes){.logit_scale = 1, .chunk_rows = 2});
     return mf_build_loss(builder, head.log_probability);
 }
 

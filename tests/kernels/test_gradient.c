@@ -124,7 +124,7 @@ static void test_refusals_name_the_op(void **state) {
                           fixture_parameter(&fixture, "norm", WIDTH, 0), 1e-5f, MF_NORM_CAST_THEN_SCALE);
     int32_t head = fixture_weight(&fixture, "head", VOCABULARY, WIDTH);
     int32_t loss =
-        mf_build_loss(&fixture.builder, mf_build_head(&fixture.builder, norm, head,
+        mf_build_loss(&fixture.builder, mf_build_head(&fixture.builder, norm, head, -1,
                                                       (struct mf_head_attributes){.logit_scale = 1})
                                             .log_probability);
     require_ok(mf_builder_finish(&fixture.builder, &error), &error);

@@ -49,6 +49,18 @@ static struct subject case_rms_norm_twice(struct fixture *fixture) {
     return subject;
 }
 
+/* Twice: the second gradient takes the first as its addend. */
+static struct subject case_layer_norm(struct fixture *fixture) {
+    struct subject subject = {.parameter = -1};
+    struct mf_builder *builder = &fixture->builder;
+    int32_t x = fixture_matrix(fixture, "x"), bias = fixture_weight(fixture, "bias", WIDTH, 0);
+    want(&subject, x);
+    int32_t first = mf_build_layer_norm(builder, x, fixture_weight(fixture, "norm", WIDTH, 0), bias, 1e-5f);
+    int32_t second = mf_build_layer_norm(builder, x, fixture_weight(fixture, "other", WIDTH, 0), bias, 1e-2f);
+    subject.output = mf_build_add(builder, first, second);
+    return subject;
+}
+
 static struct subject case_linear(struct fixture *fixture) {
     struct subject subject = {.parameter = -1};
     int32_t x = fixture_matrix(fixture, "x");
@@ -175,21 +187,40 @@ static struct subject case_gated_gelu_tanh(struct fixture *fixture) {
     return gated(fixture, MF_ACTIVATION_GELU_TANH);
 }
 
-static struct subject head(struct fixture *fixture, struct mf_head_attributes attributes) {
+static struct subject activation(struct fixture *fixture, enum mf_activation kind) {
+    struct subject subject = {.parameter = -1};
+    want(&subject, fixture_matrix(fixture, "x"));
+    subject.output = mf_build_activation(&fixture->builder, subject.wanted[0], kind);
+    return subject;
+}
+static struct subject case_silu(struct fixture *fixture) {
+    return activation(fixture, MF_ACTIVATION_SILU);
+}
+static struct subject case_gelu_tanh(struct fixture *fixture) {
+    return activation(fixture, MF_ACTIVATION_GELU_TANH);
+}
+
+static struct subject head(struct fixture *fixture, bool bias, struct mf_head_attributes attributes) {
     struct subject subject = {.parameter = -1};
     int32_t hidden = fixture_matrix(fixture, "hidden");
     want(&subject, hidden);
-    subject.output = mf_build_head(&fixture->builder, hidden,
-                                   fixture_weight(fixture, "head", VOCABULARY, WIDTH), attributes)
-                         .log_probability;
+    subject.output =
+        mf_build_head(&fixture->builder, hidden, fixture_weight(fixture, "head", VOCABULARY, WIDTH),
+                      bias ? fixture_weight(fixture, "head_bias", VOCABULARY, 0) : -1, attributes)
+            .log_probability;
     return subject;
 }
 /* Chunks of 2 rows over 3: the last one is not full. */
 static struct subject case_head(struct fixture *fixture) {
-    return head(fixture, (struct mf_head_attributes){.logit_scale = 1, .chunk_rows = 2});
+    return head(fixture, false, (struct mf_head_attributes){.logit_scale = 1, .chunk_rows = 2});
 }
 static struct subject case_head_soft_cap(struct fixture *fixture) {
-    return head(fixture, (struct mf_head_attributes){.logit_scale = 0.7f, .soft_cap = 1.1f, .chunk_rows = 8});
+    return head(fixture, false,
+                (struct mf_head_attributes){.logit_scale = 0.7f, .soft_cap = 1.1f, .chunk_rows = 8});
+}
+static struct subject case_head_bias(struct fixture *fixture) {
+    return head(fixture, true,
+                (struct mf_head_attributes){.logit_scale = 0.7f, .soft_cap = 1.1f, .chunk_rows = 8});
 }
 
 static struct subject case_loss(struct fixture *fixture) {
@@ -209,6 +240,7 @@ static const struct {
     {MF_OP_RMS_NORM, "rms_norm", case_rms_norm},
     {MF_OP_RMS_NORM, "rms_norm, weight + 1", case_rms_norm_unit_offset},
     {MF_OP_RMS_NORM, "rms_norm, two consumers", case_rms_norm_twice},
+    {MF_OP_LAYER_NORM, "layer_norm, two consumers", case_layer_norm},
     {MF_OP_LINEAR, "linear", case_linear},
     {MF_OP_LINEAR, "linear into columns, trainable", case_linear_columns},
     {MF_OP_LINEAR, "linear, shared weight", case_linear_shared},
@@ -221,8 +253,11 @@ static const struct {
     {MF_OP_ATTENTION, "attention, cross", case_attention_cross},
     {MF_OP_GATED_ACTIVATION, "gated silu", case_gated_silu},
     {MF_OP_GATED_ACTIVATION, "gated gelu_tanh", case_gated_gelu_tanh},
+    {MF_OP_ACTIVATION, "silu", case_silu},
+    {MF_OP_ACTIVATION, "gelu_tanh", case_gelu_tanh},
     {MF_OP_HEAD, "head", case_head},
     {MF_OP_HEAD, "head, soft-cap", case_head_soft_cap},
+    {MF_OP_HEAD, "head, soft-cap, bias", case_head_bias},
     {MF_OP_LOSS, "loss", case_loss},
 };
 

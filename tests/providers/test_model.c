@@ -32,7 +32,8 @@ static const char *const models[] = {"tied-gqa",
                                      "gemma2",
                                      "gemma3",
                                      "phi3",
-                                     "phi3-longrope"};
+                                     "phi3-longrope",
+                                     "phi2"};
 
 /* A model with its programs, planned and bound on the reference backend. */
 struct rig {

@@ -142,3 +142,30 @@ static enum mf_status gated_activation_gradient(const struct mf_kernel_call *cal
     return MF_OK;
 }
 const struct mf_kernel mf_reference_gated_activation_gradient[1] = {{.function = gated_activation_gradient}};
+
+static enum mf_status activation(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const struct mf_array *x = &call->in[0], *y = &call->out[0]; // (T, F), y may be x
+    double slope;
+    for (int64_t t = 0; t < x->dim[0]; t++)
+        for (int64_t f = 0; f < x->dim[1]; f++)
+            mf_array_set(y, t * y->stride[0] + f,
+                         (float)activate(call->node->a.gated.activation,
+                                         mf_array_get(x, t * x->stride[0] + f), &slope));
+    return MF_OK;
+}
+const struct mf_kernel mf_reference_activation[1] = {{.function = activation}};
+
+static enum mf_status activation_gradient(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const struct mf_array *x = &call->in[0], *dy = &call->in[1]; // (T, F)
+    const struct mf_array *dx = &call->out[0];                   // (T, F), may be x
+    double slope;
+    for (int64_t t = 0; t < x->dim[0]; t++)
+        for (int64_t f = 0; f < x->dim[1]; f++) {
+            activate(call->node->a.gated.activation, mf_array_get(x, t * x->stride[0] + f), &slope);
+            mf_array_set(dx, t * dx->stride[0] + f, (float)(slope * mf_array_get(dy, t * dy->stride[0] + f)));
+        }
+    return MF_OK;
+}
+const struct mf_kernel mf_reference_activation_gradient[1] = {{.function = activation_gradient}};

@@ -4,10 +4,11 @@
 
 /* z (V) = the logits of one hidden row, slope (V) their derivative by hidden·W; slope may be NULL. */
 static void logits_of_row(const struct mf_head_attributes *a, const struct mf_array *hidden, int64_t row,
-                          const struct mf_array *weight, float *z, float *slope) {
+                          const struct mf_array *weight, const struct mf_array *bias, float *z,
+                          float *slope) {
 #pragma omp parallel for
     for (int64_t v = 0; v < weight->dim[0]; v++) {
-        double sum = 0;
+        double sum = bias->data ? mf_array_get(bias, v) : 0;
         for (int64_t d = 0; d < weight->dim[1]; d++)
             sum += (double)mf_array_get(hidden, row * hidden->stride[0] + d) *
                    mf_array_get(weight, v * weight->stride[0] + d);
@@ -60,6 +61,7 @@ static enum mf_status head(const struct mf_kernel_call *call, struct mf_error *e
     const struct mf_array *weight = &call->in[1];     // (V, D)
     const struct mf_array *label_rows = &call->in[2]; // (L)
     const struct mf_array *labels = &call->in[3];     // (L)
+    const struct mf_array *bias = &call->in[4];       // (V) or none
     float *log_probability = call->out[0].data;       // (L)
     float *lse = call->out[1].data;                   // (L)
     const struct mf_array *gradient = &call->out[2];  // (L, D) or none
@@ -76,7 +78,7 @@ static enum mf_status head(const struct mf_kernel_call *call, struct mf_error *e
         if (label < 0 || label >= V)
             return mf_error_set(error, MF_ERROR_INTERNAL, "head: label %d is not in the vocabulary of %lld",
                                 label, (long long)V);
-        logits_of_row(a, hidden, row, weight, z, slope);
+        logits_of_row(a, hidden, row, weight, bias, z, slope);
         double total = log_sum_exp(z, V);
         lse[i] = (float)total;
         log_probability[i] = (float)(z[label] - total);
@@ -139,13 +141,15 @@ static enum mf_status logits(const struct mf_kernel_call *call, struct mf_error 
     const struct mf_array *hidden = &call->in[0]; // (T, D)
     const struct mf_array *weight = &call->in[1]; // (V, D)
     const struct mf_array *rows = &call->in[2];   // (S)
+    const struct mf_array *bias = &call->in[3];   // (V) or none
     const struct mf_array *z = &call->out[0];     // (S, V) f32
     for (int64_t s = 0; s < rows->dim[0]; s++) {
         int32_t row = mf_array_integer(rows, s);
         enum mf_status status = check_row("logits", hidden, row, error);
         if (status != MF_OK)
             return status;
-        logits_of_row(&call->node->a.head, hidden, row, weight, (float *)z->data + s * z->stride[0], NULL);
+        logits_of_row(&call->node->a.head, hidden, row, weight, bias, (float *)z->data + s * z->stride[0],
+                      NULL);
     }
     return MF_OK;
 }

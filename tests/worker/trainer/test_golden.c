@@ -347,6 +347,7 @@ static struct model {
     BOTH("gemma3"),
     BOTH("phi3"),
     BOTH("phi3-longrope"),
+    BOTH("phi2"),
 #undef BOTH
 };
 
