@@ -145,6 +145,10 @@ static void refuses_by_name(void **state) {
          "long_factor: expected 8 numbers, found 1"},
         {"{\"model_type\":\"phi3\",\"partial_rotary_factor\":0.2}", "0.2 of head_dim 16 is no even number"},
         {"{\"model_type\":\"phi3\",\"resid_pdrop\":0.1}", "resid_pdrop: 0.1 is not supported"},
+        {"{\"model_type\":\"phi\",\"qk_layernorm\":true}", "qk_layernorm: true is not supported"},
+        {"{\"model_type\":\"phi\",\"rms_norm_eps\":1e-6}", "rms_norm_eps: 1e-6 is a field that"},
+        {"{\"layer_norm_eps\":1e-6}", "layer_norm_eps: 1e-6 is a field that"},
+        {"{\"model_type\":\"phi\",\"resid_pdrop\":1}", "resid_pdrop"},
         {"{\"model_type\":\"gemma3\"}", "model_type: 'gemma3' is not supported"},
         {"{\"rope_scaling\":{\"rope_type\":\"llama3\",\"type\":\"linear\",\"factor\":2}}",
          "contradict each other"},
@@ -225,6 +229,26 @@ static void phi3_rotates_a_part(void **state) {
     assert_true(a.rope.columns == 12 && !a.windowed[0] && a.max_positions == 4096);
     mf_rope_frequencies(&a.rope, frequency);
     assert_true(fabsf(frequency[3] / 0.01f - 1) < 3e-7f && frequency[6] == 0);
+}
+
+/* As microsoft/phi-2 is released. */
+static void phi_has_biases_and_one_norm_a_layer(void **state) {
+    struct mf_architecture a;
+    (void)state;
+    read_config(
+        "{\"model_type\":\"phi\",\"architectures\":[\"PhiForCausalLM\"],\"attention_dropout\":0.0,"
+        "\"bos_token_id\":9,\"embd_pdrop\":0.0,\"eos_token_id\":9,\"hidden_act\":\"gelu_new\","
+        "\"hidden_size\":320,\"layer_norm_eps\":1e-05,\"max_position_embeddings\":2048,"
+        "\"num_key_value_heads\":4,\"partial_rotary_factor\":0.4,\"qk_layernorm\":false,"
+        "\"resid_pdrop\":0.1,\"rope_scaling\":null,\"rope_theta\":10000.0,\"tie_word_embeddings\":false,"
+        "\"torch_dtype\":\"float16\"}",
+        &a);
+    assert_true(a.layer_norm && a.parallel_layer && !a.gated && a.names == MF_NAMES_PHI);
+    assert_true(a.attention_bias && a.output_bias && a.mlp_bias && a.head_bias);
+    assert_true(a.rope.columns == 32 && a.norm_epsilon == 1e-5f && a.layer_dropout == 0.1f);
+    assert_int_equal(a.activation, MF_ACTIVATION_GELU_TANH);
+    read_config("{\"model_type\":\"phi\"}", &a);
+    assert_true(a.rope.columns == 8 && a.layer_dropout == 0);
 }
 
 /* short_factor holds up to original_max_position_embeddings: longer rows are refused. */
@@ -363,6 +387,7 @@ int main(void) {
         cmocka_unit_test(families_are_read_as_released),
         cmocka_unit_test(gemma3_has_two_ropes),
         cmocka_unit_test(phi3_rotates_a_part),
+        cmocka_unit_test(phi_has_biases_and_one_norm_a_layer),
         cmocka_unit_test(longrope_ends_where_it_changes),
         cmocka_unit_test(frequencies_are_those_of_transformers),
         cmocka_unit_test(yarn_is_that_of_transformers),

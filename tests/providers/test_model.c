@@ -394,6 +394,56 @@ static void computes_in_bf16(void **state) {
     }
 }
 
+/* The training program of the scratch folder's model, run once as step `number`: its loss. */
+static double training_loss(const json_t *golden, uint32_t number) {
+    struct mf_model_program train;
+    struct mf_error error;
+    struct rig rig = {0};
+    check(open_model(scratch_folder(), MF_F32, &rig.model, &error), &error);
+    check(mf_graph_create(&rig.graph, &error), &error);
+    check(mf_model_build(rig.model, rig.graph, MF_TRAIN, -1, &train, &error), &error);
+    bound(&rig, train.program);
+    check(mf_cpu_reference_create(&rig.backend, &error), &error);
+    check(mf_plan_create(rig.graph, rig.backend, 0, &rig.plan, &error), &error);
+    check(mf_executor_create(rig.graph, rig.plan, rig.backend, NULL, &rig.executor, &error), &error);
+    check(mf_model_bind(rig.model, NULL, rig.graph, rig.executor, &error), &error);
+    check(mf_executor_prepare(rig.executor, &error), &error);
+    struct mf_step step = fill(&rig, json_object_get(golden, "rows"), false, false);
+    step.seed = 11;
+    step.step = number;
+    check(mf_executor_run(rig.executor, train.program, &step, &error), &error);
+    double loss = (double)*(float *)mf_executor_data(rig.executor, train.loss);
+    rig_free(&rig);
+    return loss;
+}
+
+static void put_dropout(double rate) {
+    json_t *config = json_load_file("tests/golden/models/phi2/config.json", 0, NULL);
+    json_object_set_new(config, "resid_pdrop", json_real(rate));
+    assert_int_equal(json_dump_file(config, scratch_path("config.json"), 0), 0);
+    json_decref(config);
+}
+
+/* Phi-2 is released with resid_pdrop 0.1: in training alone, by seed and step. */
+static void residual_dropout_is_for_training(void **state) {
+    json_t *golden = golden_json("phi2");
+    int32_t count;
+    double wanted = golden_loss(json_object_get(golden, "base_loss"), &count);
+    struct rig rig;
+    (void)state;
+    rewrite("phi2", MF_F32, NULL);
+    assert_true(fabs(training_loss(golden, 1) - wanted) <= 1e-5 * wanted);
+    put_dropout(0.25);
+    double first = training_loss(golden, 1);
+    assert_true(first == training_loss(golden, 1));
+    assert_true(fabs(first - wanted) > 1e-3 * wanted && fabs(first - wanted) < 0.2 * wanted);
+    assert_true(fabs(first - training_loss(golden, 2)) > 1e-4 * wanted);
+    rig_make(&rig, scratch_folder(), MF_F32, 0, 0, NULL, 0);
+    check_loss(&rig, "phi2 evaluated", golden, "base_loss", 1e-5);
+    rig_free(&rig);
+    json_decref(golden);
+}
+
 /* ---- refusals ---- */
 
 static bool drop_one(struct mf_safetensors_entry *entry) {
@@ -548,6 +598,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(weights_must_belong_to_the_configuration, scratch_make,
                                         scratch_remove),
         cmocka_unit_test_setup_teardown(a_tied_head_may_be_stored, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(residual_dropout_is_for_training, scratch_make, scratch_remove),
         cmocka_unit_test(options_are_refused_by_name),
         cmocka_unit_test(modules_are_chosen_as_peft_does),
     };

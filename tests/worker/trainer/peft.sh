@@ -6,10 +6,10 @@ if [[ -z ${MF_TEST_PYTHON:-} ]]; then
   echo "MF_TEST_PYTHON is not set"
   exit 77
 fi
-# Llama; two kinds of rotary positions and norms behind each block; modules stored fused.
-for model in tied-gqa gemma3 phi3; do
+# Llama; two kinds of rotary positions and norms behind each block; modules stored fused; biases everywhere.
+for model in tied-gqa gemma3 phi3 phi2; do
   more=()
-  [[ $model == phi3 ]] || more=(--continue) # its modules are stored fused: PEFT names q_proj otherwise
+  [[ $model == phi* ]] || more=(--continue) # whose check names Llama's modules
   "$MF_TEST_PYTHON" tests/golden/peft_check.py "$1" "tests/golden/models/$model" "${more[@]}"
 done
 if [[ -n ${MF_TEST_SMOLLM2:-} ]]; then
