@@ -25,6 +25,7 @@ static const struct mf_capability rows[] = {
     ALSO_TRAINS("gemma"),
     ALSO_TRAINS("gemma2"),
     ALSO_TRAINS("gemma3_text"),
+    ALSO_TRAINS("phi"),
     ALSO_TRAINS("phi3"),
 #undef TRAINS
 #undef ALSO_TRAINS

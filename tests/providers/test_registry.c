@@ -45,8 +45,8 @@ static void says_what_it_can_do(void **state) {
     struct mf_error error;
     (void)state;
     assert_int_equal(mf_provider_find("huggingface", &provider, &error), MF_OK);
-    static const char *const trained[] = {"llama", "mistral", "qwen2",       "qwen3",
-                                          "gemma", "gemma2",  "gemma3_text", "phi3"};
+    static const char *const trained[] = {"llama",  "mistral",     "qwen2", "qwen3", "gemma",
+                                          "gemma2", "gemma3_text", "phi",   "phi3"};
     for (size_t i = 0; i < sizeof trained / sizeof *trained; i++)
         assert_int_equal(mf_provider_require(provider, &cpu, trained[i], "text-generation", "sft", &error),
                          MF_OK);
