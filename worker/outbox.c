@@ -1,3 +1,6 @@
+/* The outbox thread. Rows are fetched page by page, go out side by side, and are settled as their reports
+ * come: nothing waits for a report but the rows of the same key, so that a topic or partition that takes
+ * nothing holds up only what is meant for it. */
 #include "worker/outbox.h"
 
 #include "common/clock.h"
@@ -7,6 +10,7 @@
 #include "sql/store.h"
 #include "worker/failpoint.h"
 #include "worker/kafka.h"
+#include "worker/outbox_keys.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -14,28 +18,50 @@
 #include <string.h>
 
 enum {
-    IDLE_MS = 500,
-    RETRY_MS = 500,           /* of a lane whose topic takes nothing; doubles */
-    EVENTS_RETRY_MS = 2000,   /* at most */
-    LETTERS_RETRY_MS = 60000, /* at most; while it waits for its reports no event is sent */
+    IDLE_MS = 500,   /* between two looks when nobody wakes the thread */
+    RETRY_MS = 500,  /* of what is not ready to send at all */
+    PASS_MS = 20,    /* rows under way are met again by every pass: not more often than this */
+    REPORTS_MS = 10, /* longest wait for reports before the flags are looked at */
+    PURGE_MS = 5000,
+    EVENTS_RETRY_MS = 15000,  /* back-off of a job's events at most */
+    LETTERS_RETRY_MS = 60000, /* of the dead letters of a partition */
     LOCK_MS = 2000,           /* how often shards of vanished holders are tried */
-    BATCH_ROWS = 200,
+    PAGE_ROWS = 200,
+    LETTERS_TOGETHER = 200, /* of one partition */
+    EVENT_FLIGHTS = 1536,   /* under way at once */
+    LETTER_FLIGHTS = 512,
+    PROBES = 128, /* of these, of keys that failed: the room is for those that do not */
+    FLIGHTS = EVENT_FLIGHTS + LETTER_FLIGHTS,
+    BARE_ROWS = 256,
     STATEMENT_MS = 20000,
     HEADER_KEY_BYTES = 4096 /* a longer key is left out of the dead letter's headers */
 };
 
-enum fate { WAITING, SENT, DELIVERED, REFUSED, FAILED };
+enum fate { FREE, SENT, DELIVERED, REFUSED, FAILED };
 
-/* One row under way. */
-struct slot {
+/* One row under way. librdkafka has a copy of its content. */
+struct flight {
     enum fate fate;
+    enum mf_outbox_kind kind;
     rd_kafka_resp_err_t error;
-    bool without_value; /* the topic takes no message of that size */
+    bool with_value, probe;
+    int64_t row;
+    char key[MF_OUTBOX_KEY_BYTES];
+    struct flight *next; /* free ones */
 };
 
-/* Events and dead letters go to topics of their own, of which one may take nothing while the other does. */
+/* One kind of row: events and dead letters go to topics of their own. A pass looks at every row that waits,
+ * shard by shard.
+ */
 struct lane {
-    int64_t next_ms, delay_ms; /* after a failure: when it is tried again; the delay, 0: it works */
+    int64_t pass_ms;          /* when the pass began */
+    int64_t hold_ms, rest_ms; /* nothing is sent before (no producer, no schema); no pass begins before */
+    int64_t after[MF_OUTBOX_SHARDS];
+    bool ended[MF_OUTBOX_SHARDS]; /* this pass is through with the shard */
+    bool again;                   /* another pass is due: rows came back, or there may be new ones */
+    bool sent, skipped;           /* the pass sent something; it passed rows whose keys may not go now */
+    size_t open, probes;          /* under way; of these, of keys that failed */
+    size_t limit;
 };
 
 struct outbox {
@@ -46,26 +72,49 @@ struct outbox {
     uint32_t event_schema; /* id of the events' schema; 0: not known yet */
     uint64_t session;      /* in which the shards below are held */
     bool held[MF_OUTBOX_SHARDS];
-    int64_t next_lock_ms;
+    int64_t next_lock_ms, next_warning_ms;
     struct lane lane[MF_OUTBOX_KINDS];
-    size_t open; /* slots that wait for a delivery report */
+    struct flight flight[FLIGHTS], *free;
+    size_t reports; /* flights that wait for one */
+    int64_t
+        bare[BARE_ROWS]; /* dead letters whose topic takes no message of their size: go without their value */
+    size_t bare_next;
+    struct mf_outbox_keys keys;
 };
 
 static void on_delivery(rd_kafka_t *producer, const rd_kafka_message_t *message, void *opaque) {
     struct outbox *outbox = opaque;
-    struct slot *slot = message->_private;
+    struct flight *flight = message->_private;
     (void)producer;
-    slot->error = message->err;
-    slot->fate = !message->err ? DELIVERED
-                 : message->err == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ||
-                         message->err == RD_KAFKA_RESP_ERR_INVALID_RECORD
-                     ? REFUSED
-                     : FAILED;
-    outbox->open--;
+    flight->error = message->err;
+    flight->fate = !message->err ? DELIVERED
+                   : message->err == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ||
+                           message->err == RD_KAFKA_RESP_ERR_INVALID_RECORD
+                       ? REFUSED
+                       : FAILED;
+    outbox->reports--;
 }
 
 static void set_delivery(rd_kafka_conf_t *conf) {
     rd_kafka_conf_set_dr_msg_cb(conf, on_delivery);
+}
+
+/* Ends the producer and every wait for its reports: rows whose fate is not known by then count as failed. */
+static void drop_producer(struct outbox *outbox) {
+    int64_t end_ms = mf_clock_monotonic_ms() + PURGE_MS;
+    if (!outbox->producer)
+        return;
+    rd_kafka_purge(outbox->producer, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
+    while (outbox->reports && mf_clock_monotonic_ms() < end_ms)
+        rd_kafka_poll(outbox->producer, REPORTS_MS);
+    rd_kafka_destroy(outbox->producer);
+    outbox->producer = NULL;
+    outbox->reports = 0;
+    for (size_t i = 0; i < FLIGHTS; i++)
+        if (outbox->flight[i].fate == SENT) {
+            outbox->flight[i].fate = FAILED;
+            outbox->flight[i].error = RD_KAFKA_RESP_ERR__DESTROY;
+        }
 }
 
 /* Makes the producer when there is none, or when it declared itself fatally broken (rule 5). */
@@ -82,8 +131,7 @@ static bool producer_ready(struct outbox *outbox) {
                                   "a test's fault");
     if (outbox->producer && rd_kafka_fatal_error(outbox->producer, reason, sizeof reason)) {
         mf_log_warning("the Kafka producer is made anew", MF_LOG_TEXT("error", reason));
-        rd_kafka_destroy(outbox->producer);
-        outbox->producer = NULL;
+        drop_producer(outbox);
     }
     if (!outbox->producer && mf_kafka_new(outbox->worker, RD_KAFKA_PRODUCER, fixed, set_delivery, outbox,
                                           &outbox->producer, &error))
@@ -125,15 +173,15 @@ static enum mf_status encode_event(const struct outbox *outbox, const struct mf_
     return mf_avro_encode_event(outbox->event_schema, &event, message, error);
 }
 
-static void send_parts(struct outbox *outbox, struct slot *slot, rd_kafka_vu_t *parts, size_t count) {
-    slot->fate = SENT;
-    outbox->open++;
+static void send_parts(struct outbox *outbox, struct flight *flight, rd_kafka_vu_t *parts, size_t count) {
+    flight->fate = SENT;
+    outbox->reports++;
     rd_kafka_error_t *failure = rd_kafka_produceva(outbox->producer, parts, count);
     if (!failure)
         return;
-    outbox->open--;
-    slot->error = rd_kafka_error_code(failure);
-    slot->fate = slot->error == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ? REFUSED : FAILED;
+    outbox->reports--;
+    flight->error = rd_kafka_error_code(failure);
+    flight->fate = flight->error == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ? REFUSED : FAILED;
     rd_kafka_error_destroy(failure);
 }
 
@@ -153,7 +201,7 @@ static rd_kafka_vu_t part_header(const char *name, const void *value, size_t siz
                            .u.header = {.name = name, .val = value, .size = (ssize_t)size}};
 }
 
-static void send_event(struct outbox *outbox, const struct mf_outbox_row *row, struct slot *slot) {
+static void send_event(struct outbox *outbox, const struct mf_outbox_row *row, struct flight *flight) {
     struct mf_text value = {0}, key = {0};
     struct mf_error error;
     mf_text_printf(&key, "%s/%s", row->tenant, row->request_id);
@@ -163,35 +211,35 @@ static void send_event(struct outbox *outbox, const struct mf_outbox_row *row, s
     if (status) {
         mf_log_error("an event cannot be encoded", MF_LOG_TEXT("event_id", row->event_id),
                      MF_LOG_FAILURE(&error));
-        slot->fate = status == MF_ERROR_OUT_OF_MEMORY ? FAILED : REFUSED;
-        slot->error = RD_KAFKA_RESP_ERR__INVALID_ARG;
+        flight->fate = status == MF_ERROR_OUT_OF_MEMORY ? FAILED : REFUSED;
+        flight->error = RD_KAFKA_RESP_ERR__INVALID_ARG;
     } else {
         rd_kafka_vu_t parts[] = {
             part_topic(outbox->worker->settings->events_topic),
             part_bytes(RD_KAFKA_VTYPE_KEY, key.data, key.length),
             part_bytes(RD_KAFKA_VTYPE_VALUE, value.data, value.length),
             {.vtype = RD_KAFKA_VTYPE_MSGFLAGS, .u.i = RD_KAFKA_MSG_F_COPY},
-            {.vtype = RD_KAFKA_VTYPE_OPAQUE, .u.ptr = slot},
+            {.vtype = RD_KAFKA_VTYPE_OPAQUE, .u.ptr = flight},
         };
-        send_parts(outbox, slot, parts, sizeof parts / sizeof *parts);
+        send_parts(outbox, flight, parts, sizeof parts / sizeof *parts);
     }
     mf_text_free(&value);
     mf_text_free(&key);
 }
 
-static void send_dead_letter(struct outbox *outbox, const struct mf_outbox_row *row, struct slot *slot) {
+static void send_dead_letter(struct outbox *outbox, const struct mf_outbox_row *row, struct flight *flight) {
     char partition[16], offset[24], reject_id[24];
     snprintf(partition, sizeof partition, "%" PRId32, row->source_partition);
     snprintf(offset, sizeof offset, "%" PRId64, row->source_offset);
     snprintf(reject_id, sizeof reject_id, "%" PRId64, row->reject_id);
-    bool value = row->value && !slot->without_value;
+    bool value = flight->with_value;
     rd_kafka_vu_t parts[12];
     size_t count = 0;
     parts[count++] = part_topic(outbox->worker->settings->dlq_topic);
     parts[count++] = part_bytes(RD_KAFKA_VTYPE_KEY, partition, strlen(partition));
     parts[count++] = part_bytes(RD_KAFKA_VTYPE_VALUE, value ? row->value : NULL, value ? row->value_size : 0);
     parts[count++] = (rd_kafka_vu_t){.vtype = RD_KAFKA_VTYPE_MSGFLAGS, .u.i = RD_KAFKA_MSG_F_COPY};
-    parts[count++] = (rd_kafka_vu_t){.vtype = RD_KAFKA_VTYPE_OPAQUE, .u.ptr = slot};
+    parts[count++] = (rd_kafka_vu_t){.vtype = RD_KAFKA_VTYPE_OPAQUE, .u.ptr = flight};
     parts[count++] = part_header("code", row->code, strlen(row->code));
     parts[count++] = part_header("reason", row->reason, strlen(row->reason));
     parts[count++] = part_header("source_topic", row->source_topic, strlen(row->source_topic));
@@ -200,113 +248,136 @@ static void send_dead_letter(struct outbox *outbox, const struct mf_outbox_row *
     parts[count++] = part_header("reject_id", reject_id, strlen(reject_id));
     if (row->key && row->key_size <= HEADER_KEY_BYTES)
         parts[count++] = part_header("source_key", row->key, row->key_size);
-    send_parts(outbox, slot, parts, count);
+    send_parts(outbox, flight, parts, count);
 }
 
-/* ---- waves ------------------------------------------------------------------------------------------ */
+/* ---- settling --------------------------------------------------------------------------------------- */
 
-static bool same_job(const struct mf_outbox_row *a, const struct mf_outbox_row *b) {
-    return a->kind == MF_OUTBOX_EVENT && b->kind == MF_OUTBOX_EVENT && !strcmp(a->job_id, b->job_id);
+static bool is_bare(const struct outbox *outbox, int64_t row) {
+    for (size_t i = 0; i < BARE_ROWS; i++)
+        if (outbox->bare[i] == row)
+            return true;
+    return false;
 }
 
-/* A row may go when no earlier row of its job is still on this side: the first delivery of a job's events is
- * in order whatever fails. */
-static bool may_go(const struct mf_outbox_rows *rows, const struct slot *slots, size_t at) {
-    for (size_t i = 0; i < at; i++)
-        if (same_job(&rows->row[i], &rows->row[at]) && slots[i].fate != DELIVERED)
-            return false;
-    return true;
-}
-
-/* Sends every row that may go and waits for all reports. False when nothing could go. */
-static bool one_wave(struct outbox *outbox, const struct mf_outbox_rows *rows, struct slot *slots) {
-    bool any = false;
-    for (size_t i = 0; i < rows->count; i++) {
-        if (slots[i].fate != WAITING || !may_go(rows, slots, i))
-            continue;
-        any = true;
-        if (rows->row[i].kind == MF_OUTBOX_EVENT)
-            send_event(outbox, &rows->row[i], &slots[i]);
-        else
-            send_dead_letter(outbox, &rows->row[i], &slots[i]);
-    }
-    while (outbox->open)
-        rd_kafka_poll(outbox->producer, 100);
-    return any;
+/* The flight is over; its key may send again, at once or after a while. */
+static void land(struct outbox *outbox, struct flight *flight, bool delivered) {
+    struct lane *lane = &outbox->lane[flight->kind];
+    mf_outbox_keys_give(&outbox->keys, flight->key, delivered, mf_clock_monotonic_ms(),
+                        flight->kind == MF_OUTBOX_EVENT ? EVENTS_RETRY_MS : LETTERS_RETRY_MS);
+    lane->open--;
+    lane->probes -= flight->probe;
+    lane->again |= delivered;
+    flight->fate = FREE;
+    flight->next = outbox->free;
+    outbox->free = flight;
 }
 
 /* A message that is too large loses its value once; what is refused even so is parked. */
-static enum mf_status settle_refused(struct outbox *outbox, const struct mf_outbox_row *row,
-                                     struct slot *slot, struct mf_error *error) {
-    if (row->kind == MF_OUTBOX_DEAD_LETTER && row->value && !slot->without_value) {
-        slot->without_value = true;
-        slot->fate = WAITING;
-        return MF_OK;
-    }
-    mf_log_error("an outbox row is parked", MF_LOG_INTEGER("row", row->id),
-                 MF_LOG_TEXT("error", rd_kafka_err2str(slot->error)));
-    enum mf_status status =
-        mf_store_outbox_park(outbox->link.database, row->id, rd_kafka_err2str(slot->error), error);
-    if (!status)
-        slot->fate = DELIVERED; /* as far as the order of its job goes */
-    return status;
-}
-
-static void count_delivered(struct outbox *outbox, const struct mf_outbox_row *row) {
-    mf_counter_add(&outbox->worker->counters,
-                   row->kind == MF_OUTBOX_EVENT ? MF_COUNTER_OUTBOX_EVENTS : MF_COUNTER_OUTBOX_DEAD_LETTERS,
-                   1);
-}
-
-/* Sends rows wave by wave. *failed says that some must be tried again later. */
-static enum mf_status send_rows(struct outbox *outbox, const struct mf_outbox_rows *rows, bool *failed,
-                                struct mf_error *error) {
-    struct slot *slots = calloc(rows->count, sizeof *slots);
-    int64_t *ids = calloc(rows->count, sizeof *ids);
+static enum mf_status settle_refused(struct outbox *outbox, struct flight *flight, struct mf_error *error) {
     enum mf_status status = MF_OK;
-    if (!slots || !ids) {
-        free(slots);
-        free(ids);
-        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for the outbox");
+    if (flight->with_value) {
+        outbox->bare[outbox->bare_next++ % BARE_ROWS] = flight->row;
+    } else {
+        mf_log_error("an outbox row is parked", MF_LOG_INTEGER("row", flight->row),
+                     MF_LOG_TEXT("error", rd_kafka_err2str(flight->error)));
+        status =
+            mf_store_outbox_park(outbox->link.database, flight->row, rd_kafka_err2str(flight->error), error);
     }
-    while (!status && one_wave(outbox, rows, slots)) {
-        size_t delivered = 0;
-        for (size_t i = 0; !status && i < rows->count; i++) {
-            if (slots[i].fate == DELIVERED && !slots[i].error)
-                ids[delivered++] = rows->row[i].id;
-            else if (slots[i].fate == REFUSED)
-                status = settle_refused(outbox, &rows->row[i], &slots[i], error);
-        }
-        mf_failpoint("outbox.before_delivered");
-        if (!status && delivered)
-            status = mf_store_outbox_delivered(outbox->link.database, ids, delivered, error);
-        for (size_t i = 0; !status && i < rows->count; i++)
-            if (slots[i].fate == DELIVERED && !slots[i].error) {
-                count_delivered(outbox, &rows->row[i]);
-                slots[i].error = RD_KAFKA_RESP_ERR__NOOP; /* done with: not reported a second time */
-            }
-    }
-    for (size_t i = 0; i < rows->count; i++)
-        if (slots[i].fate == FAILED) {
-            if (!*failed)
-                mf_log_warning("an event could not be delivered yet",
-                               MF_LOG_TEXT("error", rd_kafka_err2str(slots[i].error)));
-            *failed = true;
-            mf_counter_add(&outbox->worker->counters, MF_COUNTER_OUTBOX_RETRIES, 1);
-        }
-    free(slots);
-    free(ids);
+    if (!status)
+        land(outbox, flight, true);
     return status;
 }
 
-/* ---- shards ----------------------------------------------------------------------------------------- */
+static void settle_failed(struct outbox *outbox, struct flight *flight) {
+    if (mf_clock_monotonic_ms() >= outbox->next_warning_ms) {
+        mf_log_warning(flight->kind == MF_OUTBOX_EVENT ? "an event could not be delivered yet"
+                                                       : "a dead letter could not be delivered yet",
+                       MF_LOG_TEXT("error", rd_kafka_err2str(flight->error)));
+        outbox->next_warning_ms = mf_clock_monotonic_ms() + RETRY_MS;
+    }
+    mf_counter_add(&outbox->worker->counters, MF_COUNTER_OUTBOX_RETRIES, 1);
+    land(outbox, flight, false);
+}
+
+/* Rows that Kafka has leave the outbox in one statement. When PostgreSQL does not take it, their flights stay
+ * as they are, so that they are not sent a second time. */
+static enum mf_status settle_delivered(struct outbox *outbox, struct mf_error *error) {
+    int64_t ids[FLIGHTS];
+    size_t count = 0;
+    for (size_t i = 0; i < FLIGHTS; i++)
+        if (outbox->flight[i].fate == DELIVERED)
+            ids[count++] = outbox->flight[i].row;
+    if (!count)
+        return MF_OK;
+    mf_failpoint("outbox.before_delivered");
+    enum mf_status status = mf_store_outbox_delivered(outbox->link.database, ids, count, error);
+    for (size_t i = 0; !status && i < FLIGHTS; i++) {
+        struct flight *flight = &outbox->flight[i];
+        if (flight->fate != DELIVERED)
+            continue;
+        mf_counter_add(
+            &outbox->worker->counters,
+            flight->kind == MF_OUTBOX_EVENT ? MF_COUNTER_OUTBOX_EVENTS : MF_COUNTER_OUTBOX_DEAD_LETTERS, 1);
+        land(outbox, flight, true);
+    }
+    return status;
+}
+
+static enum mf_status settle(struct outbox *outbox, struct mf_error *error) {
+    if (outbox->lane[MF_OUTBOX_EVENT].open + outbox->lane[MF_OUTBOX_DEAD_LETTER].open == 0)
+        return MF_OK;
+    enum mf_status status = settle_delivered(outbox, error);
+    for (size_t i = 0; !status && i < FLIGHTS; i++)
+        if (outbox->flight[i].fate == REFUSED)
+            status = settle_refused(outbox, &outbox->flight[i], error);
+        else if (outbox->flight[i].fate == FAILED)
+            settle_failed(outbox, &outbox->flight[i]);
+    return status;
+}
+
+/* ---- shards and passes ------------------------------------------------------------------------------ */
+
+static void begin_pass(struct lane *lane) {
+    memset(lane->after, 0, sizeof lane->after);
+    memset(lane->ended, 0, sizeof lane->ended);
+    lane->again = lane->sent = lane->skipped = false;
+    lane->pass_ms = mf_clock_monotonic_ms();
+}
+
+/* Nothing is under way, nothing failed, everything is looked at anew. */
+static void forget(struct outbox *outbox) {
+    mf_outbox_keys_clear(&outbox->keys);
+    outbox->free = NULL;
+    outbox->reports = 0;
+    for (size_t i = 0; i < FLIGHTS; i++) {
+        outbox->flight[i] = (struct flight){.next = outbox->free};
+        outbox->free = &outbox->flight[i];
+    }
+    for (int kind = 0; kind < MF_OUTBOX_KINDS; kind++) {
+        outbox->lane[kind] = (struct lane){.limit = kind == MF_OUTBOX_EVENT ? EVENT_FLIGHTS : LETTER_FLIGHTS};
+        begin_pass(&outbox->lane[kind]);
+    }
+}
+
+/* The locks went with the old session: what is under way is another holder's now. Rows that Kafka has are
+ * still taken out.
+ */
+static enum mf_status leave_shards(struct outbox *outbox, struct mf_error *error) {
+    memset(outbox->held, 0, sizeof outbox->held);
+    if (outbox->reports)
+        drop_producer(outbox);
+    enum mf_status status = settle_delivered(outbox, error);
+    forget(outbox);
+    return status;
+}
 
 static enum mf_status take_shards(struct outbox *outbox, struct mf_error *error) {
     uint64_t session = mf_database_session(outbox->link.database);
     int64_t now = mf_clock_monotonic_ms();
     enum mf_status status = MF_OK;
-    if (session != outbox->session) /* the locks went with the old session */
-        memset(outbox->held, 0, sizeof outbox->held);
+    if (session != outbox->session)
+        status = leave_shards(outbox, error);
     else if (now < outbox->next_lock_ms)
         return MF_OK;
     outbox->session = session;
@@ -317,56 +388,146 @@ static enum mf_status take_shards(struct outbox *outbox, struct mf_error *error)
     return status;
 }
 
-/* One look at one shard for one kind of row. A lane that failed is tried with a single row. */
-static enum mf_status one_shard(struct outbox *outbox, enum mf_outbox_kind kind, int shard, bool *sent,
-                                bool *failed, struct mf_error *error) {
-    struct mf_outbox_rows rows = {0};
-    enum mf_status status = mf_store_outbox_fetch(outbox->link.database, shard, kind, 0,
-                                                  outbox->lane[kind].delay_ms ? 1 : BATCH_ROWS, &rows, error);
-    if (!status && rows.count) {
-        *sent = true;
-        if (producer_ready(outbox) && (kind == MF_OUTBOX_DEAD_LETTER || schema_ready(outbox)))
-            status = send_rows(outbox, &rows, failed, error);
-        else
-            *failed = true;
+/* A dead letter that an earlier pass sent and that is not settled yet; of events the key tells. */
+static bool is_under_way(const struct outbox *outbox, const struct mf_outbox_row *row) {
+    for (size_t i = 0; row->kind == MF_OUTBOX_DEAD_LETTER && i < FLIGHTS; i++)
+        if (outbox->flight[i].fate != FREE && outbox->flight[i].row == row->id)
+            return true;
+    return false;
+}
+
+/* Sends the row if its key may; false when there is no room for it in this pass. */
+static bool send_row(struct outbox *outbox, const struct mf_outbox_row *row) {
+    struct lane *lane = &outbox->lane[row->kind];
+    char key[MF_OUTBOX_KEY_BYTES];
+    if (lane->open >= lane->limit)
+        return false;
+    if (row->kind == MF_OUTBOX_EVENT)
+        snprintf(key, sizeof key, "%s", row->job_id);
+    else
+        snprintf(key, sizeof key, "%" PRId32, row->source_partition); /* as the message's key */
+    bool probe = mf_outbox_keys_failing(&outbox->keys, key);
+    if (is_under_way(outbox, row) ||
+        !mf_outbox_keys_take(&outbox->keys, key, row->kind == MF_OUTBOX_EVENT ? 1 : LETTERS_TOGETHER,
+                             lane->probes < PROBES, mf_clock_monotonic_ms())) {
+        lane->skipped = true;
+        return true;
     }
+    struct flight *flight = outbox->free;
+    outbox->free = flight->next;
+    *flight = (struct flight){.kind = row->kind, .row = row->id, .probe = probe};
+    lane->probes += probe;
+    snprintf(flight->key, sizeof flight->key, "%s", key);
+    lane->open++;
+    lane->sent = true;
+    if (row->kind == MF_OUTBOX_EVENT) {
+        send_event(outbox, row, flight);
+    } else {
+        flight->with_value = row->value && !is_bare(outbox, row->id);
+        send_dead_letter(outbox, row, flight);
+    }
+    return true;
+}
+
+/* The next rows of one shard. */
+static enum mf_status one_page(struct outbox *outbox, enum mf_outbox_kind kind, int shard,
+                               struct mf_error *error) {
+    struct lane *lane = &outbox->lane[kind];
+    struct mf_outbox_rows rows = {0};
+    size_t done = 0;
+    enum mf_status status = mf_store_outbox_fetch(outbox->link.database, shard, kind, lane->after[shard],
+                                                  PAGE_ROWS, &rows, error);
+    bool ready =
+        !rows.count || (producer_ready(outbox) && (kind == MF_OUTBOX_DEAD_LETTER || schema_ready(outbox)));
+    if (!ready)
+        lane->hold_ms = mf_clock_monotonic_ms() + RETRY_MS;
+    while (ready && done < rows.count && send_row(outbox, &rows.row[done]))
+        lane->after[shard] = rows.row[done++].id;
+    lane->ended[shard] = !status && done == rows.count && rows.count < PAGE_ROWS;
     mf_outbox_rows_free(&rows);
     return status;
 }
 
-/* All shards, up to the first one that fails: the topic is the same for all of them. */
-static enum mf_status one_lane(struct outbox *outbox, enum mf_outbox_kind kind, bool *sent,
-                               struct mf_error *error) {
-    const int64_t limit_ms = kind == MF_OUTBOX_EVENT ? EVENTS_RETRY_MS : LETTERS_RETRY_MS;
+static bool pass_ended(const struct outbox *outbox, const struct lane *lane) {
+    for (int shard = 0; shard < MF_OUTBOX_SHARDS; shard++)
+        if (outbox->held[shard] && !lane->ended[shard])
+            return false;
+    return true;
+}
+
+/* Another pass may begin now. One that took long, because much of what it met may not go, is followed by a
+ * rest. */
+static bool pass_due(const struct lane *lane) {
+    int64_t now = mf_clock_monotonic_ms();
+    return lane->again && now >= lane->rest_ms && now >= lane->hold_ms &&
+           (!lane->open || now - lane->pass_ms >= PASS_MS);
+}
+
+/* Goes on with the pass, or begins one. */
+static enum mf_status one_lane(struct outbox *outbox, enum mf_outbox_kind kind, struct mf_error *error) {
     struct lane *lane = &outbox->lane[kind];
     enum mf_status status = MF_OK;
-    bool failed = false, any = false;
-    if (mf_clock_monotonic_ms() < lane->next_ms)
-        return MF_OK;
-    for (int shard = 0; !status && !failed && shard < MF_OUTBOX_SHARDS; shard++)
-        if (outbox->held[shard])
-            status = one_shard(outbox, kind, shard, &any, &failed, error);
-    if (failed) {
-        lane->delay_ms = lane->delay_ms ? lane->delay_ms * 2 : RETRY_MS;
-        lane->delay_ms = lane->delay_ms < limit_ms ? lane->delay_ms : limit_ms;
-        lane->next_ms = mf_clock_monotonic_ms() + lane->delay_ms;
-    } else if (!status) {
-        lane->delay_ms = 0;
-        *sent |= any;
+    if (pass_ended(outbox, lane)) {
+        if (!pass_due(lane))
+            return MF_OK;
+        begin_pass(lane);
+    }
+    for (int shard = 0; shard < MF_OUTBOX_SHARDS; shard++)
+        while (!status && outbox->held[shard] && !lane->ended[shard] && lane->open < lane->limit &&
+               mf_clock_monotonic_ms() >= lane->hold_ms)
+            status = one_page(outbox, kind, shard, error);
+    if (!status && lane->skipped && pass_ended(outbox, lane)) {
+        int64_t now = mf_clock_monotonic_ms();
+        lane->rest_ms = now + (now - lane->pass_ms);
     }
     return status;
 }
 
-/* *sent: something went, so there may be more. */
-static enum mf_status one_turn(struct outbox *outbox, bool *sent, struct mf_error *error) {
+static enum mf_status one_turn(struct outbox *outbox, struct mf_error *error) {
     enum mf_status status = take_shards(outbox, error);
+    if (!status)
+        status = settle(outbox, error);
     for (int kind = 0; !status && kind < MF_OUTBOX_KINDS; kind++)
-        status = one_lane(outbox, (enum mf_outbox_kind)kind, sent, error);
+        status = one_lane(outbox, (enum mf_outbox_kind)kind, error);
     return status;
 }
 
+/* Every event that was there when the pass began is in Kafka. */
+static bool events_idle(const struct outbox *outbox) {
+    const struct lane *lane = &outbox->lane[MF_OUTBOX_EVENT];
+    return pass_ended(outbox, lane) && !lane->sent && !lane->skipped && !lane->open && !lane->again;
+}
+
+/* Until there may be something to do: reports, a wake-up, or it is time to look again. */
+static void wait_for_work(struct outbox *outbox, int64_t *look_ms) {
+    struct lane *events = &outbox->lane[MF_OUTBOX_EVENT], *letters = &outbox->lane[MF_OUTBOX_DEAD_LETTER];
+    bool pending = events->again || letters->again; /* for a rest, or for PASS_MS */
+    bool due = pass_due(events) || pass_due(letters);
+    if (outbox->reports)
+        rd_kafka_poll(outbox->producer, due ? 0 : REPORTS_MS);
+    bool woken = mf_wakeup_wait(&outbox->worker->outbox_wakeup, due || outbox->reports ? 0
+                                                                : pending              ? REPORTS_MS
+                                                                                       : IDLE_MS);
+    int64_t now = mf_clock_monotonic_ms();
+    if (woken || now >= *look_ms) {
+        events->again = letters->again = true;
+        *look_ms = now + IDLE_MS;
+    }
+}
+
+/* What is under way when the worker stops is waited for a while, so that it is not sent again. */
+static void close_outbox(struct outbox *outbox) {
+    struct mf_error error;
+    drop_producer(outbox);
+    if (mf_link_ready(&outbox->link))
+        (void)settle_delivered(outbox, &error);
+    mf_registry_free(outbox->registry);
+    mf_link_close(&outbox->link);
+    free(outbox);
+}
+
 void *mf_outbox_main(void *argument) {
-    struct outbox outbox = {.worker = argument};
+    struct outbox *outbox = calloc(1, sizeof *outbox);
     struct mf_worker *worker = argument;
     struct mf_error error;
     struct mf_registry_options options = {.url = worker->settings->registry_url,
@@ -375,25 +536,23 @@ void *mf_outbox_main(void *argument) {
                                           .ca_file = worker->settings->registry_ca_file,
                                           .attempts = 1,
                                           .stop = &worker->stopping};
-    mf_link_init(&outbox.link, worker, "modelforge-worker outbox", STATEMENT_MS);
-    if (mf_registry_new(&options, &outbox.registry, &error))
+    if (!outbox || mf_registry_new(&options, &outbox->registry, &error))
         abort(); /* memory, at start */
-    while (!atomic_load(&worker->stopping)) {
-        bool sent = false;
-        enum mf_status status = MF_OK;
-        if (mf_link_ready(&outbox.link)) {
-            status = one_turn(&outbox, &sent, &error);
-            mf_link_note(&outbox.link, status, "sending the outbox", &error);
-            atomic_store(&worker->outbox_idle, !status && !sent && !outbox.lane[MF_OUTBOX_EVENT].delay_ms);
+    outbox->worker = worker;
+    mf_link_init(&outbox->link, worker, "modelforge-worker outbox", STATEMENT_MS);
+    forget(outbox);
+    for (int64_t look_ms = 0; !atomic_load(&worker->stopping);) {
+        wait_for_work(outbox, &look_ms);
+        if (!mf_link_ready(&outbox->link)) {
+            mf_wakeup_wait(&worker->outbox_wakeup, outbox->reports ? REPORTS_MS : RETRY_MS);
+            look_ms = 0;
+            continue;
         }
-        if (status || outbox.link.failures)
-            mf_wakeup_wait(&worker->outbox_wakeup, RETRY_MS);
-        else if (!sent)
-            mf_wakeup_wait(&worker->outbox_wakeup, IDLE_MS);
+        enum mf_status status = one_turn(outbox, &error);
+        mf_link_note(&outbox->link, status, "sending the outbox", &error);
+        if (!status && pass_ended(outbox, &outbox->lane[MF_OUTBOX_EVENT]))
+            atomic_store(&worker->outbox_idle, events_idle(outbox));
     }
-    if (outbox.producer)
-        rd_kafka_destroy(outbox.producer);
-    mf_registry_free(outbox.registry);
-    mf_link_close(&outbox.link);
+    close_outbox(outbox);
     return NULL;
 }

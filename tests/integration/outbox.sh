@@ -14,14 +14,26 @@ for ((i = 1; i <= letters; i++)); do printf 'no avro %d\n' "$i"; done | kcat -P 
 wait_sql 60 $letters "SELECT count(*) FROM ingest_rejects"
 wait_for 60 "the dead letters to fail" grep -q "could not be delivered yet" "$work/worker.log"
 # Events of shard 0, behind all of them, are those of jobs whose id ends in 0.
-seq 1 32 | xargs -P 4 -I{} "$send_raw" "$brokers" "$registry_url" "$requests" request "default/good-{}" "request_id=good-{}" >>"$work/sent.log"
+# They come over a time in which dead letters are tried again and again.
+longest_ms=0 senders=()
+for i in $(seq 1 32); do
+  submit "good-$i" &
+  senders+=($!)
+  for _ in 1 2 3; do
+    age_ms=$(sql "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - recorded_at) * 1000)::bigint, 0) FROM outbox WHERE job_id IS NOT NULL")
+    ((age_ms <= longest_ms)) || longest_ms=$age_ms
+    sleep 0.05
+  done
+done
+wait "${senders[@]}"
 wait_sql 60 32 "SELECT count(*) FROM jobs WHERE state = 'succeeded'"
 sql_is t "SELECT count(*) > 0 FROM jobs WHERE right(id::text, 1) = '0'" || fail "no job of this test is in the shard"
 wait_sql 40 0 "SELECT count(*) FROM outbox WHERE job_id IS NOT NULL"
 sql_is "$letters" "SELECT count(*) FROM outbox WHERE reject_id IS NOT NULL AND parked_at IS NULL" || fail "a dead letter is gone"
 kcat -C -b "$brokers" -t "$events" -e -q -f '%k\n' | sort -u >"$work/keys"
 equals 32 wc -l <"$work/keys" || fail "events of $(wc -l <"$work/keys") jobs of 32 arrived"
-passed "$letters dead letters without a topic: every event of 32 jobs arrived"
+((longest_ms < 3000)) || fail "an event waited for $longest_ms ms while dead letters failed"
+passed "$letters dead letters without a topic: every event of 32 jobs arrived, none waited longer than $longest_ms ms"
 
 grep -q '"the Kafka producer is made anew"' "$work/worker.log" || fail "the producer was never fatally broken"
 passed "a producer that declared itself broken for good was replaced, and no event is missing"
