@@ -322,6 +322,31 @@ static int compare_entries(const void *a, const void *b) {
     return strcmp(((const struct entry *)a)->name, ((const struct entry *)b)->name);
 }
 
+/* Checks and sorts what was read; frees it where `status` or the check is a failure. */
+static enum mf_status finish(struct mf_config *config, enum mf_status status, struct mf_config **result,
+                             struct mf_error *error) {
+    if (!status)
+        status = check_required(config, error);
+    if (status) {
+        mf_config_free(config);
+        return status;
+    }
+    if (config->count)
+        qsort(config->entries, config->count, sizeof *config->entries, compare_entries);
+    *result = config;
+    return MF_OK;
+}
+
+enum mf_status mf_config_load_file(const struct mf_config_table *table, const char *path,
+                                   struct mf_config **result, struct mf_error *error) {
+    struct mf_config *config = calloc(1, sizeof *config);
+    *result = NULL;
+    if (!config)
+        return no_memory(error);
+    config->table = table;
+    return finish(config, read_file(config, path, error), result, error);
+}
+
 enum mf_status mf_config_load(const struct mf_config_table *table, const char *path,
                               const struct mf_config_override *overrides, size_t override_count,
                               struct mf_config **result, struct mf_error *error) {
@@ -340,16 +365,7 @@ enum mf_status mf_config_load(const struct mf_config_table *table, const char *p
             status = read_variable(config, *variable, error);
     for (size_t i = 0; !status && i < override_count; i++)
         status = set_value(config, overrides[i].name, overrides[i].value, "the command line", error);
-    if (!status)
-        status = check_required(config, error);
-    if (status) {
-        mf_config_free(config);
-        return status;
-    }
-    if (config->count)
-        qsort(config->entries, config->count, sizeof *config->entries, compare_entries);
-    *result = config;
-    return MF_OK;
+    return finish(config, status, result, error);
 }
 
 void mf_config_free(struct mf_config *config) {

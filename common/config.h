@@ -58,6 +58,9 @@ struct mf_config_override {
 enum mf_status mf_config_load(const struct mf_config_table *table, const char *path,
                               const struct mf_config_override *overrides, size_t override_count,
                               struct mf_config **config, struct mf_error *error);
+/* Reads the file alone: neither the environment nor a command line. */
+enum mf_status mf_config_load_file(const struct mf_config_table *table, const char *path,
+                                   struct mf_config **config, struct mf_error *error);
 void mf_config_free(struct mf_config *config);
 
 /* Values by name. The name must be in the table with that kind: anything else is a defect and aborts.

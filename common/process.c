@@ -20,10 +20,23 @@ struct start_failure {
     int step;
 };
 
-enum start_step { STEP_GROUP, STEP_PARENT, STEP_DIRECTORY, STEP_DESCRIPTORS, STEP_PROGRAM };
+enum start_step {
+    STEP_GROUP,
+    STEP_PARENT,
+    STEP_DIRECTORY,
+    STEP_DESCRIPTORS,
+    STEP_LIMITS,
+    STEP_USER,
+    STEP_PROGRAM
+};
 
-static const char *const step_names[] = {"make a process group for", "tie to its parent",
-                                         "enter the folder of", "give descriptors to", "start"};
+static const char *const step_names[] = {"make a process group for",
+                                         "tie to its parent",
+                                         "enter the folder of",
+                                         "give descriptors to",
+                                         "set the limits of",
+                                         "change the user for",
+                                         "start"};
 
 /* Between fork and exec only async-signal-safe calls are allowed: other threads may have held any lock. */
 
@@ -86,41 +99,79 @@ static int arrange_descriptors(const struct mf_process_options *options, int sta
     return status_pipe;
 }
 
+static bool set_limits(const struct mf_process_options *options) {
+    for (size_t i = 0; i < options->limit_count; i++) {
+        const struct rlimit limit = {options->limits[i].value, options->limits[i].value};
+        if (setrlimit((__rlimit_resource_t)options->limits[i].resource, &limit))
+            return false;
+    }
+    return true;
+}
+
+/* The calls themselves: the C library's would look for other threads, which a child after fork() has not. */
+static bool change_user(const struct mf_process_user *user) {
+    return !syscall(SYS_setgroups, 0, NULL) && !syscall(SYS_setresgid, user->gid, user->gid, user->gid) &&
+           !syscall(SYS_setresuid, user->uid, user->uid, user->uid) &&
+           !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+}
+
+/* All up to execve(). *step says how far it came. False with errno. The pipe's number changes. */
+static bool prepare_program(const struct mf_process_options *options, pid_t parent, unsigned table_size,
+                            int *status_pipe, enum start_step *step) {
+    reset_signals();
+    *step = STEP_DIRECTORY;
+    if (options->directory && chdir(options->directory))
+        return false;
+    *step = STEP_DESCRIPTORS;
+    int moved = arrange_descriptors(options, *status_pipe, table_size);
+    if (moved < 0)
+        return false;
+    *status_pipe = moved;
+    *step = STEP_LIMITS;
+    if (!set_limits(options))
+        return false;
+    *step = STEP_USER;
+    if (options->user && !change_user(options->user))
+        return false;
+    *step = STEP_PARENT; /* after the change of user, which takes the signal away */
+    if (options->death_signal) {
+        if (prctl(PR_SET_PDEATHSIG, options->death_signal))
+            return false;
+        if (getppid() != parent) { /* it died before the call */
+            errno = ESRCH;
+            return false;
+        }
+    }
+    *step = STEP_PROGRAM;
+    return true;
+}
+
 static _Noreturn void become_child(const struct mf_process_options *options, pid_t parent, int status_pipe,
                                    unsigned table_size) {
     static char *const no_environment[] = {NULL};
-    if (setpgid(0, 0))
-        give_up(status_pipe, STEP_GROUP);
-    if (options->death_signal) {
-        if (prctl(PR_SET_PDEATHSIG, options->death_signal))
-            give_up(status_pipe, STEP_PARENT);
-        if (getppid() != parent) { /* it died before the call */
-            errno = ESRCH;
-            give_up(status_pipe, STEP_PARENT);
-        }
-    }
-    reset_signals();
-    if (options->directory && chdir(options->directory))
-        give_up(status_pipe, STEP_DIRECTORY);
-    int moved = arrange_descriptors(options, status_pipe, table_size);
-    if (moved < 0)
-        give_up(status_pipe, STEP_DESCRIPTORS);
-    execve(options->argv[0], (char *const *)options->argv,
-           options->environment ? (char *const *)options->environment : no_environment);
-    give_up(moved, STEP_PROGRAM);
+    enum start_step step = STEP_GROUP;
+    if ((options->keep_group || !setpgid(0, 0)) &&
+        prepare_program(options, parent, table_size, &status_pipe, &step))
+        execve(options->argv[0], (char *const *)options->argv,
+               options->environment ? (char *const *)options->environment : no_environment);
+    give_up(status_pipe, step);
+}
+
+static unsigned descriptor_table_size(void) {
+    struct rlimit limit;
+    return getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur > 1U << 20 ? 1U << 20
+                                                                         : (unsigned)limit.rlim_cur;
 }
 
 enum mf_status mf_process_spawn(const struct mf_process_options *options, struct mf_process *process,
                                 struct mf_error *error) {
     int status_pipe[2];
     struct start_failure failure;
-    struct rlimit limit;
     process->pid = 0;
     if (options->descriptor_count > MF_PROCESS_DESCRIPTORS)
         return mf_error_set(error, MF_ERROR_IO, "%zu descriptors for %s, at most %d",
                             options->descriptor_count, options->argv[0], MF_PROCESS_DESCRIPTORS);
-    unsigned table_size =
-        getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur > 1U << 20 ? 1U << 20 : (unsigned)limit.rlim_cur;
+    unsigned table_size = descriptor_table_size();
     if (pipe2(status_pipe, O_CLOEXEC))
         return mf_error_errno(error, errno, "cannot make a pipe to start %s", options->argv[0]);
     pid_t parent = getpid(), pid = fork();
@@ -132,7 +183,8 @@ enum mf_status mf_process_spawn(const struct mf_process_options *options, struct
         close(status_pipe[0]);
         return mf_error_errno(error, fork_errno, "cannot fork for %s", options->argv[0]);
     }
-    setpgid(pid, pid); /* so that the group exists when this returns, whoever runs first */
+    if (!options->keep_group)
+        setpgid(pid, pid); /* so that the group exists when this returns, whoever runs first */
     ssize_t n;
     do
         n = read(status_pipe[0], &failure, sizeof failure);

@@ -15,6 +15,18 @@ struct mf_process_descriptor {
     int parent, child;
 };
 
+/* Who the child is to be: its groups are `gid` alone, and no program that it starts regains more. */
+struct mf_process_user {
+    uid_t uid;
+    gid_t gid;
+};
+
+/* A limit of setrlimit(2), soft and hard. */
+struct mf_process_limit {
+    int resource;
+    uint64_t value;
+};
+
 struct mf_process_options {
     const char *const *argv;        /* ends with NULL; argv[0] is a path (no PATH search) */
     const char *const *environment; /* ends with NULL, "NAME=value"; exactly this; NULL: empty */
@@ -23,12 +35,16 @@ struct mf_process_options {
     size_t descriptor_count; /* <= MF_PROCESS_DESCRIPTORS */
     int death_signal; /* sent to the child when the *thread* that spawned it ends (PR_SET_PDEATHSIG), so spawn
                          from a thread that lives as long as the process; 0: none */
+    bool keep_group;  /* stays in this process's group: who kills that kills the child, and what it started */
+    const struct mf_process_user *user; /* NULL: this process's; another one takes root */
+    const struct mf_process_limit *limits;
+    size_t limit_count;
 };
 
 enum { MF_PROCESS_DESCRIPTORS = 16 };
 
 struct mf_process {
-    pid_t pid; /* also the process group; 0 after it was reaped */
+    pid_t pid; /* also the process group, unless it kept this process's; 0 after it was reaped */
 };
 
 /* Starts it with default signal dispositions and an empty signal mask. 0 is /dev/null unless mapped; 1 and 2
@@ -48,7 +64,7 @@ struct mf_process_exit {
 enum mf_status mf_process_wait(struct mf_process *process, int64_t timeout_ms, struct mf_process_exit *exit,
                                struct mf_error *error);
 
-/* Sends `signal` to the whole group; nothing when it was reaped already. */
+/* Sends `signal` to the whole group of its own; nothing when it was reaped already or has none. */
 void mf_process_kill_group(const struct mf_process *process, int signal);
 
 /* "exit code 3", "killed by signal 9 (Killed)", "still running"; returns `text`. */

@@ -6,11 +6,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static enum mf_status check_component(const char *path, bool last, struct mf_error *error) {
+static enum mf_status check_component(const char *path, bool is_file, struct mf_error *error) {
     struct stat is;
     if (lstat(path, &is))
         return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE, "%s: %s", path, strerror(errno));
-    if (last && !S_ISREG(is.st_mode))
+    if (is_file && !S_ISREG(is.st_mode))
         return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE, "%s is not a regular file", path);
     if (is.st_uid != 0 && is.st_uid != geteuid())
         return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE,
@@ -25,7 +25,7 @@ static enum mf_status check_component(const char *path, bool last, struct mf_err
     return MF_OK;
 }
 
-enum mf_status mf_path_check_trusted(const char *path, char **resolved, struct mf_error *error) {
+static enum mf_status check_path(const char *path, bool is_file, char **resolved, struct mf_error *error) {
     char *real = realpath(path, NULL);
     if (!real)
         return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE, "%s: %s", path, strerror(errno));
@@ -36,10 +36,18 @@ enum mf_status mf_path_check_trusted(const char *path, char **resolved, struct m
         *end = '/';
     }
     if (status == MF_OK)
-        status = check_component(real, true, error);
+        status = check_component(real, is_file, error);
     if (status == MF_OK && resolved)
         *resolved = real;
     else
         free(real);
     return status;
+}
+
+enum mf_status mf_path_check_trusted(const char *path, char **resolved, struct mf_error *error) {
+    return check_path(path, true, resolved, error);
+}
+
+enum mf_status mf_folder_check_trusted(const char *path, struct mf_error *error) {
+    return check_path(path, false, NULL, error);
 }

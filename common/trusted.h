@@ -12,4 +12,7 @@
  * without links, freed by the caller: use that one. Any thread. */
 enum mf_status mf_path_check_trusted(const char *path, char **resolved, struct mf_error *error);
 
+/* The same of a folder and those above it. */
+enum mf_status mf_folder_check_trusted(const char *path, struct mf_error *error);
+
 #endif

@@ -2,6 +2,7 @@
 #include "common/files.h"
 #include "common/json.h"
 #include "worker/trainer/commands.h"
+#include "worker/trainer/external_run.h"
 #include "worker/trainer/job.h"
 #include "worker/trainer/loop.h"
 #include "worker/trainer/model_files.h"
@@ -81,6 +82,38 @@ done:
     return status;
 }
 
+/* The provider that the request names, where it is a program of its own: NULL where not. */
+static enum mf_status find_program(const struct mf_job *job, struct mf_external **program,
+                                   struct mf_error *error) {
+    const struct mf_provider *provider;
+    *program = NULL;
+    if (mf_provider_find(job->request.provider, &provider, error) == MF_OK)
+        return MF_OK;
+    enum mf_status status = mf_external_find(job->request.provider, program, error);
+    if (status == MF_OK && !*program)
+        status = mf_provider_find(job->request.provider, &provider, error); /* says that there is none */
+    return status;
+}
+
+/* Returns the exit status. */
+static int run_job(struct mf_job *job, struct mf_error *error) {
+    struct mf_event done = {0};
+    struct mf_external *program = NULL;
+    struct mf_report *report = job->report;
+    enum mf_status status = find_program(job, &program, error);
+    int result;
+    if (status == MF_OK && program)
+        status = mf_external_run(job, program, &done, error);
+    else if (status == MF_OK)
+        status = train(job, &done, error);
+    result = status == MF_OK && program ? mf_report_end_as(report, &done)
+                                        : mf_report_end(report, status, &done, error);
+    if (program)
+        mf_event_destroy(&done);
+    mf_external_free(program);
+    return result;
+}
+
 int mf_command_run(int argc, char **argv) {
     static const struct option options[] = {
         {"output", required_argument, NULL, 'o'}, {"resume", required_argument, NULL, 'r'}, {0}};
@@ -98,16 +131,17 @@ int mf_command_run(int argc, char **argv) {
     struct mf_report *report = NULL;
     struct mf_error error;
     struct mf_job job;
-    struct mf_event done = {0};
     enum mf_status status = mf_report_open(asks_for_cuda(argv[optind]), &report, &error);
     if (status != MF_OK)
         return mf_command_failed(&error);
     status = mf_job_open(argv[optind], output, resume, report, &job, &error);
+    int result;
     if (status == MF_OK) {
-        status = train(&job, &done, &error);
+        result = run_job(&job, &error);
         mf_job_close(&job);
+    } else {
+        result = mf_report_end(report, status, NULL, &error);
     }
-    int result = mf_report_end(report, status, &done, &error);
     mf_report_close(report);
     return result;
 }

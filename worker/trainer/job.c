@@ -252,9 +252,9 @@ static enum mf_status read_rows(const struct mf_job *job, const char *from, size
     return status;
 }
 
-static enum mf_status load_rows(struct mf_job *job, struct mf_error *error) {
+enum mf_status mf_job_read_samples(struct mf_job *job, const struct mf_tokenizer *tokenizer,
+                                   int32_t positions, int32_t model_eos, struct mf_error *error) {
     const struct mf_request *request = &job->request;
-    const int32_t positions = mf_model_architecture(job->runtime.model)->max_positions;
     if (request->max_seq_length.set && request->max_seq_length.value > positions)
         return mf_error_set(error, MF_ERROR_CONFLICTING_FIELDS,
                             "max_seq_length: %lld is more than the model's %d positions",
@@ -267,7 +267,7 @@ static enum mf_status load_rows(struct mf_job *job, struct mf_error *error) {
                                                                 : MF_OVERFLOW_TRUNCATE,
         .max_length = request->max_seq_length.set ? (int32_t)request->max_seq_length.value : positions,
         .created_at_ms = job->created_at_ms,
-        .model_eos = mf_architecture_eos(mf_model_architecture(job->runtime.model)),
+        .model_eos = model_eos,
         .cancelled = job->context.cancelled,
         .cancelled_argument = job->context.argument};
     enum mf_status status = MF_OK;
@@ -276,11 +276,10 @@ static enum mf_status load_rows(struct mf_job *job, struct mf_error *error) {
     if (status == MF_OK)
         status = read_rows(job, request->dataset, MF_DATASET_MIN_ROWS, &job->dataset, error);
     if (status == MF_OK && request->validation_dataset)
-        status = mf_template_apply(&job->validation, job->runtime.tokenizer, &options,
-                                   &job->validation_samples, error);
+        status = mf_template_apply(&job->validation, tokenizer, &options, &job->validation_samples, error);
     job->eval_samples = request->validation_dataset ? &job->validation_samples : &job->samples;
     if (status == MF_OK)
-        status = mf_template_apply(&job->dataset, job->runtime.tokenizer, &options, &job->samples, error);
+        status = mf_template_apply(&job->dataset, tokenizer, &options, &job->samples, error);
     if (status == MF_OK && job->samples.count < MF_DATASET_MIN_ROWS)
         status = mf_error_set(error, MF_ERROR_DATASET_TOO_SMALL,
                               "%s: %zu of its %zu rows can be trained on, needs at least %d",
@@ -288,8 +287,24 @@ static enum mf_status load_rows(struct mf_job *job, struct mf_error *error) {
     return status;
 }
 
+static enum mf_status load_rows(struct mf_job *job, struct mf_error *error) {
+    const struct mf_architecture *architecture = mf_model_architecture(job->runtime.model);
+    return mf_job_read_samples(job, job->runtime.tokenizer, architecture->max_positions,
+                               mf_architecture_eos(architecture), error);
+}
+
 /* ---- steps
  * ------------------------------------------------------------------------------------------------- */
+
+enum mf_status mf_job_split(struct mf_job *job, struct mf_error *error) {
+    const struct mf_request *request = &job->request;
+    const double share = request->validation_dataset ? 0 : request->eval_split;
+    enum mf_status status =
+        mf_split_make(job->samples.count, share, (uint64_t)request->seed, &job->split, error);
+    if (status == MF_OK && request->validation_dataset)
+        status = mf_split_validation(job->validation_samples.count, &job->split, error);
+    return status;
+}
 
 static enum mf_status decide_steps(struct mf_job *job, struct mf_error *error) {
     const struct mf_request *request = &job->request;
@@ -299,11 +314,7 @@ static enum mf_status decide_steps(struct mf_job *job, struct mf_error *error) {
         .accumulation = (int32_t)request->gradient_accumulation_steps,
         .group_by_length = request->group_by_length,
         .pack_tokens = request->packing ? (int32_t)request->max_seq_length.value : 0};
-    const double share = request->validation_dataset ? 0 : request->eval_split;
-    enum mf_status status =
-        mf_split_make(job->samples.count, share, (uint64_t)request->seed, &job->split, error);
-    if (status == MF_OK && request->validation_dataset)
-        status = mf_split_validation(job->validation_samples.count, &job->split, error);
+    enum mf_status status = mf_job_split(job, error);
     if (status == MF_OK)
         status = mf_sampler_init(&job->sampler, &job->samples, job->split.train, job->split.train_count,
                                  &options, error);

@@ -66,6 +66,13 @@ void mf_job_close(struct mf_job *job);
 size_t mf_job_managed_bytes(const struct mf_job *job);
 int32_t mf_job_longest(const struct mf_job *job);
 
+/* The parts of it that need no model but its tokenizer, for those who train it elsewhere: reads the rows,
+ * lays them out as samples of at most `positions` tokens (max_seq_length may not be more), and says which
+ * samples train and which evaluate. `model_eos` as in template.h. */
+enum mf_status mf_job_read_samples(struct mf_job *job, const struct mf_tokenizer *tokenizer,
+                                   int32_t positions, int32_t model_eos, struct mf_error *error);
+enum mf_status mf_job_split(struct mf_job *job, struct mf_error *error);
+
 /* Loads model and rows, decides steps and passes, plans memory, binds weights, gives adapters their first
  * values, and reports the plan. The pass size is a function of the request, the rows and this machine's
  * memory. */

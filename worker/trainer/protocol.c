@@ -407,7 +407,8 @@ enum mf_status mf_event_decode(const char *line, size_t length, struct mf_event 
         if (fields[i].type != event->type)
             continue;
         const json_t *value = json_object_get(event->storage, fields[i].name);
-        const char *reason = value ? field_from_json(value, &fields[i], event) : "is missing";
+        const bool missing = !value && fields[i].kind != OPTIONAL_TEXT;
+        const char *reason = missing ? "is missing" : field_from_json(value, &fields[i], event);
         if (reason)
             status = bad_line(error, type, fields[i].name, reason);
     }

@@ -37,7 +37,7 @@ bool mf_report_take_checkpoint(struct mf_report *report);
 /* MF_OK or MF_ERROR_CANCELLED. */
 enum mf_status mf_report_check(struct mf_report *report, struct mf_error *error);
 
-/* Sends or shows one event of any type but hello, pong, ack and the terminal ones. A worker that is gone sets
+/* Sends or shows one event of any type but pong, ack and the terminal ones. A worker that is gone sets
  * the cancelled flag; there is nobody left to tell, so this returns nothing. */
 void mf_report_event(struct mf_report *report, const struct mf_event *event);
 /* Shorthands. `format` as printf. */
@@ -49,5 +49,7 @@ void mf_report_log(struct mf_report *report, const char *level, const char *form
  * when status is MF_OK; MF_ERROR_CANCELLED ends as cancelled, everything else as error. */
 int mf_report_end(struct mf_report *report, enum mf_status status, const struct mf_event *done,
                   const struct mf_error *error);
+/* The same of a terminal event of any type that somebody else said. */
+int mf_report_end_as(struct mf_report *report, const struct mf_event *terminal);
 
 #endif

@@ -1,0 +1,468 @@
+#include "providers/external.h"
+
+#include "common/clock.h"
+#include "common/config.h"
+#include "common/files.h"
+#include "common/json.h"
+#include "common/text.h"
+#include "common/trusted.h"
+#include "providers/places.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum { ASK_MS = 60000, MAX_NAMES = 64, MAX_CAPABILITIES = 4096, REASON_BYTES = 2000 };
+
+static const char suffix[] = ".conf";
+
+static const struct mf_option options[] = {
+    {.name = "exec",
+     .kind = MF_OPTION_STRING,
+     .required = true,
+     .meaning = "the program, and what it is always given, between blanks"},
+    {.name = "environment.*", .kind = MF_OPTION_PREFIX, .meaning = "a variable of its environment"},
+    {.name = "limit.file_bytes",
+     .kind = MF_OPTION_INTEGER,
+     .initial = "0",
+     .minimum = 0,
+     .maximum = 1e15,
+     .meaning = "the largest file that it may write"},
+    {.name = "limit.processes",
+     .kind = MF_OPTION_INTEGER,
+     .initial = "0",
+     .minimum = 0,
+     .maximum = 1e6,
+     .meaning = "processes and threads of its user at once"},
+};
+static const struct mf_config_table table = {
+    .program = "a provider's file", .options = options, .count = sizeof options / sizeof *options};
+
+static enum mf_status no_memory(struct mf_error *error) {
+    return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a provider");
+}
+
+static bool name_valid(const char *name, size_t length) {
+    return length && length < MF_PROVIDER_NAME_BYTES &&
+           strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_-") >= length;
+}
+
+/* ---- reading NAME.conf ---- */
+
+/* Every link on the way to the file must be as safe as the file: Python, for one, looks at the name that it
+ * was started by. */
+static enum mf_status check_file(const char *path, struct mf_error *error) {
+    char *at = strdup(path), target[4096];
+    enum mf_status status = at ? mf_path_check_trusted(at, NULL, error) : no_memory(error);
+    for (int hops = 0; status == MF_OK && hops < 40; hops++) {
+        ssize_t length = readlink(at, target, sizeof target - 1);
+        if (length < 0)
+            break;
+        target[length] = 0;
+        char *slash = strrchr(at, '/');
+        slash[slash == at] = 0;
+        status = mf_folder_check_trusted(at, error);
+        char *next = *target == '/' ? strdup(target) : mf_path_join(at, target);
+        free(at);
+        if (!(at = next))
+            status = no_memory(error);
+    }
+    free(at);
+    return status;
+}
+
+/* "exec" into words; each that names a file is checked. */
+static enum mf_status take_words(struct mf_external *program, const char *text, struct mf_error *error) {
+    char *rest = program->words = strdup(text), *word;
+    enum mf_status status = rest ? MF_OK : no_memory(error);
+    while (status == MF_OK && (word = strsep(&rest, " \t"))) {
+        if (!*word)
+            continue;
+        if (program->argc == MF_EXTERNAL_MAX_WORDS)
+            return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE, "%s: exec has more than %d words",
+                                program->path, MF_EXTERNAL_MAX_WORDS);
+        if (!program->argc && *word != '/')
+            return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE,
+                                "%s: exec: '%.200s' is no absolute path: give the program's whole path",
+                                program->path, word);
+        if (*word == '/' && (!program->argc || mf_path_exists(word)))
+            status = check_file(word, error);
+        program->argv[program->argc++] = word;
+    }
+    if (status == MF_OK && !program->argc)
+        status =
+            mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE, "%s: exec names no program", program->path);
+    return status == MF_OK ? status : mf_error_prefix(error, "%s", program->path);
+}
+
+static enum mf_status take_variable(void *context, const char *rest, const char *value,
+                                    struct mf_error *error) {
+    struct mf_external *program = context;
+    return json_object_set_new(program->environment, rest, json_string(value))
+               ? mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE, "%s: environment.%s is not UTF-8",
+                              program->path, rest)
+               : MF_OK;
+}
+
+static void add_limit(struct mf_external *program, int resource, int64_t value) {
+    program->limit[program->limits++] = (struct mf_process_limit){resource, (uint64_t)value};
+}
+
+static enum mf_status read_file(struct mf_external *program, struct mf_error *error) {
+    struct mf_config *config = NULL;
+    enum mf_status status = mf_path_check_trusted(program->path, NULL, error);
+    if (status == MF_OK && mf_config_load_file(&table, program->path, &config, error) != MF_OK)
+        status = error->status = MF_ERROR_PROVIDER_UNAVAILABLE;
+    if (status == MF_OK)
+        status = take_words(program, mf_config_string(config, "exec"), error);
+    if (status == MF_OK)
+        status = mf_config_each(config, "environment.*", take_variable, program, error);
+    if (status == MF_OK) {
+        const int64_t bytes = mf_config_integer(config, "limit.file_bytes"),
+                      processes = mf_config_integer(config, "limit.processes");
+        add_limit(program, RLIMIT_CORE, 0);
+        if (bytes)
+            add_limit(program, RLIMIT_FSIZE, bytes);
+        if (processes)
+            add_limit(program, RLIMIT_NPROC, processes);
+    }
+    mf_config_free(config);
+    return status;
+}
+
+/* ---- whose process it is ---- */
+
+static enum mf_status choose_user(struct mf_external *program, struct mf_error *error) {
+    const char *name = mf_providers_user();
+    if (mf_provider_is_trusted(program->name))
+        return MF_OK;
+    if (!name)
+        return mf_error_set(
+            error, MF_ERROR_PROVIDER_UNAVAILABLE,
+            "provider '%s' is a program of its own: name it in providers.trusted to let it run "
+            "as this worker's user, or a user for it in providers.user",
+            program->name);
+    errno = 0;
+    const struct passwd *entry = getpwnam(name);
+    if (!entry)
+        return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE, "providers.user: there is no user '%.100s'",
+                            name);
+    if (!entry->pw_uid || entry->pw_uid == geteuid())
+        return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE,
+                            "providers.user: '%.100s' is %s: name a user of its own for providers", name,
+                            entry->pw_uid ? "the user of this worker" : "root");
+    if (geteuid() != 0)
+        return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE,
+                            "provider '%s' is to run as '%.100s' (providers.user), which takes a worker that "
+                            "is root; or name it in providers.trusted",
+                            program->name, name);
+    program->switches = true;
+    program->user = (struct mf_process_user){entry->pw_uid, entry->pw_gid};
+    program->home = strdup(entry->pw_dir ? entry->pw_dir : "/");
+    return program->home ? MF_OK : no_memory(error);
+}
+
+enum mf_status mf_external_find(const char *name, struct mf_external **out, struct mf_error *error) {
+    char *folder = NULL, *path = NULL;
+    struct mf_external *program = NULL;
+    *out = NULL;
+    if (!name_valid(name, strlen(name)))
+        return MF_OK;
+    enum mf_status status = mf_providers_folder(&folder, error);
+    if (status == MF_OK && asprintf(&path, "%s/%s%s", folder, name, suffix) < 0) {
+        path = NULL;
+        status = no_memory(error);
+    }
+    if (status != MF_OK || access(path, F_OK) != 0)
+        goto done;
+    if (!(program = calloc(1, sizeof *program)) || !(program->environment = json_object())) {
+        status = no_memory(error);
+        goto done;
+    }
+    strcpy(program->name, name); /* name_valid() */
+    program->path = path;
+    path = NULL;
+    if ((status = read_file(program, error)) || (status = choose_user(program, error)))
+        goto done;
+    *out = program;
+    program = NULL;
+done:
+    mf_external_free(program);
+    free(path);
+    free(folder);
+    return status;
+}
+
+void mf_external_free(struct mf_external *program) {
+    if (!program)
+        return;
+    json_decref(program->environment);
+    free(program->path);
+    free(program->words);
+    free(program->home);
+    free(program);
+}
+
+static int is_program(const struct dirent *entry) {
+    const size_t length = strlen(entry->d_name), end = sizeof suffix - 1;
+    return length > end && !strcmp(entry->d_name + length - end, suffix) &&
+           name_valid(entry->d_name, length - end);
+}
+
+json_t *mf_external_names(void) {
+    struct mf_error error;
+    char *folder = NULL;
+    struct dirent **entry = NULL;
+    json_t *names = json_array();
+    int count =
+        mf_providers_folder(&folder, &error) == MF_OK ? scandir(folder, &entry, is_program, alphasort) : 0;
+    for (int i = 0; i < count; i++) {
+        if (i < MAX_NAMES)
+            json_array_append_new(
+                names, json_stringn(entry[i]->d_name, strlen(entry[i]->d_name) - sizeof suffix + 1));
+        free(entry[i]);
+    }
+    free(entry);
+    free(folder);
+    return names;
+}
+
+/* ---- running it ---- */
+
+static bool may_see(const char *variable) {
+    static const char *const names[] = {
+        "PATH=",         "LANG=",           "LC_",  "TZ=",  "TMPDIR=", "LD_LIBRARY_PATH=", "HF_HOME=",
+        "HF_HUB_CACHE=", "XDG_CACHE_HOME=", "OMP_", "MKL_", "CUDA_",   "NVIDIA_",          "NCCL_"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strncmp(variable, names[i], strlen(names[i])))
+            return true;
+    return false;
+}
+
+static void set_all(json_t *variables, const json_t *from) {
+    const char *name;
+    json_t *value;
+    json_object_foreach((json_t *)from, name, value) json_object_set(variables, name, value);
+}
+
+extern char **environ;
+
+char **mf_external_environment(const struct mf_external *program, const json_t *more) {
+    json_t *variables = json_object(), *value;
+    const char *name, *home = program->switches ? program->home : getenv("HOME");
+    for (size_t i = 0; environ[i]; i++) {
+        const char *equals = strchr(environ[i], '=');
+        if (!equals || !may_see(environ[i]))
+            continue;
+        char *own = strndup(environ[i], (size_t)(equals - environ[i]));
+        if (own)
+            json_object_set_new(variables, own, json_string(equals + 1));
+        free(own);
+    }
+    if (home)
+        json_object_set_new(variables, "HOME", json_string(home));
+    set_all(variables, program->environment);
+    set_all(variables, more);
+    json_object_set_new(variables, "MODELFORGE_PROVIDER", json_string(program->name));
+    char **result = calloc(json_object_size(variables) + 1, sizeof *result);
+    size_t used = 0;
+    json_object_foreach(variables, name, value) {
+        if (result && json_is_string(value) &&
+            asprintf(&result[used], "%s=%s", name, json_string_value(value)) < 0) {
+            result[used] = NULL;
+            mf_external_environment_free(result);
+            result = NULL;
+        } else if (json_is_string(value)) {
+            used++;
+        }
+    }
+    json_decref(variables);
+    return result;
+}
+
+void mf_external_environment_free(char **environment) {
+    for (size_t i = 0; environment && environment[i]; i++)
+        free(environment[i]);
+    free(environment);
+}
+
+struct mf_process_options mf_external_options(struct mf_external *program, const char *command,
+                                              const char *argument) {
+    program->argv[program->argc] = (char *)command;
+    program->argv[program->argc + 1] = (char *)argument;
+    program->argv[program->argc + 2] = NULL;
+    return (struct mf_process_options){.argv = (const char *const *)program->argv,
+                                       .death_signal = SIGKILL,
+                                       .user = program->switches ? &program->user : NULL,
+                                       .limits = program->limit,
+                                       .limit_count = program->limits};
+}
+
+/* What it writes until it ends; false: too much, or too late. */
+static bool read_answer(int descriptor, struct mf_text *answer) {
+    const int64_t until_ms = mf_clock_monotonic_ms() + ASK_MS;
+    char block[4096];
+    int64_t left_ms;
+    while (answer->length < MF_EXTERNAL_ANSWER_BYTES && (left_ms = until_ms - mf_clock_monotonic_ms()) > 0) {
+        struct pollfd ready = {.fd = descriptor, .events = POLLIN};
+        if (poll(&ready, 1, (int)left_ms) <= 0)
+            continue;
+        const ssize_t n = read(descriptor, block, sizeof block);
+        if (n == 0)
+            return true;
+        if (n > 0)
+            mf_text_append(answer, block, (size_t)n);
+    }
+    return false;
+}
+
+static enum mf_status refuse(const struct mf_external *program, struct mf_error *error, const char *what) {
+    return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE, "provider '%s': '%s capabilities' %s",
+                        program->name, program->argv[program->argc - 1], what);
+}
+
+static enum mf_status run(struct mf_external *program, struct mf_text *answer, struct mf_error *error) {
+    int out[2];
+    struct mf_process process;
+    struct mf_process_exit exit = {0};
+    char what[200], how[128];
+    char **environment = mf_external_environment(program, NULL);
+    if (!environment || pipe2(out, O_CLOEXEC)) {
+        mf_external_environment_free(environment);
+        return mf_error_errno(error, errno, "a pipe to '%s'", program->name);
+    }
+    const int nothing = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    const struct mf_process_descriptor descriptors[] = {{out[1], STDOUT_FILENO}, {nothing, STDERR_FILENO}};
+    struct mf_process_options how_to = mf_external_options(program, "capabilities", NULL);
+    how_to.environment = (const char *const *)environment;
+    how_to.directory = "/";
+    how_to.descriptors = descriptors;
+    how_to.descriptor_count = nothing < 0 ? 1 : 2;
+    enum mf_status status = mf_process_spawn(&how_to, &process, error);
+    close(out[1]);
+    if (nothing >= 0)
+        close(nothing);
+    mf_external_environment_free(environment);
+    if (status != MF_OK) {
+        close(out[0]);
+        return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE, "provider '%s': %s", program->name,
+                            error->message);
+    }
+    const bool ended = read_answer(out[0], answer);
+    close(out[0]);
+    if (!ended)
+        mf_process_kill_group(&process, SIGKILL);
+    if ((status = mf_process_wait(&process, ASK_MS, &exit, error)))
+        return status;
+    if (answer->length >= MF_EXTERNAL_ANSWER_BYTES)
+        return refuse(program, error, "wrote more than 1 MiB");
+    if (!ended)
+        return refuse(program, error, "did not end within a minute");
+    if (!exit.finished || exit.signal || exit.code) {
+        snprintf(what, sizeof what, "failed: %s", mf_process_exit_text(&exit, how, sizeof how));
+        return refuse(program, error, what);
+    }
+    return mf_text_status(answer, error);
+}
+
+/* ---- its answer ---- */
+
+static enum mf_status check_rows(const json_t *answer, const char *where, struct mf_error *error) {
+    static const char *const members[] = {"architecture", "task", "strategy", "level", "reason"};
+    static const char *const levels = " unsupported experimental limited supported ";
+    json_t *rows = NULL, *row;
+    const char *text;
+    char level[32];
+    size_t i;
+    enum mf_status status = mf_json_array(answer, where, "capabilities", MAX_CAPABILITIES, &rows, error);
+    if (status != MF_OK)
+        return status;
+    json_array_foreach(rows, i, row) {
+        char at[300];
+        snprintf(at, sizeof at, "%.200s: row %zu of capabilities", where, i + 1);
+        for (size_t m = 0; m < sizeof members / sizeof *members; m++) {
+            if ((status = mf_json_string(row, at, members[m], REASON_BYTES, &text, error)))
+                return status;
+            if (m == 3 && (snprintf(level, sizeof level, " %.20s ", text), !strstr(levels, level)))
+                return mf_error_set(
+                    error, MF_ERROR_PROVIDER_UNAVAILABLE,
+                    "%s: level '%.40s' is none of unsupported, experimental, limited, supported", at, text);
+        }
+    }
+    return MF_OK;
+}
+
+static enum mf_status check_answer(const json_t *answer, const char *where, struct mf_error *error) {
+    int64_t protocol = 0;
+    bool available = false;
+    const char *text;
+    enum mf_status status = mf_json_integer(answer, where, "protocol", 0, 1000000, &protocol, error);
+    if (status == MF_OK && protocol != 1)
+        return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE,
+                            "%s: it speaks trainer protocol %lld, this version 1", where,
+                            (long long)protocol);
+    if (status == MF_OK)
+        status = mf_json_boolean(answer, where, "available", &available, error);
+    if (status == MF_OK)
+        status = mf_json_string(answer, where, available ? "version" : "reason", REASON_BYTES, &text, error);
+    if (status == MF_OK && available)
+        status = check_rows(answer, where, error);
+    return status;
+}
+
+enum mf_status mf_external_ask(const struct mf_external *program, json_t **answer, struct mf_error *error) {
+    struct mf_text text = {0};
+    struct mf_external own = *program; /* its words get a command */
+    json_t *object = NULL;
+    char where[128];
+    *answer = NULL;
+    snprintf(where, sizeof where, "provider '%s': its capabilities", program->name);
+    enum mf_status status = run(&own, &text, error);
+    if (status == MF_OK) {
+        status = mf_json_parse(mf_text_string(&text), text.length, where, &object, error);
+        if (status == MF_OK)
+            status = check_answer(object, where, error);
+        if (status != MF_OK && status != MF_ERROR_OUT_OF_MEMORY)
+            status = error->status = MF_ERROR_PROVIDER_UNAVAILABLE;
+    }
+    if (status == MF_OK)
+        *answer = json_incref(object);
+    json_decref(object);
+    mf_text_free(&text);
+    return status;
+}
+
+static bool covers(const json_t *row, const char *member, const char *name) {
+    const char *pattern = json_string_value(json_object_get(row, member));
+    return pattern && (!strcmp(pattern, "*") || !strcmp(pattern, name));
+}
+
+enum mf_status mf_external_require(const struct mf_external *program, const json_t *answer,
+                                   const char *architecture, const char *task, const char *strategy,
+                                   struct mf_error *error) {
+    const char *reason = "the provider does not know this combination";
+    size_t i;
+    const json_t *row;
+    if (!json_is_true(json_object_get(answer, "available")))
+        return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE, "%s",
+                            json_string_value(json_object_get(answer, "reason")));
+    json_array_foreach(json_object_get(answer, "capabilities"), i, row) {
+        if (!covers(row, "architecture", architecture) || !covers(row, "task", task) ||
+            !covers(row, "strategy", strategy))
+            continue;
+        if (strcmp(json_string_value(json_object_get(row, "level")), "unsupported") != 0)
+            return MF_OK;
+        reason = json_string_value(json_object_get(row, "reason"));
+        break;
+    }
+    return mf_error_set(error, MF_ERROR_PROVIDER_UNSUPPORTED, "%s cannot train %s for %s with %s: %s",
+                        program->name, architecture, task, strategy, reason);
+}
