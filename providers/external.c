@@ -20,7 +20,13 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { ASK_MS = 60000, MAX_NAMES = 64, MAX_CAPABILITIES = 4096, REASON_BYTES = 2000 };
+enum {
+    PATIENCE_SECONDS = 60,
+    LONGEST_SECONDS = 3600,
+    MAX_NAMES = 64,
+    MAX_CAPABILITIES = 4096,
+    REASON_BYTES = 2000
+};
 
 static const char suffix[] = ".conf";
 
@@ -48,6 +54,14 @@ static const struct mf_config_table table = {
 
 static enum mf_status no_memory(struct mf_error *error) {
     return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a provider");
+}
+
+int64_t mf_external_patience_ms(void) {
+    const char *text = getenv("MODELFORGE_TRAINER_PROVIDER_SECONDS");
+    char *end = NULL;
+    const long value = text ? strtol(text, &end, 10) : 0;
+    const bool given = text && *text && !*end && value >= 1 && value <= LONGEST_SECONDS;
+    return (given ? value : PATIENCE_SECONDS) * 1000;
 }
 
 static bool name_valid(const char *name, size_t length) {
@@ -308,7 +322,7 @@ struct mf_process_options mf_external_options(struct mf_external *program, const
 
 /* What it writes until it ends; false: too much, or too late. */
 static bool read_answer(int descriptor, struct mf_text *answer) {
-    const int64_t until_ms = mf_clock_monotonic_ms() + ASK_MS;
+    const int64_t until_ms = mf_clock_monotonic_ms() + mf_external_patience_ms();
     char block[4096];
     int64_t left_ms;
     while (answer->length < MF_EXTERNAL_ANSWER_BYTES && (left_ms = until_ms - mf_clock_monotonic_ms()) > 0) {
@@ -360,17 +374,17 @@ static enum mf_status run(struct mf_external *program, struct mf_text *answer, s
     close(out[0]);
     if (!ended)
         mf_process_kill_group(&process, SIGKILL);
-    if ((status = mf_process_wait(&process, ASK_MS, &exit, error)))
+    if ((status = mf_process_wait(&process, mf_external_patience_ms(), &exit, error)))
         return status;
     if (answer->length >= MF_EXTERNAL_ANSWER_BYTES)
         return refuse(program, error, "wrote more than 1 MiB");
     if (!ended)
-        return refuse(program, error, "did not end within a minute");
-    if (!exit.finished || exit.signal || exit.code) {
+        snprintf(what, sizeof what, "did not end within %lld s", (long long)(mf_external_patience_ms() / 1000));
+    else if (!exit.finished || exit.signal || exit.code)
         snprintf(what, sizeof what, "failed: %s", mf_process_exit_text(&exit, how, sizeof how));
-        return refuse(program, error, what);
-    }
-    return mf_text_status(answer, error);
+    else
+        return mf_text_status(answer, error);
+    return refuse(program, error, what);
 }
 
 /* ---- its answer ---- */

@@ -7,7 +7,7 @@
  *
  * It is run as
  *
- *     PROGRAM ... capabilities      says on standard output, within a minute, as one JSON object of at most 1
+ *     PROGRAM ... capabilities      says on standard output, in time, as one JSON object of at most 1
  * MiB
  *                                   {"protocol": 1, "version": "...", "available": true,
  *                                    "capabilities": [{"architecture", "task", "strategy", "level",
@@ -43,6 +43,10 @@ struct mf_external {
     struct mf_process_user user;
     char *home; /* of that user; NULL: as ours */
 };
+
+/* How long it may take to say its capabilities, or hello: a minute, or MODELFORGE_TRAINER_PROVIDER_SECONDS.
+ */
+int64_t mf_external_patience_ms(void);
 
 /* *program is NULL, and the status MF_OK, when the folder has no NAME.conf. Freed with mf_external_free(). */
 enum mf_status mf_external_find(const char *name, struct mf_external **program, struct mf_error *error);

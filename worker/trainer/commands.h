@@ -18,6 +18,7 @@ int mf_command_generate(int argc, char **argv);
 int mf_command_evaluate(int argc, char **argv);
 int mf_command_score(int argc, char **argv);
 int mf_command_providers(int argc, char **argv);
+int mf_command_check(int argc, char **argv);
 
 /* Prints "Class: message" on standard error; returns 1. */
 int mf_command_failed(const struct mf_error *error);

@@ -85,7 +85,7 @@ static enum mf_status run(struct relay *relay, struct mf_external *program, stru
                                                .request_path = relay->input->request_path,
                                                .directory = relay->input->work_folder,
                                                .environment = relay->input->environment,
-                                               .hello_ms = MF_EXTERNAL_HELLO_MS,
+                                               .hello_ms = mf_external_patience_ms(),
                                                .show_text = true,
                                                .on_event = pass_on,
                                                .context = relay};

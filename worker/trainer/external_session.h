@@ -11,8 +11,6 @@
 #include "providers/external.h"
 #include "worker/trainer/protocol.h"
 
-enum { MF_EXTERNAL_HELLO_MS = 60000 }; /* as long as a worker gives a trainer by default */
-
 struct mf_session_options {
     struct mf_external *program; /* borrowed */
     const char *request_path;    /* the program's argument */

@@ -9,23 +9,33 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WIDTH = 32, INNER = 64, LAYERS = 2, HEADS = 4, KV_HEADS = 2, POSITIONS = 256, END = 256, VOCABULARY = 257 };
+enum {
+    WIDTH = 32,
+    INNER = 64,
+    LAYERS = 2,
+    HEADS = 4,
+    KV_HEADS = 2,
+    POSITIONS = 256,
+    END = 256,
+    VOCABULARY = 257
+};
 
-static const char config[] = "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"vocab_size\": 257,\n"
-                             " \"hidden_size\": 32, \"intermediate_size\": 64, \"num_hidden_layers\": 2,\n"
-                             " \"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"head_dim\": 8,\n"
-                             " \"max_position_embeddings\": 256, \"rms_norm_eps\": 1e-5, \"rope_theta\": 10000.0,\n"
-                             " \"hidden_act\": \"silu\", \"attention_bias\": false, \"mlp_bias\": false,\n"
-                             " \"tie_word_embeddings\": true, \"bos_token_id\": 256, \"eos_token_id\": 256,\n"
-                             " \"torch_dtype\": \"float32\"}\n";
-static const char tokenizer_config[] =
-    "{\"tokenizer_class\": \"PreTrainedTokenizerFast\", \"eos_token\": \"<|end|>\", \"model_max_length\": 256}\n";
+static const char config[] =
+    "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"vocab_size\": 257,\n"
+    " \"hidden_size\": 32, \"intermediate_size\": 64, \"num_hidden_layers\": 2,\n"
+    " \"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"head_dim\": 8,\n"
+    " \"max_position_embeddings\": 256, \"rms_norm_eps\": 1e-5, \"rope_theta\": 10000.0,\n"
+    " \"hidden_act\": \"silu\", \"attention_bias\": false, \"mlp_bias\": false,\n"
+    " \"tie_word_embeddings\": true, \"bos_token_id\": 256, \"eos_token_id\": 256,\n"
+    " \"torch_dtype\": \"float32\"}\n";
+static const char tokenizer_config[] = "{\"tokenizer_class\": \"PreTrainedTokenizerFast\", \"eos_token\": "
+                                       "\"<|end|>\", \"model_max_length\": 256}\n";
 
 static enum mf_status put(const char *folder, const char *name, const char *text, struct mf_error *error) {
     char *path = mf_path_join(folder, name);
-    enum mf_status status =
-        path && text ? mf_file_write_atomic(path, text, strlen(text), 0644, error)
-                     : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a model");
+    enum mf_status status = path && text
+                                ? mf_file_write_atomic(path, text, strlen(text), 0644, error)
+                                : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a model");
     free(path);
     return status;
 }
@@ -39,8 +49,8 @@ struct shape {
 static const struct shape layer_shapes[] = {
     {"input_layernorm", WIDTH, 0},
     {"self_attn.q_proj", WIDTH, WIDTH},
-    {"self_attn.k_proj", WIDTH / HEADS * KV_HEADS, WIDTH},
-    {"self_attn.v_proj", WIDTH / HEADS * KV_HEADS, WIDTH},
+    {"self_attn.k_proj", WIDTH / HEADS *KV_HEADS, WIDTH},
+    {"self_attn.v_proj", WIDTH / HEADS *KV_HEADS, WIDTH},
     {"self_attn.o_proj", WIDTH, WIDTH},
     {"post_attention_layernorm", WIDTH, 0},
     {"mlp.gate_proj", INNER, WIDTH},
@@ -50,7 +60,8 @@ static const struct shape layer_shapes[] = {
 enum { LAYER_SHAPES = sizeof layer_shapes / sizeof *layer_shapes, TENSORS = LAYERS * LAYER_SHAPES + 2 };
 
 static void name_tensors(struct mf_safetensors_entry *entry, char (*name)[96]) {
-    static const struct shape outer[] = {{"model.embed_tokens.weight", VOCABULARY, WIDTH}, {"model.norm.weight", WIDTH, 0}};
+    static const struct shape outer[] = {{"model.embed_tokens.weight", VOCABULARY, WIDTH},
+                                         {"model.norm.weight", WIDTH, 0}};
     for (int i = 0; i < TENSORS; i++) {
         const int layer = (i - 2) / LAYER_SHAPES;
         const struct shape *shape = i < 2 ? &outer[i] : &layer_shapes[(i - 2) % LAYER_SHAPES];
@@ -66,8 +77,9 @@ static void name_tensors(struct mf_safetensors_entry *entry, char (*name)[96]) {
 }
 
 /* Even in [-0.1, 0.1], by a linear congruential generator: the same file everywhere. Norms are 1. */
-static enum mf_status write_values(struct mf_safetensors_writer *writer, const struct mf_safetensors_entry *entry,
-                                   uint32_t *state, struct mf_error *error) {
+static enum mf_status write_values(struct mf_safetensors_writer *writer,
+                                   const struct mf_safetensors_entry *entry, uint32_t *state,
+                                   struct mf_error *error) {
     const int64_t count = entry->dim[0] * (entry->rank == 2 ? entry->dim[1] : 1);
     enum mf_status status = MF_OK;
     for (int64_t i = 0; i < count && status == MF_OK; i++) {
@@ -137,12 +149,12 @@ static enum mf_status write_tokenizer(const char *folder, struct mf_error *error
     json_t *file = json_pack(
         "{s:s, s:n, s:n, s:[{s:i, s:s, s:b, s:b, s:b, s:b, s:b}], s:n, s:{s:s, s:b, s:b, s:b}, s:n,"
         " s:{s:s, s:b, s:b, s:b}, s:{s:s, s:n, s:n, s:n, s:n, s:b, s:b, s:O, s:[]}}",
-        "version", "1.0", "truncation", "padding", "added_tokens", "id", END, "content", "<|end|>", "single_word", 0,
-        "lstrip", 0, "rstrip", 0, "normalized", 0, "special", 1, "normalizer", "pre_tokenizer", "type", "ByteLevel",
-        "add_prefix_space", 0, "trim_offsets", 1, "use_regex", 1, "post_processor", "decoder", "type", "ByteLevel",
-        "add_prefix_space", 0, "trim_offsets", 1, "use_regex", 1, "model", "type", "BPE", "dropout", "unk_token",
-        "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", 0, "byte_fallback", 0, "vocab", vocabulary,
-        "merges");
+        "version", "1.0", "truncation", "padding", "added_tokens", "id", END, "content", "<|end|>",
+        "single_word", 0, "lstrip", 0, "rstrip", 0, "normalized", 0, "special", 1, "normalizer",
+        "pre_tokenizer", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 1, "use_regex", 1,
+        "post_processor", "decoder", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 1,
+        "use_regex", 1, "model", "type", "BPE", "dropout", "unk_token", "continuing_subword_prefix",
+        "end_of_word_suffix", "fuse_unk", 0, "byte_fallback", 0, "vocab", vocabulary, "merges");
     char *text = file ? json_dumps(file, JSON_COMPACT | JSON_PRESERVE_ORDER) : NULL;
     enum mf_status status = put(folder, "tokenizer.json", text, error);
     free(text);

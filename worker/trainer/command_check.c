@@ -1,0 +1,443 @@
+/* modelforge-trainer check: runs a provider's program through the trainer protocol on a tiny model and says
+ * what it breaks. */
+#include "common/clock.h"
+#include "common/files.h"
+#include "worker/trainer/commands.h"
+#include "worker/trainer/external_input.h"
+#include "worker/trainer/external_session.h"
+#include "worker/trainer/tiny_model.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { STEPS = 6, MANY_STEPS = 400, OBEY_MS = 120000, TURN_MS = 20, MAX_ARTIFACTS = 16 };
+
+struct check {
+    const char *name;
+    char *folder; /* of everything that it writes */
+    struct mf_external *program;
+    json_t *answer; /* capabilities */
+    int broken;
+};
+
+/* ---- what one run did ---- */
+
+struct artifact {
+    char kind[64], *path;
+};
+
+struct witness {
+    struct mf_session *session;
+    struct mf_job *job;
+    enum mf_trainer_command_type order; /* sent at the first step */
+    bool ordered;
+    int64_t order_number, order_ms, first_step, steps, plan_steps, checkpoint_step;
+    int plans, evals;
+    bool acknowledged;
+    double fraction[MF_PHASE_COUNT];
+    char *checkpoint;
+    struct artifact artifact[MAX_ARTIFACTS];
+    int artifacts;
+    struct mf_event last;
+    char problem[1000]; /* the first that was seen; "" for none */
+};
+
+static void blame(struct witness *witness, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void blame(struct witness *witness, const char *format, ...) {
+    va_list arguments;
+    if (*witness->problem)
+        return;
+    va_start(arguments, format);
+    vsnprintf(witness->problem, sizeof witness->problem, format, arguments);
+    va_end(arguments);
+}
+
+static void see_plan(struct witness *witness, const struct mf_event *event) {
+    const char *sha256 = event->plan.numeric_plan_sha256;
+    witness->plans++;
+    witness->plan_steps = event->plan.total_steps;
+    if (strspn(sha256, "0123456789abcdef") != 64 || sha256[64])
+        blame(witness, "plan: numeric_plan_sha256 is not a sha256 in 64 small hexadecimal digits");
+    if (witness->plans > 1)
+        blame(witness, "plan was said twice");
+    if (event->plan.train_rows != (int64_t)witness->job->split.train_count ||
+        event->plan.eval_rows != (int64_t)witness->job->split.eval_count)
+        blame(witness, "plan: %lld rows train and %lld evaluate, but it was given %zu and %zu",
+              (long long)event->plan.train_rows, (long long)event->plan.eval_rows,
+              witness->job->split.train_count, witness->job->split.eval_count);
+}
+
+static void see_step(struct witness *witness, const struct mf_event *event) {
+    const int64_t step = event->step.step;
+    if (!witness->plans)
+        blame(witness, "step %lld was said before plan", (long long)step);
+    if (step <= witness->steps)
+        blame(witness, "step %lld was said after step %lld", (long long)step, (long long)witness->steps);
+    if (!isfinite(event->step.loss) || !isfinite(event->step.learning_rate) || event->step.tokens <= 0)
+        blame(witness, "step %lld: loss %g, learning_rate %g, tokens %lld: not all are numbers above 0",
+              (long long)step, event->step.loss, event->step.learning_rate, (long long)event->step.tokens);
+    if (!witness->steps)
+        witness->first_step = step;
+    witness->steps = step;
+}
+
+static void see_progress(struct witness *witness, const struct mf_event *event) {
+    const enum mf_phase phase = event->progress.phase;
+    const double fraction = event->progress.fraction;
+    if (!(fraction >= 0 && fraction <= 1))
+        blame(witness, "progress: fraction %g of phase %s is not in [0, 1]", fraction, mf_phase_name(phase));
+    else if (phase != MF_PHASE_EVALUATE && phase != MF_PHASE_SAVE && fraction < witness->fraction[phase])
+        blame(witness, "progress: fraction of phase %s fell from %g to %g", mf_phase_name(phase),
+              witness->fraction[phase], fraction);
+    witness->fraction[phase] = fraction;
+}
+
+static bool lies_below(const char *folder, const char *path) {
+    struct mf_error error;
+    char *resolved = NULL;
+    const bool below = mf_path_resolve_beneath(folder, path, &resolved, &error) == MF_OK;
+    free(resolved);
+    return below;
+}
+
+static void see_artifact(struct witness *witness, const struct mf_event *event) {
+    static const char *const kinds = " adapter merged_16bit gguf training_json ";
+    char kind[80];
+    snprintf(kind, sizeof kind, " %.60s ", event->artifact.kind);
+    if (!strstr(kinds, kind))
+        blame(witness, "artifact: kind '%.60s' is none of adapter, merged_16bit, gguf, training_json",
+              event->artifact.kind);
+    if (!lies_below(witness->job->output_dir, event->artifact.path))
+        blame(witness, "artifact: '%.300s' is not in the folder for output, %.300s", event->artifact.path,
+              witness->job->output_dir);
+    if (witness->artifacts == MAX_ARTIFACTS)
+        return;
+    struct artifact *artifact = &witness->artifact[witness->artifacts++];
+    snprintf(artifact->kind, sizeof artifact->kind, "%s", event->artifact.kind);
+    artifact->path = strdup(event->artifact.path);
+}
+
+static void see_checkpoint(struct witness *witness, const struct mf_event *event) {
+    if (!lies_below(witness->job->checkpoint_dir, event->checkpoint.path))
+        blame(witness, "checkpoint: '%.300s' is not in the folder for checkpoints, %.300s",
+              event->checkpoint.path, witness->job->checkpoint_dir);
+    free(witness->checkpoint);
+    witness->checkpoint = strdup(event->checkpoint.path);
+    witness->checkpoint_step = event->checkpoint.step;
+}
+
+static void see(void *context, const struct mf_event *event) {
+    struct witness *witness = context;
+    switch (event->type) {
+    case MF_EVENT_PLAN:
+        see_plan(witness, event);
+        break;
+    case MF_EVENT_STEP:
+        see_step(witness, event);
+        break;
+    case MF_EVENT_PROGRESS:
+        see_progress(witness, event);
+        break;
+    case MF_EVENT_EVAL:
+        witness->evals++;
+        if (!isfinite(event->eval.loss))
+            blame(witness, "eval: loss %g is not a number", event->eval.loss);
+        break;
+    case MF_EVENT_ARTIFACT:
+        see_artifact(witness, event);
+        break;
+    case MF_EVENT_CHECKPOINT:
+        see_checkpoint(witness, event);
+        break;
+    case MF_EVENT_ACK:
+    case MF_EVENT_PONG:
+        if (!witness->ordered || event->number != witness->order_number ||
+            (event->type == MF_EVENT_PONG) != (witness->order == MF_TRAINER_PING))
+            blame(witness, "%s of command %lld, which was not sent", mf_event_type_name(event->type),
+                  (long long)event->number);
+        witness->acknowledged = true;
+        break;
+    default:
+        if (mf_event_is_terminal(event->type)) {
+            witness->last = *event;
+            json_incref(event->storage);
+        }
+    }
+}
+
+/* ---- one run ---- */
+
+struct run {
+    const char *title, *model; /* model: a folder's name below check->folder */
+    int steps;
+    enum mf_trainer_command_type order;
+    const char *resume; /* a checkpoint, or NULL */
+    enum mf_event_type expected;
+};
+
+static enum mf_status write_request(const struct check *check, const struct run *run, char **path,
+                                    struct mf_error *error) {
+    char *model = mf_path_join(check->folder, run->model), *rows = mf_path_join(check->folder, "rows.jsonl");
+    json_t *request = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:s}", "task", "text-generation",
+                                "model_name", model ? model : "", "dataset", rows ? rows : "", "provider",
+                                check->name, "max_steps", run->steps, "eval_steps", STEPS / 2,
+                                "max_seq_length", 48, "gradient_accumulation_steps", 2, "device", "cpu");
+    char *text = request ? json_dumps(request, JSON_COMPACT) : NULL;
+    *path = mf_path_join(check->folder, "request.json");
+    enum mf_status status = text && *path
+                                ? mf_file_write_atomic(*path, text, strlen(text), 0600, error)
+                                : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a request");
+    free(text);
+    json_decref(request);
+    free(model);
+    free(rows);
+    return status;
+}
+
+/* Sends the order once there is a first step (a ping at once), and gives up on a program that does not obey.
+ */
+static void drive(struct mf_session *session, struct witness *witness) {
+    while (!session->exit.finished) {
+        mf_session_turn(session, TURN_MS);
+        const int64_t now = mf_clock_monotonic_ms();
+        if (!witness->ordered && session->hello && (witness->order == MF_TRAINER_PING || witness->steps)) {
+            witness->ordered = true;
+            witness->order_ms = now;
+            witness->order_number = mf_session_command(session, witness->order);
+        }
+        if (witness->ordered && now - witness->order_ms > OBEY_MS &&
+            (!witness->acknowledged || witness->order != MF_TRAINER_PING)) {
+            blame(witness, "%s: %s within %d s", mf_trainer_command_name(witness->order),
+                  witness->acknowledged ? "acknowledged but not obeyed" : "not acknowledged", OBEY_MS / 1000);
+            mf_session_kill(session);
+        }
+    }
+}
+
+static void judge(const struct run *run, const struct mf_session *session, struct witness *witness) {
+    struct mf_error error;
+    const char *last = mf_event_type_name(witness->last.type);
+    const char *code = witness->last.type == MF_EVENT_ERROR ? witness->last.error.code : "";
+    if (mf_session_judge(session, &error) != MF_OK)
+        blame(witness, "%s", error.message);
+    if (witness->last.type == MF_EVENT_ERROR && run->expected != MF_EVENT_ERROR)
+        blame(witness, "error %s: %.800s", code, witness->last.error.message);
+    if (witness->last.type != run->expected)
+        blame(witness, "it ended with %s instead of %s", last, mf_event_type_name(run->expected));
+    if (run->expected == MF_EVENT_ERROR &&
+        (!*code || code[strspn(code, "abcdefghijklmnopqrstuvwxyz0123456789_")]))
+        blame(witness, "error: the code '%.60s' is not of the form [a-z0-9_]+", code);
+    if (witness->ordered && !witness->acknowledged)
+        blame(witness, "%s was not acknowledged", mf_trainer_command_name(witness->order));
+}
+
+/* A whole run has trained what was asked, measured it, and left an adapter that can be read. */
+static void judge_done(struct witness *witness) {
+    struct mf_adapter_file *adapter = NULL;
+    struct mf_error error;
+    const char *folder = NULL;
+    if (witness->plan_steps != STEPS || witness->steps != STEPS || witness->last.done.steps != STEPS)
+        blame(witness, "max_steps is %d, but plan says %lld steps, the last step is %lld, and done says %lld",
+              STEPS, (long long)witness->plan_steps, (long long)witness->steps,
+              (long long)witness->last.done.steps);
+    if (!witness->evals || !isfinite(witness->last.done.eval_loss))
+        blame(witness, "eval_samples were given, but there was no eval, or done has no eval_loss");
+    for (int i = 0; i < witness->artifacts; i++)
+        if (!strcmp(witness->artifact[i].kind, "adapter"))
+            folder = witness->artifact[i].path;
+    if (!folder)
+        blame(witness, "output is adapter, but no artifact of that kind was named");
+    else if (mf_adapter_open(folder, &adapter, &error) != MF_OK)
+        blame(witness, "the adapter cannot be read: %s", error.message);
+    mf_adapter_close(adapter);
+}
+
+static void report(struct check *check, const char *title, const char *problem, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+static void report(struct check *check, const char *title, const char *problem, const char *format, ...) {
+    va_list arguments;
+    printf("%-7s %s: ", *problem ? "BROKEN" : "ok", title);
+    va_start(arguments, format);
+    if (*problem)
+        printf("%s", problem);
+    else
+        vprintf(format, arguments);
+    va_end(arguments);
+    printf("\n");
+    fflush(stdout);
+    check->broken += *problem != 0;
+}
+
+/* *checkpoint (may be NULL) is the last that was named, freed by the caller. */
+static void try_run(struct check *check, const struct run *run, char **checkpoint) {
+    struct mf_session session = {.event_fd = -1, .command_fd = -1, .text_fd = -1};
+    struct mf_external_input input = {0};
+    struct mf_job job = {0};
+    struct witness witness = {.session = &session, .job = &job, .order = run->order};
+    struct mf_error error;
+    char *request = NULL, *output = mf_path_join(check->folder, "output");
+    const int64_t started_ms = mf_clock_monotonic_ms();
+    bool opened = false;
+    enum mf_status status = output ? mf_tree_remove(output, &error) : MF_ERROR_OUT_OF_MEMORY;
+    if (status == MF_OK)
+        status = write_request(check, run, &request, &error);
+    if (status == MF_OK)
+        opened = (status = mf_job_open(request, output, run->resume, NULL, &job, &error)) == MF_OK;
+    if (status == MF_OK)
+        status = mf_external_input_make(&job, check->program, check->answer, &input, &error);
+    const struct mf_session_options options = {.program = check->program,
+                                               .request_path = input.request_path,
+                                               .directory = input.work_folder,
+                                               .environment = input.environment,
+                                               .hello_ms = mf_external_patience_ms(),
+                                               .on_event = see,
+                                               .context = &witness};
+    if (status == MF_OK)
+        status = mf_session_start(&options, &session, &error);
+    if (status == MF_OK) {
+        drive(&session, &witness);
+        judge(run, &session, &witness);
+        if (run->expected == MF_EVENT_DONE && !*witness.problem)
+            judge_done(&witness);
+        if (run->expected == MF_EVENT_PAUSED && !witness.checkpoint)
+            blame(&witness, "it paused without a checkpoint: the work is lost");
+        if (run->resume && witness.first_step == 1)
+            blame(&witness, "it was to go on from a checkpoint, but began at step 1");
+    } else {
+        blame(&witness, "%s", error.message);
+    }
+    report(check, run->title, witness.problem, "%s after %lld steps, %d evaluations, %d artifacts, in %.1f s",
+           mf_event_type_name(witness.last.type), (long long)witness.steps, witness.evals, witness.artifacts,
+           (double)(mf_clock_monotonic_ms() - started_ms) / 1000);
+    if (checkpoint && !*witness.problem) {
+        *checkpoint = witness.checkpoint;
+        witness.checkpoint = NULL;
+    }
+    mf_session_close(&session);
+    mf_external_input_close(&input);
+    if (opened)
+        mf_job_close(&job);
+    mf_event_destroy(&witness.last);
+    for (int i = 0; i < witness.artifacts; i++)
+        free(witness.artifact[i].path);
+    free(witness.checkpoint);
+    free(request);
+    free(output);
+}
+
+/* ---- all of them ---- */
+
+/* The checkpoint moves out of the way of the next run's output. */
+static char *keep_checkpoint(const struct check *check, const char *checkpoint) {
+    struct mf_error error;
+    char *kept = checkpoint ? mf_path_join(check->folder, "kept") : NULL;
+    if (!kept || mf_tree_remove(kept, &error) != MF_OK || rename(checkpoint, kept) != 0) {
+        free(kept);
+        return NULL;
+    }
+    return kept;
+}
+
+static void try_all(struct check *check) {
+    static const struct run whole = {"a whole run", "model", STEPS, MF_TRAINER_PING, NULL, MF_EVENT_DONE},
+                            cancel = {"cancel",          "model", MANY_STEPS,
+                                      MF_TRAINER_CANCEL, NULL,    MF_EVENT_CANCELLED},
+                            pause = {"pause", "model", MANY_STEPS, MF_TRAINER_PAUSE, NULL, MF_EVENT_PAUSED},
+                            damaged = {"a damaged model", "damaged", STEPS,
+                                       MF_TRAINER_PING,   NULL,      MF_EVENT_ERROR};
+    char *checkpoint = NULL;
+    try_run(check, &whole, NULL);
+    try_run(check, &cancel, NULL);
+    try_run(check, &pause, &checkpoint);
+    char *kept = keep_checkpoint(check, checkpoint);
+    if (kept) {
+        struct run resume = whole;
+        resume.title = "going on from the checkpoint";
+        resume.resume = kept;
+        try_run(check, &resume, NULL);
+    }
+    try_run(check, &damaged, NULL);
+    free(kept);
+    free(checkpoint);
+}
+
+/* model, damaged (its weights end early) and rows.jsonl. */
+static enum mf_status write_inputs(const struct check *check, struct mf_error *error) {
+    static const char *const names[] = {"model", "damaged"};
+    char *rows = mf_path_join(check->folder, "rows.jsonl");
+    enum mf_status status = rows ? mf_tiny_rows_write(rows, error) : MF_ERROR_OUT_OF_MEMORY;
+    free(rows);
+    for (size_t i = 0; i < 2 && status == MF_OK; i++) {
+        char *folder = mf_path_join(check->folder, names[i]);
+        char *weights = folder ? mf_path_join(folder, "model.safetensors") : NULL;
+        status = weights ? mf_tiny_model_write(folder, error) : MF_ERROR_OUT_OF_MEMORY;
+        if (status == MF_OK && i && truncate(weights, 3000) != 0)
+            status = mf_error_set(error, MF_ERROR_IO, "%s cannot be cut", weights);
+        free(weights);
+        free(folder);
+    }
+    return status;
+}
+
+static enum mf_status ask(struct check *check, struct mf_error *error) {
+    const int64_t started_ms = mf_clock_monotonic_ms();
+    enum mf_status status = mf_external_find(check->name, &check->program, error);
+    if (status == MF_OK && !check->program)
+        return mf_error_set(error, MF_ERROR_UNKNOWN_PROVIDER,
+                            "there is no %s.conf in the folder for providers (providers.folder)",
+                            check->name);
+    if (status == MF_OK)
+        status = mf_external_ask(check->program, &check->answer, error);
+    if (status == MF_OK)
+        status = mf_external_require(check->program, check->answer, "llama", "text-generation", "sft", error);
+    if (status == MF_OK)
+        report(check, "capabilities", "", "%s, %zu rows, in %.1f s",
+               json_string_value(json_object_get(check->answer, "version")),
+               json_array_size(json_object_get(check->answer, "capabilities")),
+               (double)(mf_clock_monotonic_ms() - started_ms) / 1000);
+    return status;
+}
+
+int mf_command_check(int argc, char **argv) {
+    static const struct option options[] = {{"trust", no_argument, NULL, 't'}, {0}};
+    struct check check = {0};
+    struct mf_error error;
+    char folder[] = "/tmp/modelforge-check.XXXXXX";
+    bool trust = false;
+    for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        if (option != 't')
+            return mf_command_usage("check", "unknown option", NULL);
+        trust = true;
+    }
+    if (argc - optind != 1)
+        return mf_command_usage("check", "one NAME is needed", NULL);
+    check.name = argv[optind];
+    if (trust && setenv("MODELFORGE_TRAINER_PROVIDERS_TRUSTED", check.name, 1))
+        return 1;
+    if (!(check.folder = mkdtemp(folder)))
+        return mf_command_failed((mf_error_errno(&error, errno, "%s", folder), &error));
+    enum mf_status status = ask(&check, &error);
+    if (status == MF_OK && check.program->switches && chmod(folder, 0711) != 0)
+        status = mf_error_errno(&error, errno, "%s", folder);
+    if (status == MF_OK)
+        status = write_inputs(&check, &error);
+    if (status == MF_OK)
+        try_all(&check);
+    else
+        report(&check, "capabilities", error.message, "%s", "");
+    if (check.broken)
+        printf(
+            "%s breaks the contract of external programs (worker/trainer/protocol.h) in %d of its checks\n",
+            check.name, check.broken);
+    (void)mf_tree_remove(folder, &error);
+    json_decref(check.answer);
+    mf_external_free(check.program);
+    return check.broken ? 1 : 0;
+}
