@@ -2,6 +2,7 @@
 
 #include "common/files.h"
 #include "common/text.h"
+#include "providers/external.h"
 #include "providers/host.h"
 #include "providers/huggingface/huggingface.h"
 #include "providers/places.h"
@@ -109,6 +110,47 @@ static void add_libraries(const char *folder, struct mf_provider_listing *list, 
     qsort(list + first, *count - first, sizeof *list, by_name);
 }
 
+/* What a program says holds for every device: it chooses itself. */
+static void describe_program(struct mf_provider_listing *row) {
+    struct mf_external *program = NULL;
+    json_t *answer = NULL;
+    if (mf_external_find(row->name, &program, &row->error) == MF_OK && program &&
+        mf_external_ask(program, &answer, &row->error) == MF_OK) {
+        const char *version = json_string_value(json_object_get(answer, "version"));
+        json_t *device = json_is_true(json_object_get(answer, "available"))
+                             ? json_pack("{s:b, s:O}", "available", 1, "capabilities",
+                                         json_object_get(answer, "capabilities"))
+                             : json_pack("{s:b, s:s, s:O}", "available", 0, "code",
+                                         mf_status_code(MF_ERROR_PROVIDER_UNAVAILABLE), "reason",
+                                         json_object_get(answer, "reason"));
+        row->version = version ? strdup(version) : NULL;
+        row->devices = json_pack("{s:O, s:O}", "cpu", device, "cuda", device);
+        json_decref(device);
+    }
+    json_decref(answer);
+    mf_external_free(program);
+}
+
+/* One that has the name of a library or a built-in one is never found: it is not listed. */
+static void add_programs(const char *folder, struct mf_provider_listing *list, size_t *count) {
+    json_t *names = mf_external_names();
+    const json_t *name;
+    size_t i;
+    const size_t first = *count;
+    json_array_foreach(names, i, name) {
+        struct mf_provider_listing *row = &list[*count];
+        if (*count == MF_PROVIDER_MAX_LISTED || listed(list, first, json_string_value(name)))
+            continue;
+        *row = (struct mf_provider_listing){.kind = MF_PROVIDER_PROGRAM};
+        snprintf(row->name, sizeof row->name, "%s", json_string_value(name));
+        if (asprintf(&row->path, "%s/%s.conf", folder, row->name) < 0)
+            row->path = NULL;
+        else
+            ++*count;
+    }
+    json_decref(names);
+}
+
 /* `but`: a library that is not tried again; NULL: none. */
 static enum mf_status list_but(const char *but, struct mf_provider_listing **out, size_t *count,
                                struct mf_error *error) {
@@ -127,11 +169,15 @@ static enum mf_status list_but(const char *but, struct mf_provider_listing **out
     pthread_mutex_unlock(&known.lock);
     const size_t first = *count;
     const enum mf_status status = mf_providers_folder(&folder, error);
-    if (status == MF_OK)
+    if (status == MF_OK) {
         add_libraries(folder, list, count);
+        add_programs(folder, list, count);
+    }
     free(folder);
     for (size_t i = first; i < *count; i++)
-        if (!but || strcmp(list[i].name, but) != 0)
+        if (list[i].kind == MF_PROVIDER_PROGRAM)
+            describe_program(&list[i]);
+        else if (!but || strcmp(list[i].name, but) != 0)
             mf_plugin_try(list[i].name, list[i].path, mf_host(), &list[i].devices, &list[i].error);
     if (status != MF_OK) {
         mf_provider_list_free(list, *count);
@@ -148,6 +194,7 @@ enum mf_status mf_provider_list(struct mf_provider_listing **out, size_t *count,
 void mf_provider_list_free(struct mf_provider_listing *list, size_t count) {
     for (size_t i = 0; i < count; i++) {
         free(list[i].path);
+        free(list[i].version);
         json_decref(list[i].devices);
     }
     free(list);
@@ -180,12 +227,35 @@ static enum mf_status load_library(const char *name, const char *path, const str
     return status;
 }
 
+bool mf_provider_is_program(const char *name) {
+    char *folder = NULL, *path = NULL, *library = NULL;
+    struct mf_error ignored;
+    bool is = name_valid(name, strlen(name)) && mf_providers_folder(&folder, &ignored) == MF_OK;
+    lock_known();
+    is = is && !find_known(name);
+    pthread_mutex_unlock(&known.lock);
+    if (is && (library = library_of(name)))
+        is = false;
+    if (is && asprintf(&path, "%s/%s.conf", folder, name) < 0)
+        path = NULL;
+    is = is && path && mf_path_exists(path);
+    free(library);
+    free(folder);
+    free(path);
+    return is;
+}
+
 enum mf_status mf_provider_find(const char *name, const struct mf_provider **out, struct mf_error *error) {
     const bool valid = name_valid(name, strlen(name));
     struct mf_text names = {0};
     struct mf_error why;
     char *path = NULL;
     enum mf_status status = MF_OK;
+    *out = NULL;
+    if (mf_provider_is_program(name))
+        return mf_error_set(
+            error, MF_ERROR_PROVIDER_UNSUPPORTED,
+            "provider '%s' is a program of its own: it trains by modelforge-trainer run alone", name);
     lock_known();
     if (!(*out = find_known(name)) && valid && (path = library_of(name)))
         status = load_library(name, path, out, &why);

@@ -1,5 +1,5 @@
-/* Providers by name: the built-in ones, then shared libraries of the folder for providers (places.h), each
- * found by its name, libmodelforge-provider-NAME.so. */
+/* Providers by name: the built-in ones, then what the folder for providers (places.h) has of that name: the
+ * shared library libmodelforge-provider-NAME.so, or NAME.conf for a program of its own (external.h). */
 #ifndef MF_PROVIDERS_REGISTRY_H
 #define MF_PROVIDERS_REGISTRY_H
 
@@ -23,25 +23,31 @@ struct mf_provider_context {
 /* A library of this name is tried in a child process, then loaded, once (plugin.h).
  * MF_ERROR_UNKNOWN_PROVIDER "Unknown provider 'xyz'. Valid providers: huggingface" (as mf_error_format prints
  * it: "ProviderError: Unknown provider ..."), MF_ERROR_PROVIDER_UNAVAILABLE for a library that is refused,
- * with the reason and the same list. *out is valid as long as the process. Any thread. */
+ * with the reason and the same list, MF_ERROR_PROVIDER_UNSUPPORTED for a program, which
+ * only `modelforge-trainer run` works with. *out is valid as long as the process. Any thread. */
 enum mf_status mf_provider_find(const char *name, const struct mf_provider **out, struct mf_error *error);
+
+/* Whether this name is that of a program of its own: neither built in nor a library, and there is a
+ * NAME.conf. */
+bool mf_provider_is_program(const char *name);
 
 /* ---- what is there ---- */
 
-enum mf_provider_kind { MF_PROVIDER_BUILT_IN, MF_PROVIDER_LIBRARY };
+enum mf_provider_kind { MF_PROVIDER_BUILT_IN, MF_PROVIDER_LIBRARY, MF_PROVIDER_PROGRAM };
 
 struct mf_provider_listing {
     char name[MF_PROVIDER_NAME_BYTES];
     enum mf_provider_kind kind;
-    char *path;            /* of a library, else NULL */
-    json_t *devices;       /* of mf_plugin_describe(); NULL: it cannot be used */
+    char *path;            /* of a library or of NAME.conf, else NULL */
+    char *version;         /* of a program that is available, as it says, else NULL */
+    json_t *devices;       /* as mf_plugin_describe() gives them; NULL: it cannot be used */
     struct mf_error error; /* why not */
 };
 
 enum { MF_PROVIDER_MAX_LISTED = 64 };
 
-/* Built-in ones first, then libraries by name, each tried in a child process. Freed with
- * mf_provider_list_free. */
+/* Built-in ones first, then libraries by name, each tried in a child process, then programs by name, each
+ * asked for its capabilities. Freed with mf_provider_list_free. */
 enum mf_status mf_provider_list(struct mf_provider_listing **out, size_t *count, struct mf_error *error);
 void mf_provider_list_free(struct mf_provider_listing *list, size_t count);
 

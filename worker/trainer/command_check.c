@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <math.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +18,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { STEPS = 6, MANY_STEPS = 400, OBEY_MS = 120000, TURN_MS = 20, MAX_ARTIFACTS = 16 };
+enum { STEPS = 6, MANY_STEPS = 400, TURN_MS = 20, MAX_ARTIFACTS = 16 };
+/* In the time that a program has for its first word (external.h): for an order, and for a whole run. */
+enum { OBEY_TIMES = 2, RUN_TIMES = 10 };
 
 struct check {
     const char *name;
@@ -187,7 +190,7 @@ static enum mf_status write_request(const struct check *check, const struct run 
     char *model = mf_path_join(check->folder, run->model), *rows = mf_path_join(check->folder, "rows.jsonl");
     json_t *request = json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:s}", "task", "text-generation",
                                 "model_name", model ? model : "", "dataset", rows ? rows : "", "provider",
-                                check->name, "max_steps", run->steps, "eval_steps", STEPS / 2,
+                                check->name, "max_steps", run->steps, "eval_steps", run->steps / 2,
                                 "max_seq_length", 48, "gradient_accumulation_steps", 2, "device", "cpu");
     char *text = request ? json_dumps(request, JSON_COMPACT) : NULL;
     *path = mf_path_join(check->folder, "request.json");
@@ -204,20 +207,24 @@ static enum mf_status write_request(const struct check *check, const struct run 
 /* Sends the order once there is a first step (a ping at once), and gives up on a program that does not obey.
  */
 static void drive(struct mf_session *session, struct witness *witness) {
+    const int64_t patience_ms = mf_external_patience_ms();
     while (!session->exit.finished) {
         mf_session_turn(session, TURN_MS);
         const int64_t now = mf_clock_monotonic_ms();
+        const bool over = now - session->started_ms > RUN_TIMES * patience_ms;
         if (!witness->ordered && session->hello && (witness->order == MF_TRAINER_PING || witness->steps)) {
             witness->ordered = true;
             witness->order_ms = now;
             witness->order_number = mf_session_command(session, witness->order);
         }
-        if (witness->ordered && now - witness->order_ms > OBEY_MS &&
-            (!witness->acknowledged || witness->order != MF_TRAINER_PING)) {
-            blame(witness, "%s: %s within %d s", mf_trainer_command_name(witness->order),
-                  witness->acknowledged ? "acknowledged but not obeyed" : "not acknowledged", OBEY_MS / 1000);
-            mf_session_kill(session);
-        }
+        if (witness->ordered && now - witness->order_ms > OBEY_TIMES * patience_ms && !witness->acknowledged)
+            blame(witness, "%s was not acknowledged within %lld s", mf_trainer_command_name(witness->order),
+                  (long long)(OBEY_TIMES * patience_ms / 1000));
+        else if (over)
+            blame(witness, "it did not end within %lld s", (long long)(RUN_TIMES * patience_ms / 1000));
+        else
+            continue;
+        mf_session_kill(session);
     }
 }
 
@@ -234,18 +241,20 @@ static void judge(const struct run *run, const struct mf_session *session, struc
     if (run->expected == MF_EVENT_ERROR &&
         (!*code || code[strspn(code, "abcdefghijklmnopqrstuvwxyz0123456789_")]))
         blame(witness, "error: the code '%.60s' is not of the form [a-z0-9_]+", code);
-    if (witness->ordered && !witness->acknowledged)
+    if (witness->ordered && !witness->acknowledged &&
+        run->expected != MF_EVENT_ERROR) /* else it was quicker */
         blame(witness, "%s was not acknowledged", mf_trainer_command_name(witness->order));
 }
 
 /* A whole run has trained what was asked, measured it, and left an adapter that can be read. */
-static void judge_done(struct witness *witness) {
+static void judge_done(const struct run *run, struct witness *witness) {
     struct mf_adapter_file *adapter = NULL;
     struct mf_error error;
     const char *folder = NULL;
-    if (witness->plan_steps != STEPS || witness->steps != STEPS || witness->last.done.steps != STEPS)
+    if (witness->plan_steps != run->steps || witness->steps != run->steps ||
+        witness->last.done.steps != run->steps)
         blame(witness, "max_steps is %d, but plan says %lld steps, the last step is %lld, and done says %lld",
-              STEPS, (long long)witness->plan_steps, (long long)witness->steps,
+              run->steps, (long long)witness->plan_steps, (long long)witness->steps,
               (long long)witness->last.done.steps);
     if (!witness->evals || !isfinite(witness->last.done.eval_loss))
         blame(witness, "eval_samples were given, but there was no eval, or done has no eval_loss");
@@ -305,7 +314,7 @@ static void try_run(struct check *check, const struct run *run, char **checkpoin
         drive(&session, &witness);
         judge(run, &session, &witness);
         if (run->expected == MF_EVENT_DONE && !*witness.problem)
-            judge_done(&witness);
+            judge_done(run, &witness);
         if (run->expected == MF_EVENT_PAUSED && !witness.checkpoint)
             blame(&witness, "it paused without a checkpoint: the work is lost");
         if (run->resume && witness.first_step == 1)
@@ -354,12 +363,16 @@ static void try_all(struct check *check) {
                                        MF_TRAINER_PING,   NULL,      MF_EVENT_ERROR};
     char *checkpoint = NULL;
     try_run(check, &whole, NULL);
+    if (check->broken) /* what follows would say the same again */
+        return;
     try_run(check, &cancel, NULL);
     try_run(check, &pause, &checkpoint);
     char *kept = keep_checkpoint(check, checkpoint);
     if (kept) {
-        struct run resume = whole;
+        struct run resume = pause; /* the same request */
         resume.title = "going on from the checkpoint";
+        resume.order = MF_TRAINER_PING;
+        resume.expected = MF_EVENT_DONE;
         resume.resume = kept;
         try_run(check, &resume, NULL);
     }
@@ -419,6 +432,7 @@ int mf_command_check(int argc, char **argv) {
     if (argc - optind != 1)
         return mf_command_usage("check", "one NAME is needed", NULL);
     check.name = argv[optind];
+    signal(SIGPIPE, SIG_IGN); /* a program that is gone reads no command */
     if (trust && setenv("MODELFORGE_TRAINER_PROVIDERS_TRUSTED", check.name, 1))
         return 1;
     if (!(check.folder = mkdtemp(folder)))
@@ -430,6 +444,8 @@ int mf_command_check(int argc, char **argv) {
         status = write_inputs(&check, &error);
     if (status == MF_OK)
         try_all(&check);
+    else if (check.answer)
+        printf("%s cannot be used here: %s\n", check.name, error.message);
     else
         report(&check, "capabilities", error.message, "%s", "");
     if (check.broken)
@@ -439,5 +455,5 @@ int mf_command_check(int argc, char **argv) {
     (void)mf_tree_remove(folder, &error);
     json_decref(check.answer);
     mf_external_free(check.program);
-    return check.broken ? 1 : 0;
+    return status != MF_OK || check.broken ? 1 : 0;
 }

@@ -82,25 +82,14 @@ done:
     return status;
 }
 
-/* The provider that the request names, where it is a program of its own: NULL where not. */
-static enum mf_status find_program(const struct mf_job *job, struct mf_external **program,
-                                   struct mf_error *error) {
-    const struct mf_provider *provider;
-    *program = NULL;
-    if (mf_provider_find(job->request.provider, &provider, error) == MF_OK)
-        return MF_OK;
-    enum mf_status status = mf_external_find(job->request.provider, program, error);
-    if (status == MF_OK && !*program)
-        status = mf_provider_find(job->request.provider, &provider, error); /* says that there is none */
-    return status;
-}
-
 /* Returns the exit status. */
 static int run_job(struct mf_job *job, struct mf_error *error) {
     struct mf_event done = {0};
     struct mf_external *program = NULL;
     struct mf_report *report = job->report;
-    enum mf_status status = find_program(job, &program, error);
+    enum mf_status status = MF_OK;
+    if (mf_provider_is_program(job->request.provider))
+        status = mf_external_find(job->request.provider, &program, error);
     int result;
     if (status == MF_OK && program)
         status = mf_external_run(job, program, &done, error);

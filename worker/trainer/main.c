@@ -42,15 +42,11 @@ static const struct {
      "--model DIR --text FILE [--adapter DIR] [--device auto|cpu|cuda]\n                   [--dtype "
      "auto|f32|bf16] [--reference] [--json]\n"
      "      mean negative log-likelihood of a text's tokens, in f32 unless --dtype says otherwise"},
-<<<<<<< HEAD
     {"providers", mf_command_providers,
-     "[--json]\n      what can be trained here, by provider, those of the plug-in folder too"},
-=======
-    {"providers", mf_command_providers, "[--json]\n      what can be trained here, by provider"},
+     "[--json]\n      what can be trained here, by provider, those of the folder for providers too"},
     {"check", mf_command_check,
      "NAME [--trust]\n      runs a provider's program through the trainer protocol on a tiny model, and says "
      "what it breaks;\n      --trust: as this user, though it is not named in providers.trusted"},
->>>>>>> dd680b7 (Check a provider's program against the protocol on a tiny model: modelforge-trainer check NAME)
 };
 
 enum { COMMANDS = sizeof commands / sizeof *commands };

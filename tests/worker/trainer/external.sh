@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# external.sh TRAINER: programs of their own as providers. What may be run, as whom and with what; a program that keeps the
+# contract; and what is said of those that break it.
+. "$(dirname "${BASH_SOURCE[0]}")/support.sh"
+trainer=$1
+umask 022
+places=$folder/providers
+mkdir "$places"
+cp "$(dirname "${BASH_SOURCE[0]}")/program.sh" "$folder/program.sh"
+export MODELFORGE_TRAINER_PROVIDERS_FOLDER=$places MODELFORGE_TRAINER_PROVIDER_SECONDS=2
+unset MODELFORGE_TRAINER_PROVIDERS_TRUSTED MODELFORGE_TRAINER_PROVIDERS_USER
+
+install() { # NAME [LINE]...
+  printf '%s\n' "exec = $folder/program.sh" "environment.TRAINER = $trainer" "${@:2}" >"$places/$1.conf"
+}
+trusted() { MODELFORGE_TRAINER_PROVIDERS_TRUSTED=$1 "${@:2}"; }
+request() { # NAME [JSON MEMBERS]
+  rm -rf "$folder/output-$1"
+  printf '{"task": "text-generation", "model_name": "%s", "dataset": "%s", "provider": "%s", "max_steps": 6, "device": "cpu"%s}\n' \
+    "$PWD/$model" "$folder/rows.jsonl" "$1" "${2:-}" >"$folder/request.json"
+}
+run() { trusted "$1" "$trainer" run "$folder/request.json" --output "$folder/output-$1"; }
+check() { trusted "$1" "$trainer" check "$1"; }
+
+# ---- one that keeps the contract, by the check and in a run
+install ours
+expect 0 '^ok +a whole run: done after 6 steps' check ours
+for title in 'cancel: cancelled' 'pause: paused' 'going on from the checkpoint: done after 400 steps' 'a damaged model: error'; do
+  grep -q -E "^ok +$title" "$folder/output" || fail "the check has no '$title': $(cat "$folder/output")"
+done
+request ours ', "learning_rate": 0.001'
+expect 0 'done: 6 steps' run ours
+[[ -s $folder/output-ours/adapter/adapter_model.safetensors && ! -e $folder/output-ours/program ]] || fail "its output"
+request huggingface ', "learning_rate": 0.001'
+expect 0 'done: 6 steps' "$trainer" run "$folder/request.json" --output "$folder/output-huggingface"
+cmp "$folder/output-ours/adapter/adapter_model.safetensors" "$folder/output-huggingface/adapter/adapter_model.safetensors" ||
+  fail "the same rows through the contract give another adapter"
+expect 0 'ours.*program.*"available":true' trusted ours "$trainer" providers --json
+
+# ---- what is not run at all, and why
+request ours
+expect 1 "name it in providers.trusted to let it run as this worker's user, or a user for it in providers.user" run nothing
+sed 's#"ours"#"../ours"#' "$folder/request.json" >"$folder/climbing.json"
+expect 1 'provider: "../ours" may hold only small letters' "$trainer" run "$folder/climbing.json"
+chmod g+w "$places"
+expect 1 "ProviderError: $places may be written by its group \(mode 0775\): chmod go-w it" run ours
+chmod g-w "$places"
+chmod o+w "$places/ours.conf"
+expect 1 "ours.conf may be written by everybody" run ours
+chmod o-w "$places/ours.conf"
+chmod g+w "$folder/program.sh"
+expect 1 "program.sh may be written by its group" run ours
+chmod g-w "$folder/program.sh"
+mkdir -m 777 "$folder/open"
+ln -s "$folder/program.sh" "$folder/open/link.sh"
+printf 'exec = %s\n' "$folder/open/link.sh" >"$places/linked.conf"
+request linked
+expect 1 "$folder/open may be written by everybody" run linked
+printf 'exec = program.sh\n' >"$places/relative.conf"
+request relative
+expect 1 "exec: 'program.sh' is no absolute path" run relative
+printf 'exec = /nonexistent/program\n' >"$places/gone.conf"
+request gone
+expect 1 "/nonexistent/program: No such file or directory" run gone
+printf 'program = /bin/true\n' >"$places/misspelt.conf"
+request misspelt
+expect 1 "misspelt.conf:1: unknown option program" run misspelt
+expect 1 "there is no nobody-has-it.conf in the folder" check nobody-has-it
+
+# ---- bad answers about itself
+answers() { # NAME PATTERN
+  install "$1"
+  request "$1"
+  expect 1 "ProviderError: .*$2" run "$1"
+}
+answers missing 'Flux is not installed: pip install flux'
+answers older 'it speaks trainer protocol 9, this version 1'
+answers vague "row 1 of capabilities: level 'good' is none of unsupported, experimental, limited, supported"
+answers other 'other cannot train llama for text-generation with sft: the provider does not know this combination'
+answers prose "its capabilities: line 1, column 1: invalid token near 'I'"
+answers fails "'.*program.sh capabilities' failed: exit code 9"
+answers falls "'.*program.sh capabilities' failed: killed by signal 11"
+answers endless "'.*program.sh capabilities' wrote more than 1 MiB"
+answers sleepy "'.*program.sh capabilities' did not end within 2 s"
+
+# ---- bad trainers
+breaks() { # NAME CLASS PATTERN [LINE OF NAME.conf]
+  install "$1" "${@:4}"
+  request "$1"
+  expect 1 "$2.*$3" run "$1"
+}
+crashed="TrainingError: the program of provider"
+breaks falls-while-running "$crashed" "killed by signal 11 \(Segmentation fault\) in phase load after step 0; it wrote: matrix is on fire"
+breaks mute ProviderError "the program did not say hello within 2 s"
+breaks shouting ProviderError "the program did not say hello within 2 s"
+breaks newer ProviderError "the program speaks protocol 2, this trainer 1"
+breaks garbage ProviderError "a line is not a JSON object"
+breaks longline ProviderError "a line is longer than 65536 bytes"
+breaks cheat "$crashed" "said done but then ended with exit code 5"
+breaks twice ProviderError "the program said done after done"
+breaks greedy "$crashed" "ended without saying why: " "limit.file_bytes = 1000000"
+[[ $(stat -c %s "$folder/output-greedy/big") == 1000000 ]] || fail "limit.file_bytes"
+breaks inventive InfrastructureError "the flux is inverted"
+install picky
+request picky
+expect 0 'done: 6 steps' run picky
+request picky ', "learning_rate": 0.001'
+expect 1 'RequestError: learning_rate: this program has its own' run picky
+
+# ---- the check names what is broken
+broken() { # NAME PATTERN
+  install "$1"
+  expect 1 "^BROKEN +a whole run: $2" check "$1"
+  grep -q "$1 breaks the contract" "$folder/output" || fail "no verdict on $1"
+}
+broken liar "artifact: '/etc' is not in the folder for output"
+broken climber "artifact: '.*/output/\.\./\.\.' is not in the folder for output"
+broken backwards "step 5? ?.*4 was said after step 5|step 4 was said after step 5"
+broken mute "the program did not say hello within 2 s"
+broken shouting-log "ping was not acknowledged within 4 s"
+install missing
+expect 1 "^missing cannot be used here: Flux is not installed" check missing
+
+# ---- what a program sees, and as whom it runs
+install spy "environment.FLUX = 7"
+request spy
+expect 1 "it has seen enough" env HF_TOKEN=hf_hidden AWS_SECRET_ACCESS_KEY=hidden MODELFORGE_DATABASE_URL=postgresql://hidden \
+  MODELFORGE_TRAINER_PROVIDERS_TRUSTED=spy "$trainer" run "$folder/request.json" --output "$folder/output-spy"
+seen=$folder/output-spy/seen
+! grep -i -E 'hidden|token|secret' "$seen" || fail "it sees a secret"
+grep -q -x FLUX=7 "$seen" && grep -q -x "MODELFORGE_OUTPUT_DIR=$folder/output-spy" "$seen" && grep -q -x MODELFORGE_PROVIDER=spy "$seen" ||
+  fail "it lacks what it is to see: $(cat "$seen")"
+grep -q "pwd=$folder/output-spy/program/work" "$seen" || fail "its folder: $(cat "$seen")"
+! grep '^fd ' "$seen" | grep -v -E "^fd (pipe:|/dev/null|$folder/program.sh|$folder/output-spy/seen|\$)" || fail "it has descriptors that are not its own"
+if [[ $(id -u) == 0 ]]; then
+  chmod 711 "$folder"
+  echo "of root alone" >"$folder/private"
+  chmod 600 "$folder/private"
+  install spy "environment.SPY_ON = $folder/private"
+  request spy
+  expect 1 "it has seen enough" env MODELFORGE_TRAINER_PROVIDERS_USER=nobody "$trainer" run "$folder/request.json" --output "$folder/output-spy"
+  grep -q "uid=$(id -u nobody) groups=$(id -g nobody) " "$seen" || fail "it runs as: $(grep uid= "$seen")"
+  grep -q "private: Permission denied" "$seen" && ! grep -q "of root alone" "$seen" || fail "it reads what is root's"
+  [[ $(stat -c %U "$folder/output-spy") == nobody ]] || fail "the folder for output is not its own"
+  expect 1 "providers.user: 'root' is root" env MODELFORGE_TRAINER_PROVIDERS_USER=root "$trainer" check spy
+  expect 1 "providers.user: there is no user 'nosuch'" env MODELFORGE_TRAINER_PROVIDERS_USER=nosuch "$trainer" check spy
+fi
+echo "ok"

@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# A provider's program for tests: what it does is told by its provider's name. `ours` is this project's own trainer behind
+# the contract of external programs; the others break that contract, each in its own way.
+#     program.sh capabilities | run REQUEST.json
+set -euo pipefail
+command=$1 request=${2:-} act=${MODELFORGE_PROVIDER:?}
+
+rows='[{"architecture": "*", "task": "text-generation", "strategy": "sft", "level": "supported", "reason": "for tests"}]'
+capable() { printf '{"protocol": %s, "version": "test", "available": true, "capabilities": %s}\n' "${1:-1}" "${2:-$rows}"; }
+
+if [[ $command == capabilities ]]; then
+  case $act in
+    missing) echo '{"protocol": 1, "available": false, "reason": "Flux is not installed: pip install flux"}' ;;
+    older) capable 9 ;;
+    vague) capable 1 '[{"architecture": "*", "task": "*", "strategy": "*", "level": "good", "reason": "x"}]' ;;
+    other) capable 1 '[{"architecture": "t5", "task": "*", "strategy": "*", "level": "supported", "reason": "x"}]' ;;
+    prose) echo 'I can do everything' ;;
+    fails) exit 9 ;;
+    falls) kill -SEGV $$ ;;
+    endless) exec yes '{"protocol": 1, "available": true,' ;;
+    sleepy) exec sleep 1000 ;;
+    *) capable ;;
+  esac
+  exit 0
+fi
+
+say() { printf '%s\n' "$1" >&3; }
+hello() { say '{"type": "hello", "protocol": '"${1:-1}"', "version": "test", "devices": []}'; }
+sha=$(printf 'e%.0s' {1..64})
+plan() {
+  say '{"type": "plan", "managed_bytes": 1, "total_steps": 6, "train_rows": 12, "eval_rows": 4, "train_tokens": 100, "truncated_rows": 0, "dropped_rows": 0, "numeric_plan_sha256": "'"$sha"'"}'
+}
+step() {
+  say '{"type": "step", "step": '"$1"', "epoch": 1, "loss": 2, "learning_rate": 0.1, "gradient_norm": 1, "tokens": 5, "tokens_per_second": 5, "elapsed_seconds": 1}'
+}
+artifact() { say '{"type": "artifact", "kind": "adapter", "path": "'"$1"'", "size_bytes": 1}'; }
+done_() { say '{"type": "done", "steps": 6, "train_loss": 2, "eval_loss": null, "perplexity": null, "trained_tokens": 30}'; }
+
+case $act in
+  ours)
+    sed 's/"provider": "ours"/"provider": "huggingface"/' "$request" >own-request.json
+    exec "${TRAINER:?}" run own-request.json
+    ;;
+  falls-while-running)
+    hello
+    echo 'matrix is on fire' >&2
+    kill -SEGV $$
+    ;;
+  mute) exec sleep 1000 ;;
+  shouting) exec yes 'and another line' ;;
+  shouting-log)
+    hello
+    plan
+    while :; do say '{"type": "log", "level": "info", "message": "and another line"}'; done
+    ;;
+  newer) hello 2 ;;
+  garbage)
+    hello
+    say 'Traceback (most recent call last):'
+    ;;
+  longline)
+    hello
+    head -c 100000 /dev/zero | tr '\0' x >&3
+    ;;
+  liar)
+    hello
+    plan
+    step 1
+    artifact /etc
+    done_
+    ;;
+  climber)
+    hello
+    plan
+    step 1
+    artifact "$MODELFORGE_OUTPUT_DIR/../.."
+    done_
+    ;;
+  backwards)
+    hello
+    plan
+    step 5
+    step 4
+    done_
+    ;;
+  greedy)
+    hello
+    head -c 3000000 /dev/zero >"$MODELFORGE_OUTPUT_DIR/big" || exit 7
+    done_
+    ;;
+  cheat)
+    hello
+    done_
+    exit 5
+    ;;
+  twice)
+    hello
+    done_
+    done_
+    ;;
+  picky)
+    hello
+    grep -q '"learning_rate"' <(sed -n '/"changed"/,/\]/p' "$request") || {
+      done_
+      exit 0
+    }
+    say '{"type": "error", "code": "unsupported_field", "message": "learning_rate: this program has its own"}'
+    exit 1
+    ;;
+  inventive)
+    hello
+    say '{"type": "error", "code": "flux_inverted", "message": "the flux is inverted"}'
+    exit 1
+    ;;
+  spy) # what a program can see: its environment, user, descriptors, folder
+    hello
+    {
+      env | sort
+      echo "uid=$(id -u) groups=$(id -G) pwd=$PWD"
+      for descriptor in /proc/$$/fd/*; do echo "fd $(readlink "$descriptor")"; done
+      cat "${SPY_ON:-/nonexistent}" 2>&1 || :
+    } >"$MODELFORGE_OUTPUT_DIR/seen"
+    while IFS= read -r line; do
+      say '{"type": "log", "level": "info", "message": "saw '"${line//[\"\\]/}"'"}'
+    done <"$MODELFORGE_OUTPUT_DIR/seen"
+    say '{"type": "error", "code": "spied", "message": "it has seen enough"}'
+    exit 1
+    ;;
+  *) exit 8 ;;
+esac
