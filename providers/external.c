@@ -76,7 +76,7 @@ static bool name_valid(const char *name, size_t length) {
 static enum mf_status check_file(const char *path, struct mf_error *error) {
     char *at = strdup(path), target[4096];
     enum mf_status status = at ? mf_path_check_trusted(at, NULL, error) : no_memory(error);
-    for (int hops = 0; status == MF_OK && hops < 40; hops++) {
+    for (int hops = 0; at && status == MF_OK && hops < 40; hops++) {
         ssize_t length = readlink(at, target, sizeof target - 1);
         if (length < 0)
             break;
@@ -195,13 +195,13 @@ enum mf_status mf_external_find(const char *name, struct mf_external **out, stru
         path = NULL;
         status = no_memory(error);
     }
-    if (status != MF_OK || access(path, F_OK) != 0)
+    if (status != MF_OK || !path || access(path, F_OK) != 0)
         goto done;
     if (!(program = calloc(1, sizeof *program)) || !(program->environment = json_object())) {
         status = no_memory(error);
         goto done;
     }
-    strcpy(program->name, name); /* name_valid() */
+    snprintf(program->name, sizeof program->name, "%s", name);
     program->path = path;
     path = NULL;
     if ((status = read_file(program, error)) || (status = choose_user(program, error)))
@@ -379,7 +379,8 @@ static enum mf_status run(struct mf_external *program, struct mf_text *answer, s
     if (answer->length >= MF_EXTERNAL_ANSWER_BYTES)
         return refuse(program, error, "wrote more than 1 MiB");
     if (!ended)
-        snprintf(what, sizeof what, "did not end within %lld s", (long long)(mf_external_patience_ms() / 1000));
+        snprintf(what, sizeof what, "did not end within %lld s",
+                 (long long)(mf_external_patience_ms() / 1000));
     else if (!exit.finished || exit.signal || exit.code)
         snprintf(what, sizeof what, "failed: %s", mf_process_exit_text(&exit, how, sizeof how));
     else

@@ -49,6 +49,20 @@ static enum mf_status copy_file(const char *from, const char *to, struct mf_erro
     return status;
 }
 
+static enum mf_status copy_tree(const struct mf_external *program, const char *from, const char *to,
+                                int depth, struct mf_error *error);
+
+static enum mf_status copy_entry(const struct mf_external *program, const char *from, const char *to,
+                                 int depth, struct mf_error *error) {
+    struct stat about;
+    if (lstat(from, &about))
+        return mf_error_errno(error, errno, "cannot copy %s", from);
+    if (S_ISDIR(about.st_mode))
+        return copy_tree(program, from, to, depth - 1, error);
+    enum mf_status status = copy_file(from, to, error);
+    return status ? status : give(program, to, error);
+}
+
 /* A checkpoint lies in the storage, where the program's user may not look. */
 static enum mf_status copy_tree(const struct mf_external *program, const char *from, const char *to,
                                 int depth, struct mf_error *error) {
@@ -57,18 +71,12 @@ static enum mf_status copy_tree(const struct mf_external *program, const char *f
     const int count = status == MF_OK && depth ? scandir(from, &entry, NULL, NULL) : 0;
     for (int i = 0; i < count; i++) {
         const char *name = entry[i]->d_name;
-        char *source = mf_path_join(from, name), *target = mf_path_join(to, name);
-        struct stat about;
-        if (status == MF_OK && (!source || !target))
-            status = no_memory(error);
-        if (status == MF_OK && strcmp(name, ".") != 0 && strcmp(name, "..") != 0 && !lstat(source, &about)) {
-            if (S_ISDIR(about.st_mode))
-                status = copy_tree(program, source, target, depth - 1, error);
-            else if ((status = copy_file(source, target, error)) == MF_OK)
-                status = give(program, target, error);
+        if (status == MF_OK && strcmp(name, ".") != 0 && strcmp(name, "..") != 0) {
+            char *source = mf_path_join(from, name), *target = mf_path_join(to, name);
+            status = source && target ? copy_entry(program, source, target, depth, error) : no_memory(error);
+            free(source);
+            free(target);
         }
-        free(source);
-        free(target);
         free(entry[i]);
     }
     free(entry);
@@ -322,7 +330,7 @@ static enum mf_status lay_out_folders(struct layout *layout, struct mf_error *er
     if (status == MF_OK)
         status = copy && input->work_folder ? make_folder(layout->program, input->work_folder, error)
                                             : no_memory(error);
-    if (status == MF_OK && job->resume_from) {
+    if (status == MF_OK && copy && job->resume_from) {
         const bool own = !layout->program->switches;
         if (!own)
             status = copy_tree(layout->program, job->resume_from, copy, CHECKPOINT_DEPTH, error);

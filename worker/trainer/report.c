@@ -378,12 +378,12 @@ int mf_report_end_as(struct mf_report *report, const struct mf_event *terminal) 
     if (terminal->type == MF_EVENT_DONE || terminal->type == MF_EVENT_PAUSED)
         return mf_report_end(report, MF_OK, terminal, NULL);
     if (terminal->type == MF_EVENT_CANCELLED)
-        return mf_report_end(report, mf_error_set(&error, MF_ERROR_CANCELLED, "cancelled"), NULL, &error);
+        return mf_report_end(report, mf_error_set(&error, MF_ERROR_CANCELLED, "cancelled"), terminal, &error);
     if (report->attached) { /* its own code, be it in the table or not */
         send(report, terminal);
         return MF_TRAINER_EXIT_ERROR;
     }
     enum mf_status status = mf_status_from_code(terminal->error.code);
     mf_error_set(&error, status ? status : MF_ERROR_INTERNAL, "%s", terminal->error.message);
-    return mf_report_end(report, error.status, NULL, &error);
+    return mf_report_end(report, error.status, terminal, &error);
 }
