@@ -117,7 +117,7 @@ case $act in
     {
       env | sort
       echo "uid=$(id -u) groups=$(id -G) pwd=$PWD"
-      for descriptor in /proc/$$/fd/*; do echo "fd $(readlink "$descriptor")"; done
+      for descriptor in "/proc/$$/fd"/*; do echo "fd $(readlink "$descriptor")"; done
       cat "${SPY_ON:-/nonexistent}" 2>&1 || :
     } >"$MODELFORGE_OUTPUT_DIR/seen"
     while IFS= read -r line; do
