@@ -83,6 +83,7 @@ static enum mf_status check_number(const struct mf_field *field, double number, 
     return MF_ERROR_INVALID_FIELD;
 }
 
+/* An unknown value's error names those that work. */
 static enum mf_status check_choice(const struct mf_field *field, const char *value, struct mf_error *error) {
     size_t count;
     const struct mf_field_choice *choice = mf_field_choices(field, &count);
@@ -92,7 +93,8 @@ static enum mf_status check_choice(const struct mf_field *field, const char *val
             mf_text_free(&known);
             return MF_OK;
         }
-        mf_text_printf(&known, "%s%s", i ? ", " : "", choice[i].value);
+        if (!choice[i].refusal)
+            mf_text_printf(&known, "%s%s", *mf_text_string(&known) ? ", " : "", choice[i].value);
     }
     if (count)
         mf_error_set(error, MF_ERROR_INVALID_FIELD, "%s: \"%.100s\" is not one of %s", field->name, value,
@@ -278,7 +280,7 @@ static enum mf_status check_precision(const struct mf_request *request, struct m
     return check_four_bits(request, qlora || is_true(request->use_4bit), error);
 }
 
-/* Numbers of AdamW belong to AdamW. */
+/* Numbers of AdamW belong to AdamW, a warm-up to a schedule that has one. */
 static enum mf_status check_optimizer(const struct mf_request *request, struct mf_error *error) {
     const enum mf_request_field numbers[] = {MF_REQUEST_adam_beta1, MF_REQUEST_adam_beta2,
                                              MF_REQUEST_adam_epsilon};
@@ -287,6 +289,12 @@ static enum mf_status check_optimizer(const struct mf_request *request, struct m
             return conflict(error,
                             "optim and adam_beta1, adam_beta2, adam_epsilon: sgd has no moments; leave "
                             "them out, or use adamw_torch");
+    if (is_text(request->lr_scheduler_type, "constant") &&
+        (request->warmup_steps > 0 ||
+         (request->warmup_ratio > 0 && !mf_request_has_default(request, MF_REQUEST_warmup_ratio))))
+        return conflict(error,
+                        "lr_scheduler_type and warmup_steps, warmup_ratio: constant has no warm-up; use "
+                        "constant_with_warmup, or leave them out");
     return MF_OK;
 }
 

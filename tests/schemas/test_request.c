@@ -249,10 +249,11 @@ static void aliases_mean_the_field(void **state) {
 static void choices_are_checked(void **state) {
     (void)state;
     /* `constant` ignores warm-up: a name that asks for one must not become it silently. */
-    refused("\"lr_scheduler_type\":\"constant_with_warmup\"", MF_ERROR_INVALID_FIELD,
-            "lr_scheduler_type: \"constant_with_warmup\" is not one of cosine, linear, constant, polynomial");
+    refused("\"lr_scheduler_type\":\"step\"", MF_ERROR_INVALID_FIELD,
+            "lr_scheduler_type: \"step\" is not one of cosine, linear, constant, polynomial, "
+            "constant_with_warmup, cosine_with_restarts, inverse_sqrt");
     refused("\"strategy\":\"ppo\"", MF_ERROR_INVALID_FIELD,
-            "strategy: \"ppo\" is not one of sft, qlora, dpo, rlhf");
+            "strategy: \"ppo\" is not one of sft, qlora");
     refused("\"output\":[\"onnx\"]", MF_ERROR_INVALID_FIELD,
             "output: \"onnx\" is not one of adapter, merged_16bit, gguf");
     refused("\"output\":[]", MF_ERROR_INVALID_FIELD, "output: 0 items, 1 to 3 are allowed");
@@ -305,6 +306,8 @@ static void fields_that_contradict_are_refused(void **state) {
         "\"device\":\"cpu\",\"gpus\":2",
         "\"device\":\"cpu\",\"device_map\":\"cuda:0\"",
         "\"chat_template\":\"x\"",
+        "\"lr_scheduler_type\":\"constant\",\"warmup_steps\":3",
+        "\"lr_scheduler_type\":\"constant\",\"warmup_ratio\":0.5",
         "\"optim\":\"sgd\",\"adam_beta1\":0.5",
         "\"optim\":\"sgd\",\"adam_beta2\":0.5",
         "\"optim\":\"sgd\",\"adam_epsilon\":0.5",

@@ -163,6 +163,13 @@ mapfile -t optimizers < <(adapters optim '"lora_r": 128' adamw_torch adamw_torch
   adamw_8bit adamw_bnb_8bit paged_adamw_8bit sgd)
 [[ $(printf '%s\n' "${optimizers[@]:0:4}" | distinct) == 1 && $(printf '%s\n' "${optimizers[@]:4:3}" | distinct) == 1 &&
   $(printf '%s\n' "${optimizers[@]}" | distinct) == 3 ]] || problem "optimisers: $(printf '%s\n' "${optimizers[@]}")"
+# With Transformers' default of one cycle, restarts change nothing within a run.
+mapfile -t schedules < <(adapters lr_scheduler_type '"max_steps": 4, "warmup_ratio": 0' cosine cosine_with_restarts linear \
+  constant polynomial inverse_sqrt)
+[[ $(printf '%s\n' "${schedules[@]:0:2}" | distinct) == 1 && $(printf '%s\n' "${schedules[@]}" | distinct) == 5 ]] ||
+  problem "schedules: $(printf '%s\n' "${schedules[@]}")"
+mapfile -t schedules < <(adapters lr_scheduler_type '"max_steps": 4, "warmup_ratio": 0.5' constant_with_warmup linear)
+[[ $(printf '%s\n' "${schedules[@]}" | distinct) == 2 ]] || problem "schedules: $(printf '%s\n' "${schedules[@]}")"
 
 for field in "${!value[@]}"; do
   [[ " ${fields[*]} " == *" $field "* ]] || problem "$field: there is no such field"

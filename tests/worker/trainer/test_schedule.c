@@ -42,6 +42,30 @@ static const struct {
      0,
      {0.0002, 0.00018001, 0.00016002000000000003, 0.00014003, 0.00012004, 0.00010005, 8.006000000000002e-05,
       6.007000000000001e-05, 4.0079999999999996e-05, 2.0089999999999996e-05, 1e-07, 1e-07}},
+    {"constant_with_warmup",
+     3,
+     {0.0, 6.666666666666667e-05, 0.00013333333333333334, 0.0002, 0.0002, 0.0002, 0.0002, 0.0002, 0.0002,
+      0.0002, 0.0002, 0.0002}},
+    {"cosine_with_restarts",
+     3,
+     {0.0, 6.666666666666667e-05, 0.00013333333333333334, 0.0002, 0.0001900968867902419,
+      0.00016234898018587337, 0.00012225209339563145, 7.774790660436858e-05, 3.7651019814126654e-05,
+      9.903113209758096e-06, 0.0, 0.0}},
+    {"cosine_with_restarts",
+     0,
+     {0.0002, 0.00019510565162951537, 0.00018090169943749476, 0.00015877852522924732, 0.00013090169943749476,
+      0.0001, 6.909830056250527e-05, 4.12214747707527e-05, 1.9098300562505266e-05, 4.8943483704846475e-06,
+      0.0, 0.0}},
+    {"inverse_sqrt",
+     3,
+     {0.0, 6.666666666666667e-05, 0.00013333333333333334, 0.0002, 0.00017320508075688776,
+      0.0001549193338482967, 0.0001414213562373095, 0.0001309307341415954, 0.0001224744871391589,
+      0.00011547005383792517, 0.00010954451150103321, 0.00010444659357341871}},
+    {"inverse_sqrt",
+     0,
+     {0.0002, 0.00019999000074993753, 0.00019998000299950014, 0.00019997000674831295, 0.00019996001199600142,
+      0.0001999500187421909, 0.0001999400269865071, 0.00019993003672857563, 0.0001999200479680224,
+      0.00019991006070447338, 0.00019990007493755465, 0.00019989009066689252}},
 };
 
 static void test_rates_equal_transformers(void **state) {
@@ -64,9 +88,11 @@ static void test_unknown_name_is_refused(void **state) {
     (void)state;
     struct mf_schedule schedule;
     struct mf_error error;
-    assert_int_equal(mf_schedule_init(&schedule, "cosine_with_restarts", 1e-4, 0, 10, &error),
+    assert_int_equal(mf_schedule_init(&schedule, "cosine_with_min_lr", 1e-4, 0, 10, &error),
                      MF_ERROR_UNSUPPORTED_FIELD);
-    assert_non_null(strstr(error.message, "lr_scheduler_type"));
+    assert_string_equal(error.message,
+                        "lr_scheduler_type: 'cosine_with_min_lr' is not one of cosine, cosine_with_restarts, "
+                        "linear, constant, constant_with_warmup, polynomial, inverse_sqrt");
     assert_int_equal(mf_schedule_init(&schedule, "polynomial", 1e-8, 0, 10, &error),
                      MF_ERROR_CONFLICTING_FIELDS);
 }
