@@ -48,6 +48,26 @@ from=$(resumed_from killed)
 sql_is "0" "SELECT attempts FROM jobs WHERE request_id = 'killed'" || fail "the kill was charged"
 passed "a killed worker's job goes on at step $from elsewhere and ends with the same bits"
 
+# ---- the best model comes from before the kill: it is kept all the same
+for ((i = 1; i <= 4; i++)); do printf '{"prompt": "Sing %d", "completion": "La, %d la!"}\n' "$i" "$i"; done >"$work/other.jsonl"
+best() { # REQUEST_ID
+  train "$1" eval_steps=100 save_steps=100 save_total_limit=2 validation_dataset="$work/other.jsonl" load_best_model_at_end=true lora_alpha=320
+}
+losses_of() { sql "SELECT string_agg(e.step || ' ' || e.loss, ',' ORDER BY e.step) FROM eval_metrics AS e JOIN jobs ON id = job_id WHERE request_id = '$1'"; }
+best unhurt
+wait_state 120 unhurt succeeded
+best hurt
+wait_sql 60 t "SELECT coalesce(max(step), 0) >= 700 FROM checkpoints JOIN jobs ON id = job_id WHERE request_id = 'hurt'"
+kill_worker "$second"
+start_worker "$work/worker.conf" "$work/worker.log"
+wait_state 120 hurt succeeded
+[[ $(resumed_from hurt) -ge 700 ]] || fail "hurt: resumed from step $(resumed_from hurt)"
+kept=$(sql "SELECT e.step FROM eval_metrics AS e JOIN jobs ON id = job_id WHERE request_id = 'hurt' ORDER BY e.loss, e.step LIMIT 1")
+((kept < 700)) || fail "the best evaluation is of step $kept: the test tests nothing"
+[[ $(losses_of hurt) == "$(losses_of unhurt)" && $(adapter_of hurt) == "$(adapter_of unhurt)" ]] || fail "hurt: another best model"
+passed "the best model, of step $kept, outlives a kill after it: the same evaluations and bits"
+second=$worker_pid
+
 # ---- killed between a checkpoint in the storage and the pointer that names it
 stop_worker "$second"
 MF_TEST_FAILPOINT=recorder.before_checkpoint:3 start_worker "$work/worker.conf" "$work/worker.log" "$failpoint_program"

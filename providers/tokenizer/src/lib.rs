@@ -5,10 +5,12 @@ mod chat;
 mod text;
 
 use chat::ChatTemplate;
+use std::any::Any;
 use std::ffi::{c_char, c_int};
-use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::panic::{catch_unwind, set_hook, AssertUnwindSafe};
 use std::ptr::null_mut;
 use std::slice;
+use std::sync::Once;
 use text::TextTokenizer;
 
 /// UTF-8 of `length` bytes, followed by a NUL that `length` does not count.
@@ -32,22 +34,32 @@ fn give_text(out: *mut Text, value: String) {
     unsafe { *out = Text { data, length } }
 }
 
-/// Runs `work`; an error or a panic is written to `*error`.
+fn reason(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no reason given")
+}
+
+/// Runs `work`; an error or a panic is written to `*error`. A panic is told there only: standard error belongs
+/// to the program.
 fn guard(error: *mut Text, work: impl FnOnce() -> Result<(), String>) -> c_int {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| set_hook(Box::new(|_| {})));
     let message = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => return 0,
         Ok(Err(message)) => message,
-        Err(panic) => {
-            let reason = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("no reason given");
-            format!("internal error of the tokenizer library: {reason}")
-        }
+        Err(panic) => format!("internal error of the tokenizer library: {}", reason(&*panic)),
     };
     give_text(error, message);
     1
+}
+
+/// The tokenizers crate panics on some files that are damaged.
+fn open(json: &[u8]) -> Result<TextTokenizer, String> {
+    catch_unwind(|| TextTokenizer::from_json(json))
+        .unwrap_or_else(|panic| Err(format!("the file is damaged: {}", reason(&*panic))))
 }
 
 unsafe fn bytes<'a>(data: *const c_char, length: usize) -> &'a [u8] {
@@ -73,7 +85,7 @@ pub unsafe extern "C" fn mf_rust_tokenizer_open(
 ) -> c_int {
     guard(error, || {
         *out = null_mut();
-        *out = Box::into_raw(Box::new(TextTokenizer::from_json(bytes(json, length))?));
+        *out = Box::into_raw(Box::new(open(bytes(json, length))?));
         Ok(())
     })
 }
