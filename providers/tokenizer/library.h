@@ -19,7 +19,8 @@ struct mf_rust_ids {
     size_t count;
 };
 
-/* 0: success; 1: *error holds a message, freed with mf_rust_text_free. */
+/* 0: success; 1: *error holds a message, freed with mf_rust_text_free; 2: it holds why the library gave up on
+ * what it was opened with. */
 int mf_rust_tokenizer_open(const char *json, size_t length, struct mf_rust_tokenizer **out,
                            struct mf_rust_text *error);
 int mf_rust_tokenizer_encode(const struct mf_rust_tokenizer *tokenizer, const char *text, size_t length,

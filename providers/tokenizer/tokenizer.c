@@ -22,10 +22,15 @@ struct mf_tokenizer {
 static const char *const special_names[] = {"bos_token", "eos_token", "unk_token", "sep_token",
                                             "pad_token", "cls_token", "mask_token"};
 
-/* Moves a message of the library into *error. */
-static enum mf_status library_error(struct mf_rust_text message, enum mf_status status, const char *where,
-                                    struct mf_error *error) {
-    mf_error_set(error, status, "%s: %.*s", where, MESSAGE_BYTES, message.data);
+/* Moves a message of the library into *error; `result` is what it returned. */
+static enum mf_status library_error(int result, struct mf_rust_text message, enum mf_status status,
+                                    const char *where, struct mf_error *error) {
+    if (result == 2)
+        status = mf_error_set(error, MF_ERROR_BAD_TOKENIZER,
+                              "%s: the tokenizer library gives up on it: %.*s; the file is damaged", where,
+                              MESSAGE_BYTES, message.data);
+    else
+        mf_error_set(error, status, "%s: %.*s", where, MESSAGE_BYTES, message.data);
     mf_rust_text_free(message);
     return status;
 }
@@ -76,8 +81,11 @@ static enum mf_status open_library(const char *folder, struct mf_tokenizer *toke
                          folder);
     else
         status = mf_file_read(path, MF_TOKENIZER_MAX_FILE_BYTES, &json, &size, error);
-    if (status == MF_OK && mf_rust_tokenizer_open(json, size, &tokenizer->library, &message))
-        status = library_error(message, MF_ERROR_BAD_TOKENIZER, path, error);
+    if (status == MF_OK) {
+        const int result = mf_rust_tokenizer_open(json, size, &tokenizer->library, &message);
+        if (result)
+            status = library_error(result, message, MF_ERROR_BAD_TOKENIZER, path, error);
+    }
     if (status == MF_OK) {
         size_t vocabulary = mf_rust_tokenizer_size(tokenizer->library);
         if (vocabulary < 1 || vocabulary > INT32_MAX)
@@ -244,8 +252,11 @@ enum mf_status mf_tokenizer_encode(const struct mf_tokenizer *tokenizer, const c
     if (length > MF_TOKENIZER_MAX_TEXT_BYTES)
         return mf_error_set(error, MF_ERROR_DATASET_ROW, "a text of %zu bytes is longer than %d", length,
                             MF_TOKENIZER_MAX_TEXT_BYTES);
-    if (mf_rust_tokenizer_encode(tokenizer->library, text, length, special == MF_SPECIAL_ADD, &ids, &message))
-        return library_error(message, MF_ERROR_DATASET_ROW, "the text cannot be tokenised", error);
+    const int result =
+        mf_rust_tokenizer_encode(tokenizer->library, text, length, special == MF_SPECIAL_ADD, &ids, &message);
+    if (result)
+        return library_error(result, message, MF_ERROR_DATASET_ROW,
+                             result == 2 ? "tokenizer.json" : "the text cannot be tokenised", error);
     size_t wanted = tokens->count + ids.count;
     if (wanted > tokens->capacity) {
         size_t capacity = wanted < 2 * tokens->capacity ? 2 * tokens->capacity : wanted;
@@ -291,7 +302,8 @@ enum mf_status mf_tokenizer_decode(const struct mf_tokenizer *tokenizer, const i
             known[kept++] = (uint32_t)id[i];
     int failed = mf_rust_tokenizer_decode(tokenizer->library, known, kept, skip_special, &result, &message);
     free(known);
-    return failed ? library_error(message, MF_ERROR_BAD_TOKENIZER, "the tokens cannot be decoded", error)
+    return failed ? library_error(failed, message, MF_ERROR_BAD_TOKENIZER,
+                                  failed == 2 ? "tokenizer.json" : "the tokens cannot be decoded", error)
                   : take_text(result, text, error);
 }
 
@@ -327,8 +339,9 @@ enum mf_status mf_tokenizer_set_chat_template(struct mf_tokenizer *tokenizer, co
                                               struct mf_error *error) {
     struct mf_rust_chat *chat = NULL;
     struct mf_rust_text message = {0};
-    if (mf_rust_chat_compile(source, strlen(source), &chat, &message))
-        return library_error(message, MF_ERROR_BAD_TOKENIZER, "chat template", error);
+    const int failed = mf_rust_chat_compile(source, strlen(source), &chat, &message);
+    if (failed)
+        return library_error(failed, message, MF_ERROR_BAD_TOKENIZER, "chat template", error);
     mf_rust_chat_free(tokenizer->chat);
     tokenizer->chat = chat;
     free(tokenizer->chat_failure);
@@ -367,6 +380,6 @@ enum mf_status mf_tokenizer_render_chat(const struct mf_tokenizer *tokenizer, co
     int64_t seconds = options->created_at_ms / 1000;
     int failed = mf_rust_chat_render(tokenizer->chat, context, strlen(context), seconds, &result, &message);
     free(context);
-    return failed ? library_error(message, MF_ERROR_DATASET_ROW, "chat template", error)
+    return failed ? library_error(failed, message, MF_ERROR_DATASET_ROW, "chat template", error)
                   : take_text(result, text, error);
 }

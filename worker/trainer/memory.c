@@ -4,6 +4,7 @@
 #include "worker/trainer/best.h"
 
 #include <math.h>
+#include <string.h>
 
 /* Fewer tokens than this are no row to train on. */
 enum { SHORTEST_LENGTH = 16 };
@@ -165,6 +166,52 @@ static void suggest_memory(const struct mf_job *job, size_t bytes, struct mf_tex
             rounded_up(job->runtime.device.kind == MF_DEVICE_CUDA ? bytes / 9 * 10 : bytes / 4 * 5));
 }
 
+/* Settings that take less memory and train something else: the user's to choose. */
+struct variant {
+    const char *name;
+    bool (*apply)(struct mf_request *request); /* false: it is so already, or means nothing here */
+};
+
+static bool use_8_bit_moments(struct mf_request *request) {
+    static char name[] = "adamw_8bit";
+    const bool other = strncmp(request->optim, "sgd", 3) != 0 && strcmp(request->optim, name) != 0;
+    request->optim = name;
+    return other;
+}
+
+static bool halve_rank(struct mf_request *request) {
+    request->lora_r /= 2;
+    return request->lora_r > 0 && !request->adapter_name_or_path && !strcmp(request->finetuning, "lora");
+}
+
+static bool keep_last_model(struct mf_request *request) {
+    const bool other = request->load_best_model_at_end;
+    request->load_best_model_at_end = false;
+    return other;
+}
+
+/* Adds what would fit of them, each alone. The request is what it was afterwards. */
+static enum mf_status suggest_variants(struct mf_job *job, mf_job_builder *build, struct mf_text *text,
+                                       struct mf_error *error) {
+    static const struct variant variants[] = {{"optim adamw_8bit", use_8_bit_moments},
+                                              {"lora_r", halve_rank},
+                                              {"load_best_model_at_end false", keep_last_model}};
+    const struct mf_request request = job->request;
+    enum mf_status status = MF_OK;
+    for (size_t i = 0; status == MF_OK && i < sizeof variants / sizeof *variants; i++) {
+        struct fit fit;
+        if (variants[i].apply(&job->request)) {
+            status = plan(job, build, mf_job_longest(job), choice_at(job, allowed(job) - 1), &fit, error);
+            if (status == MF_OK && fit.bytes <= mf_job_budget(job))
+                mf_text_printf(text, ", %s", variants[i].name);
+            if (status == MF_OK && fit.bytes <= mf_job_budget(job) && job->request.lora_r != request.lora_r)
+                mf_text_printf(text, " %lld", (long long)job->request.lora_r);
+        }
+        job->request = request;
+    }
+    return status;
+}
+
 static enum mf_status refuse(struct mf_job *job, mf_job_builder *build, struct mf_error *error) {
     const int32_t longest = mf_job_longest(job);
     struct fit smallest, recomputed;
@@ -184,7 +231,9 @@ static enum mf_status refuse(struct mf_job *job, mf_job_builder *build, struct m
         mf_text_printf(&text, ", max_seq_length %d (the longest row has %d tokens)", length, longest);
     if (recomputed.bytes <= mf_job_budget(job))
         mf_text_printf(&text, ", gradient_checkpointing true");
-    status = mf_text_status(&text, error);
+    status = suggest_variants(job, build, &text, error);
+    if (status == MF_OK)
+        status = mf_text_status(&text, error);
     if (status == MF_OK)
         status =
             mf_error_set(error, MF_ERROR_PLAN_TOO_LARGE,

@@ -42,24 +42,19 @@ fn reason(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("no reason given")
 }
 
-/// Runs `work`; an error or a panic is written to `*error`. A panic is told there only: standard error belongs
-/// to the program.
+/// Runs `work`; an error (1) or why it panicked (2) is written to `*error`. A panic is told there only: standard
+/// error belongs to the program. The tokenizers crate panics on some files that are damaged, when it opens them
+/// or when it uses them.
 fn guard(error: *mut Text, work: impl FnOnce() -> Result<(), String>) -> c_int {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| set_hook(Box::new(|_| {})));
-    let message = match catch_unwind(AssertUnwindSafe(work)) {
+    let (code, message) = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => return 0,
-        Ok(Err(message)) => message,
-        Err(panic) => format!("internal error of the tokenizer library: {}", reason(&*panic)),
+        Ok(Err(message)) => (1, message),
+        Err(panic) => (2, reason(&*panic).to_string()),
     };
     give_text(error, message);
-    1
-}
-
-/// The tokenizers crate panics on some files that are damaged.
-fn open(json: &[u8]) -> Result<TextTokenizer, String> {
-    catch_unwind(|| TextTokenizer::from_json(json))
-        .unwrap_or_else(|panic| Err(format!("the file is damaged: {}", reason(&*panic))))
+    code
 }
 
 unsafe fn bytes<'a>(data: *const c_char, length: usize) -> &'a [u8] {
@@ -85,7 +80,7 @@ pub unsafe extern "C" fn mf_rust_tokenizer_open(
 ) -> c_int {
     guard(error, || {
         *out = null_mut();
-        *out = Box::into_raw(Box::new(open(bytes(json, length))?));
+        *out = Box::into_raw(Box::new(TextTokenizer::from_json(bytes(json, length))?));
         Ok(())
     })
 }

@@ -133,6 +133,11 @@ dataset_few_left() { # ten rows, of which one is dropped
   { rows 9 "$work/nine.jsonl" && cat "$work/nine.jsonl" && printf '{"prompt": "q", "completion": "%s"}\n' "$(printf 'word %.0s' {1..60})"; } >"$work/ten.jsonl"
   data ten.jsonl max_seq_length=64 on_overflow='"drop"'
 }
+# what a worker says that the job's tenant may read
+roots() { train run.roots="[\"$1\"]"; }
+dataset_forbidden() { roots "$model"; }
+model_forbidden() { roots "$work"; }
+adapter_forbidden() { train adapter_name_or_path="\"$PWD/tests/golden/models/gemma3/adapter\"" run.roots="[\"$work\", \"$model\"]"; }
 max_seq_length_too_large() { train max_seq_length=129; }
 
 # ---- chat templates
@@ -177,6 +182,9 @@ config_more_layers() { config '.num_hidden_layers = 3'; }
 config_fewer_layers() { config '.num_hidden_layers = 1'; }
 config_untied() { config '.tie_word_embeddings = false'; }
 
+hub_offline() { HF_HUB_OFFLINE=1 HF_HOME=$work/hub train model_name='"hf://organisation/name"'; }
+hub_name_of_nothing() { train model_name='"hf://"'; }
+
 # ---- weights
 weights_missing_tensor() { weights "del h['model.norm.weight']"; }
 weights_extra_tensor() { weights "h['model.layers.0.extra.weight'] = dict(h['model.norm.weight'], data_offsets=[len(d), len(d) + 128]); d += bytes(128)"; }
@@ -206,6 +214,13 @@ loss_not_finite() { # a norm of the largest bf16 values
 # ---- tokenizers
 tokenizer_not_json() { copy && printf '{' >"$work/model/tokenizer.json" && harmed; }
 tokenizer_without_model() { copy && printf '{"version": "1.0"}' >"$work/model/tokenizer.json" && harmed; }
+tokenizer() { # FILTER: the model with another tokenizer.json
+  copy && jq "$1" "$model/tokenizer.json" >"$work/model/tokenizer.json" && harmed
+}
+tokenizer_merges_contradict() { tokenizer '.model.continuing_subword_prefix = "##########"'; }
+tokenizer_bad_charsmap() { tokenizer '.normalizer = {type: "Precompiled", precompiled_charsmap: "AAAA"}'; }
+tokenizer_lying_charsmap() { tokenizer '.normalizer = {type: "Precompiled", precompiled_charsmap: "BAAAAAAAAAA="}'; }
+tokenizer_unknown_special() { tokenizer '.post_processor = {type: "TemplateProcessing", single: [{SpecialToken: {id: "x", type_id: 0}}], pair: [], special_tokens: {}}'; }
 tokenizer_larger() { # of another model: ids that the embedding has no row for
   copy && cp tests/golden/tokenizer_bytelevel/tokenizer.json "$work/model/" && printf '{}' >"$work/model/tokenizer_config.json"
   harmed
@@ -271,6 +286,13 @@ request_out_of_range() { train learning_rate=3; }
 request_conflicting() { train use_4bit=true use_8bit=true; }
 provider_unknown() { train provider='"xyz"'; }
 plan_too_large() { train memory_budget_gib=0.001; }
+# less than the smallest plan of a high rank, but enough for one of its variants
+plan_with_what_would_fit() {
+  local wide=(lora_r=512 load_best_model_at_end=true gradient_checkpointing=false) needs
+  train "${wide[@]}" memory_budget_gib=0.001
+  needs=$(jq -r 'select(.type == "error") | .message' "$work/events" | grep -oE 'memory_budget_gib [0-9.]+' | cut -d ' ' -f 2)
+  train "${wide[@]}" memory_budget_gib="$(jq -n "$needs * 0.98")"
+}
 
 # ---- commands that are no run: their text is what they print
 of_text() { printf '%b' "$1" >"$work/text" && tool score --model "$model" --text "$work/text"; }
@@ -344,6 +366,27 @@ while IFS=$'\t' read -r input code text state _; do
   count=$((count + 1))
 done <tests/errors.tsv
 
+# ---- a disk that is really full, where a small file system can be mounted
+disk=$work/disk
+if mkdir -p "$disk" && mount -t tmpfs -o size=64k tmpfs "$disk" 2>/dev/null; then
+  trap 'umount -l "$disk"; rm -rf "$work"' EXIT
+  full() { # TEXT FIELD=JSON...: ends with it, and leaves nothing
+    under=() && : >"$work/events"
+    train run.output_dir="\"$disk/out\"" run.checkpoint_dir="\"$disk/checkpoints\"" "${@:2}"
+    [[ $(jq -r 'select(.type == "error") | .code + " " + .message' "$work/events") == "disk_full $1: No space left on device" ]] ||
+      fail "on a full disk: $(tail -n 1 "$work/events")"
+    [[ -z $(find "$disk" -type f) ]] || fail "on a full disk something was left: $(find "$disk" -type f)"
+  }
+  full "checkpoint of step 1: cannot write $disk/checkpoints/step-00000001.partial/state.safetensors" save_steps=1
+  full "cannot write $disk/out/merged_16bit.partial/model.safetensors" output='["merged_16bit"]'
+  full "cannot write $disk/out/model.gguf" output='["gguf"]'
+  mount -o remount,size=4m "$disk"
+  train run.output_dir="\"$disk/out\""
+  [[ $exited == 0 ]] || fail "on the same disk with room: $(tail -n 1 "$work/events")"
+else
+  echo "no file system can be mounted here: a full disk is a limit of files' sizes"
+fi
+
 # ---- what looks like a fault and is none
 plan_says() { # FILTER
   jq -es "map(select(.type == \"plan\"))[0] | $1" "$work/events" >/dev/null || fail "not so: $1: $(grep plan "$work/events")"
@@ -356,6 +399,12 @@ plan_says '.truncated_rows == 1 and .dropped_rows == 0 and .train_rows + .eval_r
 rm -rf "$work/output"
 line 5 "$long" max_seq_length=64 on_overflow='"drop"'
 plan_says '.truncated_rows == 0 and .dropped_rows == 1 and .train_rows + .eval_rows == 19'
+
+# What a refused plan suggests does fit.
+needs=$(plan_with_what_would_fit && jq -r .memory_budget_gib "$work/request.json")
+train lora_r=512 load_best_model_at_end=true gradient_checkpointing=false memory_budget_gib="$needs" optim='"adamw_8bit"'
+[[ $exited == 0 ]] || fail "with adamw_8bit: $(tail -n 1 "$work/events")"
+rm -rf "$work/output"
 
 # A link in the place of what is written first does not lead the trainer elsewhere.
 rm -rf "$work/output" && mkdir -p "$work/output" "$work/precious" && echo keep >"$work/precious/adapter_config.json"
