@@ -252,8 +252,7 @@ static void choices_are_checked(void **state) {
     refused("\"lr_scheduler_type\":\"step\"", MF_ERROR_INVALID_FIELD,
             "lr_scheduler_type: \"step\" is not one of cosine, linear, constant, polynomial, "
             "constant_with_warmup, cosine_with_restarts, inverse_sqrt");
-    refused("\"strategy\":\"ppo\"", MF_ERROR_INVALID_FIELD,
-            "strategy: \"ppo\" is not one of sft, qlora");
+    refused("\"strategy\":\"ppo\"", MF_ERROR_INVALID_FIELD, "strategy: \"ppo\" is not one of sft, qlora");
     refused("\"output\":[\"onnx\"]", MF_ERROR_INVALID_FIELD,
             "output: \"onnx\" is not one of adapter, merged_16bit, gguf");
     refused("\"output\":[]", MF_ERROR_INVALID_FIELD, "output: 0 items, 1 to 3 are allowed");
