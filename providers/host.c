@@ -5,9 +5,11 @@
 #include "kernels/quantize.h"
 #include "kernels/tensor.h"
 #include "providers/locate.h"
+#include "providers/made_folder.h"
 #include "providers/models/model.h"
 #include "providers/registry.h"
 #include "providers/tokenizer/tokenizer.h"
+#include "providers/weights/weights.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -51,7 +53,6 @@ static int check_model(struct mf_provider_context *context, const struct mf_mode
 
 static int open_model(struct mf_provider_context *context, const struct mf_load_options *options,
                       struct mf_model **out, struct mf_error *error) {
-    (void)context;
     const struct mf_model_options model = {.folder = options->reference->model_id,
                                            .compute_dtype = (enum mf_dtype)options->compute_dtype,
                                            .quantization = (enum mf_quantization)options->quantization,
@@ -59,13 +60,57 @@ static int open_model(struct mf_provider_context *context, const struct mf_load_
     *out = NULL;
     if (options->model_class != MF_MODEL_CAUSAL_LM)
         return fail(error, "provider_unsupported", "model_class %u is not supported", options->model_class);
-    return (int)mf_model_open(&model, out, error);
+    const enum mf_status status = mf_made_folders_allow(context, model.folder, error);
+    return (int)(status == MF_OK ? mf_model_open(&model, out, error) : status);
 }
 
 static int open_tokenizer(struct mf_provider_context *context, const struct mf_model_reference *reference,
                           struct mf_tokenizer **out, struct mf_error *error) {
-    (void)context;
-    return (int)mf_tokenizer_open(reference->model_id, out, error);
+    const enum mf_status status = mf_made_folders_allow(context, reference->model_id, error);
+    return (int)(status == MF_OK ? mf_tokenizer_open(reference->model_id, out, error) : status);
+}
+
+/* ---- weights and folders ---- */
+
+static int open_weights(struct mf_provider_context *context, const char *path, struct mf_weights **out,
+                        struct mf_error *error) {
+    const enum mf_status status = mf_made_folders_allow(context, path, error);
+    return (int)(status == MF_OK ? mf_weights_open(path, out, error) : status);
+}
+
+static uint64_t weight_count(const struct mf_weights *weights) {
+    return mf_weights_count(weights);
+}
+
+static void weight_at(const struct mf_weights *weights, uint64_t index, struct mf_weight *out) {
+    mf_weights_at(weights, index, out);
+}
+
+static int read_weight(const struct mf_weights *weights, uint64_t index, int64_t first, int64_t count,
+                       float *value, struct mf_error *error) {
+    return (int)mf_weights_read(weights, index, first, count, value, error);
+}
+
+static int metadata_text(const struct mf_weights *weights, const char *key, const char **text,
+                         uint64_t *bytes) {
+    size_t length = 0;
+    const bool found = mf_weights_text(weights, key, text, &length);
+    *bytes = length;
+    return found;
+}
+
+static int metadata_number(const struct mf_weights *weights, const char *key, double *value) {
+    return mf_weights_number(weights, key, value);
+}
+
+static int make_folder(struct mf_provider_context *context, const struct mf_folder_source *source,
+                       const char **path, struct mf_error *error) {
+    return (int)mf_made_folder_write(context, source, path, error);
+}
+
+static int make_folder_of_gguf(struct mf_provider_context *context, const char *file, uint32_t dtype,
+                               const char **path, struct mf_error *error) {
+    return (int)mf_made_folder_of_gguf(context, file, (enum mf_dtype)dtype, path, error);
 }
 
 static const struct mf_host_api table = {
@@ -81,6 +126,16 @@ static const struct mf_host_api table = {
     .open_tokenizer = open_tokenizer,
     .close_model = mf_model_close,
     .close_tokenizer = mf_tokenizer_close,
+    .open_weights = open_weights,
+    .close_weights = mf_weights_close,
+    .weight_count = weight_count,
+    .weight_at = weight_at,
+    .find_weight = mf_weights_find,
+    .read_weight = read_weight,
+    .metadata_text = metadata_text,
+    .metadata_number = metadata_number,
+    .make_folder = make_folder,
+    .make_folder_of_gguf = make_folder_of_gguf,
 };
 
 const struct mf_host_api *mf_host(void) {

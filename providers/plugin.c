@@ -119,8 +119,8 @@ static enum mf_status check_struct(const struct mf_provider *provider, const cha
     if (!provider)
         return refuse(error, path,
                       "does not work with this program: its mf_provider_entry returned NULL (the host has "
-                      "version %d of the ABI and a table of %zu bytes)",
-                      MF_PROVIDER_ABI, sizeof(struct mf_host_api));
+                      "version %d of the ABI)",
+                      MF_PROVIDER_ABI);
     if (provider->abi_version != MF_PROVIDER_ABI)
         return refuse(error, path, "has version %u of the provider ABI, this program version %d: rebuild it",
                       provider->abi_version, MF_PROVIDER_ABI);
@@ -267,7 +267,7 @@ static enum mf_status try_library(const char *name, const char *path, const stru
     }
     if (status == MF_OK)
         status = ended ? judge(path, &exit, &answer, devices, error)
-                       : refuse(error, path, "was not loaded within %lld seconds", (long long)seconds);
+                       : refuse(error, path, "was not loaded within %lld s", (long long)seconds);
     mf_text_free(&answer);
     return status;
 }

@@ -103,6 +103,53 @@ struct mf_load_options {
     const char *const *provider_config;
 };
 
+/* ---- weights read and folders made ---- */
+
+struct mf_weights; /* the host's; closed with close_weights() */
+
+enum { MF_WEIGHT_RANK = 4 };
+
+/* One tensor as it is stored, row-major: dim[rank - 1] is contiguous. `name` and `type` ("F32", "BF16",
+ * "Q4_K",
+ * ...) live as long as the struct mf_weights. */
+struct mf_weight {
+    uint32_t size, rank;
+    int64_t dim[MF_WEIGHT_RANK];
+    const char *name, *type;
+};
+
+/* A file of a folder to be made: "tokenizer.json" and the like; no '/' in its name. */
+struct mf_folder_file {
+    uint32_t size, reserved;
+    const char *name;
+    const void *data;
+    uint64_t bytes;
+};
+
+/* A weight of a folder to be made, by its Hugging Face name. */
+struct mf_folder_weight {
+    uint32_t size, rank;
+    uint32_t dtype; /* enum mf_number: what it is written in */
+    uint32_t reserved;
+    int64_t dim[MF_WEIGHT_RANK];
+    const char *name;
+};
+
+/* A model folder in Hugging Face layout. The strides are the provider's sizes of the two structs above. */
+struct mf_folder_source {
+    uint32_t size, file_stride, weight_stride, reserved;
+    const char *copy_from; /* a model folder: its config.json, generation_config.json and tokenizer are copied
+                              first; NULL: none is */
+    const struct mf_folder_file *file;
+    uint64_t files;
+    const struct mf_folder_weight *weight;
+    uint64_t weights;
+    /* Fills `value` with elements first .. first + count - 1 of weight `index`: whole rows, in order. */
+    int (*read)(void *state, uint64_t index, int64_t first, int64_t count, float *value,
+                struct mf_error *error);
+    void *state; /* the provider's */
+};
+
 /* ---- what the host offers; valid for the life of the process ---- */
 
 struct mf_host_api {
@@ -132,7 +179,40 @@ struct mf_host_api {
                           struct mf_tokenizer **out, struct mf_error *error);
     void (*close_model)(struct mf_model *model);
     void (*close_tokenizer)(struct mf_tokenizer *tokenizer);
+
+    /* ---- came later: look with MF_HOST_HAS(), or return NULL from the entry when host->size is less ---- */
+
+    /* The weights of a GGUF file, of a safetensors file, or of a folder with safetensors; they stay on disk.
+     */
+    int (*open_weights)(struct mf_provider_context *context, const char *path, struct mf_weights **out,
+                        struct mf_error *error);
+    void (*close_weights)(struct mf_weights *weights);
+    uint64_t (*weight_count)(const struct mf_weights *weights);
+    /* Fills *out as far as out->size reaches. index < weight_count(). */
+    void (*weight_at)(const struct mf_weights *weights, uint64_t index, struct mf_weight *out);
+    /* The index of a name; -1: there is none. */
+    int64_t (*find_weight)(const struct mf_weights *weights, const char *name);
+    /* Elements first .. first + count - 1 as f32, dequantised; whole rows can always be read. */
+    int (*read_weight)(const struct mf_weights *weights, uint64_t index, int64_t first, int64_t count,
+                       float *value, struct mf_error *error);
+    /* Metadata by key; 1: it is there and a text (a number). The text does not end with NUL. */
+    int (*metadata_text)(const struct mf_weights *weights, const char *key, const char **text,
+                         uint64_t *bytes);
+    int (*metadata_number)(const struct mf_weights *weights, const char *key, double *value);
+
+    /* Writes a model folder for this job and gives its path, to be opened with open_model() and
+     * open_tokenizer(). It is removed when the job is over; *path lives as long. */
+    int (*make_folder)(struct mf_provider_context *context, const struct mf_folder_source *source,
+                       const char **path, struct mf_error *error);
+    /* The same of a GGUF file of a family that modelforge reads, its values in `dtype` (enum mf_number, F32
+     * or BF16). Asked again for a file in one job it gives the same folder. */
+    int (*make_folder_of_gguf)(struct mf_provider_context *context, const char *file, uint32_t dtype,
+                               const char **path, struct mf_error *error);
 };
+
+/* Does this host have a member that came after the first version of the table? */
+#define MF_HOST_HAS(host, member) \
+    ((host)->size >= offsetof(struct mf_host_api, member) + sizeof((host)->member))
 
 /* ---- what a provider offers; valid for the life of the process ---- */
 

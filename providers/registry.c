@@ -11,6 +11,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -355,6 +356,21 @@ enum mf_status mf_provider_capability(const struct mf_provider *provider, const 
     return MF_OK;
 }
 
+/* "llama (text-generation, sft), ...": the rows that are not unsupported, as many as there is room for. */
+static void list_what_works(const struct mf_capabilities *table, char *text, size_t bytes) {
+    size_t used = 0;
+    *text = '\0';
+    for (uint64_t i = 0; i < table->count && used + 1 < bytes; i++) {
+        const struct mf_capability *row =
+            (const struct mf_capability *)(const void *)((const char *)table->row + i * table->stride);
+        if (row->level > MF_CAPABILITY_UNSUPPORTED)
+            used += (size_t)snprintf(text + used, bytes - used, "%s%s (%s, %s)", used ? ", " : "",
+                                     row->architecture, row->task, row->strategy);
+    }
+    if (used + 1 > bytes && bytes > 4)
+        memcpy(text + bytes - 4, "...", 4);
+}
+
 enum mf_status mf_provider_require(const struct mf_provider *provider, const struct mf_device *device,
                                    const char *architecture, const char *task, const char *strategy,
                                    struct mf_error *error) {
@@ -364,8 +380,15 @@ enum mf_status mf_provider_require(const struct mf_provider *provider, const str
         mf_provider_capability(provider, device, architecture, task, strategy, &level, &reason, error);
     if (status || level > MF_CAPABILITY_UNSUPPORTED)
         return status;
-    return mf_error_set(error, MF_ERROR_PROVIDER_UNSUPPORTED, "%s cannot train %s for %s with %s: %s",
-                        provider->get_provider_name(), architecture, task, strategy, reason);
+    char works[600];
+    struct mf_capabilities table = {.size = sizeof table};
+    if (provider->capabilities(device, &table, error))
+        return error->status;
+    list_what_works(&table, works, sizeof works);
+    return mf_error_set(error, MF_ERROR_PROVIDER_UNSUPPORTED,
+                        "%s cannot train %s for %s with %s: %s. What it trains here: %s",
+                        provider->get_provider_name(), architecture, task, strategy, reason,
+                        *works ? works : "nothing");
 }
 
 const char *mf_capability_level_name(enum mf_capability_level level) {

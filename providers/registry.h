@@ -18,6 +18,11 @@ struct mf_provider_context {
     void (*progress)(void *argument, const char *file, int64_t done_bytes, int64_t total_bytes);
     void (*note)(void *argument, const char *text);
     void *argument;
+    /* May the job read this model's folder or file? NULL: all. */
+    enum mf_status (*allow)(void *argument, const char *path, struct mf_error *error);
+    void *allow_argument;
+    const char *scratch;         /* where folders for this job are made; NULL: TMPDIR, or /tmp */
+    struct mf_made_folder *made; /* those that were (made_folder.h); removed by mf_made_folders_remove() */
 };
 
 /* A library of this name is tried in a child process, then loaded, once (plugin.h).

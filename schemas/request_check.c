@@ -308,6 +308,11 @@ static enum mf_status check_together(const struct mf_request *request, struct mf
     if (cpu && request->gpus > 1)
         return conflict(error,
                         "device and gpus: a job on cpu takes no GPUs; leave gpus out, or use device auto");
+    if (!strcmp(request->device_map, "balanced"))
+        return mf_error_set(
+            error, MF_ERROR_UNSUPPORTED_FIELD,
+            "device_map: balanced is refused by this version: a model is not shared among GPUs "
+            "yet; use auto or cuda:N");
     if (cpu && !strncmp(request->device_map, "cuda", 4))
         return conflict(error,
                         "device and device_map: a job on cpu has no cuda device; leave device_map at auto");

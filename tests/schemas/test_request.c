@@ -350,9 +350,11 @@ static void what_comes_later_is_refused_by_name(void **state) {
             "device: mps is refused by this version: mps is not supported; use auto, cpu or cuda");
     accepted("\"output\":[\"gguf\",\"adapter\",\"merged_16bit\"]");
     accepted("\"revision\":\"main\"");
-    refused("\"provider_config\":{\"a\":\"b\"}", MF_ERROR_UNSUPPORTED_FIELD,
-            "provider_config: {\"a\":\"b\"} is refused by this version: no provider of this version takes "
-            "settings; leave it out");
+    accepted("\"provider_config\":{\"a\":\"b\"}"); /* the provider knows its settings */
+    accepted("\"device_map\":\"cuda:1\"");
+    refused("\"device_map\":\"balanced\"", MF_ERROR_UNSUPPORTED_FIELD,
+            "device_map: balanced is refused by this version: a model is not shared among GPUs yet; use auto "
+            "or cuda:N");
     /* every choice that the table refuses is refused, and no other */
     size_t count;
     const struct mf_field_choice *choice = mf_request_choices(&count);

@@ -203,22 +203,57 @@ static enum mf_status open_start(struct mf_job *job, struct mf_error *error) {
     return status;
 }
 
+/* The request's provider_config as the ABI has it; freed with free(). The texts are the request's. */
+static const char **settings_of(const struct mf_request *request) {
+    const char **pairs = calloc(2 * json_object_size(request->provider_config) + 1, sizeof *pairs), *name;
+    size_t count = 0;
+    json_t *value;
+    json_object_foreach(request->provider_config, name, value) {
+        if (pairs) {
+            pairs[count++] = name;
+            pairs[count++] = json_string_value(value);
+        }
+    }
+    return pairs;
+}
+
+/* Models that a provider reads beside the request's, as its settings say. The request's own, wherever a hub's
+ * cache has put it, is not asked for again. */
+static enum mf_status allow_model(void *argument, const char *path, struct mf_error *error) {
+    const struct mf_job *job = argument;
+    char *allowed = NULL;
+    const char *own = job->runtime.location.folder;
+    enum mf_status status = MF_OK;
+    if (!own || strcmp(own, path) != 0)
+        status = mf_access_model(&job->access, path, &allowed, error);
+    free(allowed);
+    return status;
+}
+
 static enum mf_status load_model(struct mf_job *job, struct mf_error *error) {
     const struct mf_request *request = &job->request;
     char *model = NULL;
     enum mf_status status = mf_access_model(&job->access, request->model_name, &model, error);
     if (status != MF_OK)
         return status;
-    struct mf_runtime_options options = {.provider = request->provider,
+    const char **settings = settings_of(request);
+    job->context.scratch = job->download_dir ? job->download_dir : job->output_dir;
+    job->context.allow = allow_model;
+    job->context.allow_argument = job;
+    struct mf_runtime_options options = {.device_map = request->device_map,
+                                         .provider_config = settings,
+                                         .provider = request->provider,
                                          .model = model,
                                          .revision = request->revision,
                                          .compute = compute_of(request),
                                          .quantization = quantization_of(request),
                                          .nested_quantization = request->use_nested_quant,
                                          .context = &job->context};
-    status = mf_device_choice_parse(request->device, &options.device, error);
+    status = settings ? mf_device_choice_parse(request->device, &options.device, error)
+                      : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "trainer: out of memory");
     if (status == MF_OK)
         status = mf_runtime_open(&options, &job->runtime, error);
+    free(settings);
     free(model);
     if (status == MF_OK)
         status = mf_provider_require(job->runtime.provider, &job->runtime.device,

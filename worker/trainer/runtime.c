@@ -2,6 +2,7 @@
 
 #include "kernels/cpu/backend.h"
 #include "kernels/cuda/backend.h"
+#include "providers/made_folder.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,6 +44,38 @@ bool mf_device_choice_is_cuda(enum mf_device_choice choice) {
     return choice == MF_ON_CUDA || (choice == MF_ON_AUTO && mf_cuda_device_count(NULL) > 0);
 }
 
+/* The GPU of "cuda:N", else the first one, and -1 where `map` is not known. "balanced" is for models that are
+ * shared among GPUs. */
+static int index_of(const char *map) {
+    char *end;
+    if (!map || !strcmp(map, "auto") || !strcmp(map, "cpu"))
+        return 0;
+    if (strncmp(map, "cuda:", 5) != 0)
+        return -1;
+    const long index = strtol(map + 5, &end, 10);
+    return end == map + 5 || *end || index < 0 || index > 4096 ? -1 : (int)index;
+}
+
+static enum mf_status choose_gpu(const struct mf_runtime_options *options, struct mf_runtime *runtime,
+                                 struct mf_error *error) {
+    const char *reason = NULL;
+    const int there = mf_cuda_device_count(&reason);
+    runtime->device_index = index_of(options->device_map);
+    if (runtime->device_index < 0)
+        return mf_error_set(error, MF_ERROR_UNSUPPORTED_FIELD,
+                            "device_map: '%s' is not supported: this version trains on one GPU; use auto or "
+                            "cuda:N",
+                            options->device_map);
+    if (there > 0 && runtime->device_index >= there)
+        return mf_error_set(error, MF_ERROR_INVALID_FIELD,
+                            "device_map: there is no %s: this process has %d GPU%s, cuda:0%s",
+                            options->device_map, there, there > 1 ? "s" : "", there > 1 ? " and on" : "");
+    if (!there && options->device_map && strncmp(options->device_map, "cuda", 4) == 0)
+        return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE, "device_map: there is no %s: %s",
+                            options->device_map, reason ? reason : "no GPU was found");
+    return MF_OK;
+}
+
 /* Which device, and the dtype that is fastest there. */
 static enum mf_status choose_device(const struct mf_runtime_options *options, struct mf_runtime *runtime,
                                     enum mf_dtype *preferred, struct mf_error *error) {
@@ -53,9 +86,10 @@ static enum mf_status choose_device(const struct mf_runtime_options *options, st
         return mf_error_set(
             error, MF_ERROR_INVALID_FIELD,
             "the oracle's kernels run on the CPU only: leave out the reference or the device");
-    if (options->reference || !mf_device_choice_is_cuda(options->device))
-        return MF_OK;
-    const enum mf_status status = mf_cuda_device_describe(0, &gpu, error);
+    enum mf_status status = choose_gpu(options, runtime, error);
+    if (status != MF_OK || options->reference || !mf_device_choice_is_cuda(options->device))
+        return status;
+    status = mf_cuda_device_describe(runtime->device_index, &gpu, error);
     if (status != MF_OK)
         return status;
     runtime->device.kind = MF_DEVICE_CUDA;
@@ -67,7 +101,7 @@ static enum mf_status choose_device(const struct mf_runtime_options *options, st
 static enum mf_status open_backend(const struct mf_runtime_options *options, struct mf_runtime *runtime,
                                    struct mf_error *error) {
     if (runtime->device.kind == MF_DEVICE_CUDA)
-        return mf_cuda_create(0, &runtime->backend, error);
+        return mf_cuda_create(runtime->device_index, &runtime->backend, error);
     return options->reference ? mf_cpu_reference_create(&runtime->backend, error)
                               : mf_cpu_create(NULL, &runtime->backend, error);
 }
@@ -79,36 +113,46 @@ static enum mf_status make_graph(struct mf_runtime *runtime, struct mf_error *er
     return status;
 }
 
-static enum mf_status open_parts(const struct mf_runtime_options *options, struct mf_runtime *runtime,
-                                 struct mf_error *error) {
+/* What the provider gives. */
+static enum mf_status load(const struct mf_runtime_options *options, enum mf_dtype preferred,
+                           struct mf_runtime *runtime, struct mf_error *error) {
+    static const char *const no_settings[] = {NULL};
     const struct mf_model_reference asked = {
         .size = sizeof asked, .model_id = options->model, .revision = options->revision};
     struct mf_model_reference reference = {.size = sizeof reference};
-    static const char *const no_settings[] = {NULL};
-    struct mf_load_options load = {.size = sizeof load,
-                                   .model_class = MF_MODEL_CAUSAL_LM,
-                                   .quantization = (uint32_t)options->quantization,
-                                   .nested = options->nested_quantization,
-                                   .compute_dtype = MF_NUMBER_F32,
-                                   .reference = &reference,
-                                   .device_map = "auto",
-                                   .provider_config = no_settings};
-    enum mf_dtype preferred;
-    enum mf_status status = choose_device(options, runtime, &preferred, error);
-    if (options->compute == MF_COMPUTE_BF16 || (options->compute == MF_COMPUTE_AUTO && preferred == MF_BF16))
-        load.compute_dtype = MF_NUMBER_BF16;
+    const bool bf16 =
+        options->compute == MF_COMPUTE_BF16 || (options->compute == MF_COMPUTE_AUTO && preferred == MF_BF16);
+    const struct mf_load_options wanted = {
+        .size = sizeof wanted,
+        .model_class = MF_MODEL_CAUSAL_LM,
+        .quantization = (uint32_t)options->quantization,
+        .nested = options->nested_quantization,
+        .compute_dtype = bf16 ? MF_NUMBER_BF16 : MF_NUMBER_F32,
+        .reference = &reference,
+        .device_map = options->device_map ? options->device_map : "auto",
+        .provider_config = options->provider_config ? options->provider_config : no_settings};
+    enum mf_status status =
+        mf_provider_validate_model_access(runtime->provider, runtime->context, &asked, error);
     if (status == MF_OK)
-        status = mf_provider_find(options->provider, &runtime->provider, error);
+        status = mf_model_locate(runtime->context, &asked, &runtime->location, error);
+    reference.model_id = runtime->location.folder; /* from here on a path, and always the same */
     if (status == MF_OK)
-        status = mf_provider_validate_model_access(runtime->provider, options->context, &asked, error);
+        status = mf_provider_load_model(runtime->provider, runtime->context, &wanted, &runtime->model, error);
     if (status == MF_OK)
-        status = mf_model_locate(options->context, &asked, &runtime->location, error);
-    reference.model_id = runtime->location.folder; /* from here on a folder, and always the same */
-    if (status == MF_OK)
-        status = mf_provider_load_tokenizer(runtime->provider, options->context, &reference,
+        status = mf_provider_load_tokenizer(runtime->provider, runtime->context, &reference,
                                             &runtime->tokenizer, error);
+    return status;
+}
+
+static enum mf_status open_parts(const struct mf_runtime_options *options, struct mf_runtime *runtime,
+                                 struct mf_error *error) {
+    enum mf_dtype preferred = MF_F32;
+    /* A library is tried in a child process: before the driver of a GPU is in this one. */
+    enum mf_status status = mf_provider_find(options->provider, &runtime->provider, error);
     if (status == MF_OK)
-        status = mf_provider_load_model(runtime->provider, options->context, &load, &runtime->model, error);
+        status = choose_device(options, runtime, &preferred, error);
+    if (status == MF_OK)
+        status = load(options, preferred, runtime, error);
     if (status == MF_OK)
         status = mf_tokenizer_set_embeddings(runtime->tokenizer,
                                              mf_model_architecture(runtime->model)->vocabulary, error);
@@ -119,7 +163,8 @@ static enum mf_status open_parts(const struct mf_runtime_options *options, struc
 
 enum mf_status mf_runtime_open(const struct mf_runtime_options *options, struct mf_runtime *runtime,
                                struct mf_error *error) {
-    *runtime = (struct mf_runtime){.context = options->context, .memory_bytes = machine_memory()};
+    *runtime = (struct mf_runtime){.memory_bytes = machine_memory()};
+    runtime->context = options->context ? options->context : &runtime->own_context;
     enum mf_status status = open_parts(options, runtime, error);
     if (status != MF_OK)
         mf_runtime_close(runtime);
@@ -141,6 +186,7 @@ void mf_runtime_close(struct mf_runtime *runtime) {
     mf_model_close(runtime->model);
     mf_tokenizer_close(runtime->tokenizer);
     mf_model_location_free(&runtime->location);
+    mf_made_folders_remove(runtime->context);
     *runtime = (struct mf_runtime){0};
 }
 

@@ -34,6 +34,8 @@ struct mf_runtime_options {
     enum mf_compute compute;             /* AUTO: bf16 where the device multiplies it, else f32 */
     enum mf_quantization quantization;   /* of the linear modules but the head */
     bool nested_quantization;            /* 4 bits: the scales are quantised too */
+    const char *device_map;              /* "auto", "balanced" (refused) or "cuda:N": which GPU; NULL: auto */
+    const char *const *provider_config;  /* pairs of name and value, then NULL; NULL: none */
     bool reference;                      /* the oracle's kernels, on the CPU, instead of the fast ones */
     struct mf_provider_context *context; /* borrowed; asked for cancellation */
 };
@@ -41,7 +43,8 @@ struct mf_runtime_options {
 struct mf_runtime {
     const struct mf_provider *provider;
     struct mf_provider_context *context;
-    struct mf_model_location location; /* of the model's files */
+    struct mf_provider_context own_context; /* where no other one was given */
+    struct mf_model_location location;      /* of the model's files */
     struct mf_model *model;
     struct mf_tokenizer *tokenizer;
     struct mf_backend *backend;
@@ -49,6 +52,7 @@ struct mf_runtime {
     struct mf_plan *plan;
     struct mf_executor *executor;
     struct mf_device device; /* as providers are told */
+    int device_index;        /* which GPU, of those that this process has */
     int64_t memory_bytes;    /* of the GPU, or of this machine or control group, what is the less */
 };
 

@@ -8,7 +8,8 @@ shift
 model=$PWD/tests/golden/models/tied-gqa
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-export OMP_NUM_THREADS=1
+plugins=$(dirname "$trainer")/../../tests/providers/plugins
+export OMP_NUM_THREADS=1 MODELFORGE_TRAINER_PROVIDERS_FOLDER=$work/providers MODELFORGE_TRAINER_PROVIDERS_SECONDS=1
 
 fail() {
   echo "FAILED: $*" >&2
@@ -285,6 +286,38 @@ request_missing_field() { request '{"task": "text-generation", "dataset": "x"}';
 request_out_of_range() { train learning_rate=3; }
 request_conflicting() { train use_4bit=true use_8bit=true; }
 provider_unknown() { train provider='"xyz"'; }
+# plugin CASE [FIELD=JSON...]: a library of tests/providers/plugins as the only one in the folder for providers
+plugin() {
+  rm -rf "$work/providers" && mkdir -m 755 "$work/providers"
+  install -m 755 "$plugins/libmodelforge-provider-$1.so" "$work/providers/"
+  train provider="\"$1\"" "${@:2}"
+}
+provider_path() { train provider='"../xyz"'; }
+provider_setting() { train provider_config='{compute: "fp8"}'; }
+provider_crashes() { plugin crash_loading; }
+provider_hangs() { plugin hang; }
+provider_exits() { plugin exits; }
+provider_other_abi() { plugin other_abi; }
+provider_no_symbol() { plugin no_symbol; }
+provider_other_name() { plugin other_name; }
+provider_refuses() { plugin refuses; }
+provider_no_rows() { plugin no_rows; }
+provider_not_here() { plugin no_device; }
+provider_silent() { plugin silent_failure; }
+provider_empty() { plugin empty_success; }
+provider_strategy() { plugin good strategy='"qlora"'; }
+provider_writable() {
+  rm -rf "$work/providers" && mkdir -m 755 "$work/providers"
+  install -m 775 "$plugins/libmodelforge-provider-good.so" "$work/providers/"
+  train provider='"good"'
+}
+provider_damaged() {
+  plugin good # makes the folder
+  printf 'no library at all' >"$work/providers/libmodelforge-provider-good.so"
+  rm -rf "$work/output"
+  train provider='"good"'
+}
+device_map_balanced() { train device_map='"balanced"'; }
 plan_too_large() { train memory_budget_gib=0.001; }
 # less than the smallest plan of a high rank, but enough for one of its variants
 plan_with_what_would_fit() {
@@ -309,9 +342,11 @@ generate_long_prompt() { tool generate --model "$model" --prompt "$(printf 'word
 convert_damaged() { printf 'GGUF\x03\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\0\0\0\0\0' >"$work/bad.gguf" && tool convert "$work/bad.gguf" "$work/output"; }
 
 # ---- the check of one row
+built_in=$("$trainer" providers --json | jq -r '[.providers[] | select(.available) | .name] | join(", ")')
 normal() { # TEXT: what differs from run to run gets a name
   local text=${1//"$work"/'{work}'}
   text=${text//"$PWD"/'{source}'}
+  text=${text/'. Valid providers: '"$built_in"/'. Valid providers: {built-in}'}
   sed -E 's/[0-9a-f]{64}/{sha256}/g; /^the smallest plan/s/[0-9]+\.[0-9]{3}/{gib}/g' <<<"$text"
 }
 

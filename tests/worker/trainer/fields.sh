@@ -24,13 +24,13 @@ declare -A value=() beside=()
 # queue: read by the queue, not by the trainer; tests/integration/fields.sh sees what it changes there.
 queue='request_id tenant submitted_by batch_id priority run_at deadline max_attempts preemptible labels metadata'
 # refused by what the run finds, not by the table: a folder has no revisions, and nobody provides under that name
-by_run='revision provider'
+by_run='revision provider provider_config'
 
 value[task]='"summarization"'
 value[model_name]='"tests/golden/models/mistral"'
 value[revision]='"main"'
 value[provider]='"nobody"'
-value[provider_config]='{"a": "b"}'
+value[provider_config]='{"a": "b"}' # huggingface has no settings and says so
 value[strategy]='"qlora"'
 value[strategy_config]='{"beta": "0.1"}'
 value[dataset]="\"$folder/other.jsonl\""

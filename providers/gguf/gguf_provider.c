@@ -1,0 +1,154 @@
+/* The provider `gguf`: trains adapters on a model straight from its GGUF file.
+ *
+ * A plug-in as anybody may write one: it is compiled from this file and the installed header alone, and works
+ * through the host table (providers/CUSTOM.md leads through a smaller one). The values that are trained on
+ * are those that the file's quantised blocks stand for. */
+#include <modelforge/provider.h>
+
+#include <string.h>
+
+static const struct mf_host_api *host;
+
+/* ---- what it can do ---- */
+
+#define ROW(level, architecture, task, strategy, reason) \
+    { sizeof(struct mf_capability), MF_CAPABILITY_##level, architecture, task, strategy, reason }
+#define TRAINS(architecture)                                                                              \
+    ROW(SUPPORTED, architecture, "text-generation", "sft",                                                \
+        "the values that the file's blocks stand for; unquantised ones equal the Hugging Face folder's"), \
+        ROW(LIMITED, architecture, "text-generation", "qlora",                                            \
+            "blocks are dequantised and quantised again, as bitsandbytes does, which rounds twice")
+
+static const struct mf_capability rows[] = {
+    ROW(UNSUPPORTED, "*", "summarization", "*", "this version trains text-generation only"),
+    ROW(UNSUPPORTED, "*", "extractive-question-answering", "*", "this version trains text-generation only"),
+    TRAINS("llama"),
+    TRAINS("qwen2"),
+    TRAINS("qwen3"),
+    ROW(UNSUPPORTED, "*", "text-generation", "sft", "no GGUF file of this architecture is read"),
+    ROW(UNSUPPORTED, "*", "text-generation", "qlora", "no GGUF file of this architecture is read"),
+    ROW(UNSUPPORTED, "*", "*", "*", "this version has the strategies sft and qlora only"),
+};
+
+static const char *get_provider_name(void) {
+    return "gguf";
+}
+
+static int capabilities(const struct mf_device *device, struct mf_capabilities *out, struct mf_error *error) {
+    if (device->kind != MF_DEVICE_CPU && device->kind != MF_DEVICE_CUDA)
+        return host->fail(error, "provider_unavailable", "gguf: computes on CPUs and CUDA GPUs");
+    out->stride = sizeof rows[0];
+    out->row = rows;
+    out->count = sizeof rows / sizeof rows[0];
+    return MF_PROVIDER_OK;
+}
+
+/* ---- the file ---- */
+
+/* "llama" of llama files; the name is not to be longer than a reader of messages wants. */
+static int check_architecture(const struct mf_weights *file, const char *path, struct mf_error *error) {
+    static const char key[] = "general.architecture";
+    const char *name = NULL;
+    uint64_t bytes = 0;
+    if (!host->metadata_text(file, key, &name, &bytes))
+        return host->fail(error, "model_config", "%s: the metadata %s is missing", path, key);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        if (strlen(rows[i].architecture) == bytes && !memcmp(rows[i].architecture, name, bytes))
+            return MF_PROVIDER_OK;
+    return host->fail(error, "model_config",
+                      "%s: %s: '%.*s' is not supported (supported: llama, qwen2, qwen3)", path, key,
+                      (int)(bytes < 64 ? bytes : 64), name);
+}
+
+static int ends_with(const char *text, const char *end) {
+    const size_t length = strlen(text), wanted = strlen(end);
+    return length >= wanted && !strcmp(text + length - wanted, end);
+}
+
+static int validate_model_access(struct mf_provider_context *context,
+                                 const struct mf_model_reference *reference, struct mf_error *error) {
+    const char *path = reference->model_id;
+    struct mf_weights *file = NULL;
+    if (reference->revision)
+        return host->fail(error, "unsupported_field",
+                          "revision: '%s' cannot be chosen: gguf reads a file, which has no revisions",
+                          reference->revision);
+    if (!ends_with(path, ".gguf"))
+        return host->fail(
+            error, "model_not_found",
+            "model_name: %s is not a .gguf file of this machine, which is what the provider gguf "
+            "trains; folders and ids of a hub are for the provider huggingface",
+            path);
+    int status = host->open_weights(context, path, &file, error);
+    if (status == MF_PROVIDER_OK)
+        status = check_architecture(file, path, error);
+    host->close_weights(file);
+    return status;
+}
+
+/* ---- the model ---- */
+
+/* The one setting: what dequantised values are kept in while the job runs. */
+static int read_settings(const struct mf_load_options *options, uint32_t *dtype, struct mf_error *error) {
+    const char *const *setting = options->provider_config;
+    *dtype = MF_NUMBER_F32;
+    for (; setting[0]; setting += 2) {
+        if (strcmp(setting[0], "dtype") != 0)
+            return host->fail(error, "invalid_field",
+                              "provider_config.%s: gguf has no such setting (it has dtype)", setting[0]);
+        if (!strcmp(setting[1], "bf16"))
+            *dtype = MF_NUMBER_BF16;
+        else if (strcmp(setting[1], "f32") != 0)
+            return host->fail(error, "invalid_field", "provider_config.dtype: '%.64s' is not f32 or bf16",
+                              setting[1]);
+    }
+    return MF_PROVIDER_OK;
+}
+
+static int load_model(struct mf_provider_context *context, const struct mf_load_options *options,
+                      struct mf_model **out, struct mf_error *error) {
+    struct mf_model_reference folder = {.size = sizeof folder};
+    struct mf_load_options of_folder = {.size = sizeof of_folder};
+    uint32_t dtype;
+    int status = read_settings(options, &dtype, error);
+    if (status == MF_PROVIDER_OK)
+        status =
+            host->make_folder_of_gguf(context, options->reference->model_id, dtype, &folder.model_id, error);
+    if (status != MF_PROVIDER_OK)
+        return status;
+    host->log(context, "the GGUF file is dequantised");
+    /* Everything else is as it was asked for. */
+    of_folder.model_class = options->model_class;
+    of_folder.quantization = options->quantization;
+    of_folder.nested = options->nested;
+    of_folder.compute_dtype = options->compute_dtype;
+    of_folder.device_map = options->device_map;
+    of_folder.reference = &folder;
+    return host->open_model(context, &of_folder, out, error);
+}
+
+/* After load_model() this is the folder that it made; alone it makes one. */
+static int load_tokenizer(struct mf_provider_context *context, const struct mf_model_reference *reference,
+                          struct mf_tokenizer **out, struct mf_error *error) {
+    struct mf_model_reference folder = {.size = sizeof folder};
+    const int status =
+        host->make_folder_of_gguf(context, reference->model_id, MF_NUMBER_F32, &folder.model_id, error);
+    return status == MF_PROVIDER_OK ? host->open_tokenizer(context, &folder, out, error) : status;
+}
+
+static const struct mf_provider provider = {
+    .size = sizeof provider,
+    .abi_version = MF_PROVIDER_ABI,
+    .get_provider_name = get_provider_name,
+    .capabilities = capabilities,
+    .validate_model_access = validate_model_access,
+    .load_model = load_model,
+    .load_tokenizer = load_tokenizer,
+};
+
+const struct mf_provider *mf_provider_entry(uint32_t host_abi, const struct mf_host_api *host_api) {
+    if (host_abi != MF_PROVIDER_ABI || !MF_HOST_HAS(host_api, make_folder_of_gguf))
+        return NULL;
+    host = host_api;
+    return &provider;
+}

@@ -1,0 +1,115 @@
+#!/usr/bin/env bash
+# Providers built outside of the source tree, from the installed files alone: the shipped `gguf`, and the one of
+# providers/CUSTOM.md, whose code is taken from the guide itself. Each trains a model.
+# usage: outside.sh BUILD
+set -euo pipefail
+build=$1
+source=$PWD
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export OMP_NUM_THREADS=1
+prefix=$work/prefix model=$source/tests/golden/models/tied-gqa
+fail() {
+  echo "FAILED: $*" >&2
+  exit 1
+}
+same() { cmp -s "$1/adapter/adapter_model.safetensors" "$2/adapter/adapter_model.safetensors"; } # RUN RUN
+
+umask 022
+cmake --install "$build" --prefix "$prefix" >"$work/install.log" 2>&1 || fail "cmake --install: $(tail -n 3 "$work/install.log")"
+chmod go-w "$work" "$prefix"
+trainer=$prefix/bin/modelforge-trainer
+export PKG_CONFIG_PATH=$prefix/lib/pkgconfig
+for index in $(seq 1 24); do
+  printf '{"prompt": "Say %d", "completion": " It is %d."}\n' "$index" "$index"
+done >"$work/rows.jsonl"
+cd "$work" # where nothing of the source tree can be found
+
+run() { # NAME MODEL PROVIDER [FILTER]: trains; what it said is in NAME.log
+  jq -n --arg model "$2" --arg provider "$3" --arg rows "$work/rows.jsonl" '{task: "text-generation", model_name: $model,
+    provider: $provider, dataset: $rows, max_steps: 3, bf16: false, warmup_ratio: 0, device: "cpu"}'" | ${4:-.}" >"$1.json"
+  "$trainer" run "$1.json" --output "$1" >"$1.log" 2>&1
+}
+build_outside() { # FOLDER BUILD
+  cmake -S "$1" -B "$2" -DCMAKE_C_FLAGS="-Wall -Wextra -Werror" >build.log 2>&1 || fail "$1: $(tail -n 20 build.log)"
+  cmake --build "$2" >build.log 2>&1 || fail "$1: $(tail -n 20 build.log)"
+}
+refused() { # NAME TEXT: of a run that failed
+  grep -qF "$2" "$1.log" || fail "$1: $(tail -n 2 "$1.log")"
+}
+
+# ---- the guide's, as a new user would
+mkdir soup
+# The blocks of the guide by the language that they are in; each of the two is there once.
+block() { awk -v fence='```'"$1" '$0 == fence { on = 1; next } /^```$/ { on = 0 } on' "$source/providers/CUSTOM.md"; }
+block cmake >soup/CMakeLists.txt
+block c >soup/soup.c
+build_outside soup soup/build
+install -m 755 soup/build/libmodelforge-provider-soup.so "$prefix/lib/modelforge/providers/"
+"$trainer" providers >providers.txt
+grep -q '^soup ' providers.txt || fail "providers does not list soup"
+run plain "$model" huggingface || fail "huggingface: $(tail -n 3 plain.log)"
+# Another model of the same shape: every weight times 3, so that a share of 1/4 is the model with weights times 1.5.
+python3 - "$model" "$work" <<'PYTHON'
+import pathlib, shutil, struct, sys, json
+model, work = map(pathlib.Path, sys.argv[1:])
+def scaled(name, factor):
+    shutil.copytree(model, work / name)
+    data = (model / "model.safetensors").read_bytes()
+    length = struct.unpack("<Q", data[:8])[0]
+    header, body, out = json.loads(data[8:8 + length]), data[8 + length:], b""
+    header.pop("__metadata__", None)
+    for key, row in header.items():
+        first, last = row["data_offsets"]
+        if row["dtype"] == "F32":
+            values = struct.unpack(f"<{(last - first) // 4}f", body[first:last])
+        else:
+            assert row["dtype"] == "BF16", row
+            halves = struct.unpack(f"<{(last - first) // 2}H", body[first:last])
+            values = struct.unpack(f"<{len(halves)}f", struct.pack(f"<{len(halves)}I", *(half << 16 for half in halves)))
+        begin = len(out)
+        out += struct.pack(f"<{len(values)}f", *(value * factor for value in values))
+        row.update(dtype="F32", data_offsets=[begin, len(out)])
+    text = json.dumps(header).encode()
+    (work / name / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + out)
+scaled("three", 3)
+scaled("half", 1.5)
+PYTHON
+run soup-run "$model" soup ".provider_config = {with: \"$work/three\", share: \"0.25\"}" || fail "soup: $(tail -n 3 soup-run.log)"
+run half-run "$work/half" huggingface || fail "half: $(tail -n 3 half-run.log)"
+same soup-run half-run || fail "soup did not train on the average"
+! same soup-run plain || fail "the second model changes nothing"
+[[ -z $(find soup-run -name 'modelforge-model-*') ]] || fail "the made folder is still there"
+! run bad "$model" soup || fail "soup trained without its setting"
+refused bad "provider_config.with: the folder of the second model is missing"
+! run bad "$model" soup '.provider_config = {wiht: "x"}' || fail "soup took a setting that it does not know"
+refused bad "provider_config.wiht: soup has the settings with and share"
+! run bad "$model" soup ".provider_config = {with: \"$work/none\"}" || fail "soup read a folder that is not there"
+refused bad "$work/none: No such file or directory"
+! run bad "$model" soup ".strategy = \"qlora\" | .provider_config = {with: \"$work/three\"}" || fail "soup did qlora"
+refused bad "ProviderError: soup cannot train llama for text-generation with qlora: soup trains text-generation by sft only"
+# What the host opens for a provider is what the tenant may read.
+! run bad "$model" soup ".provider_config = {with: \"$work/three\"} | .run = {roots: [\"$source\", \"$work/rows.jsonl\"]}" ||
+  fail "soup read beyond the tenant's roots"
+refused bad "tenants.roots"
+echo "ok - the guide's provider, built outside of the tree, trains on the average of two models"
+
+# ---- gguf, built from what was installed of it
+build_outside "$prefix/share/modelforge/providers/gguf" gguf
+install -m 755 gguf/libmodelforge-provider-gguf.so "$prefix/lib/modelforge/providers/"
+"$trainer" merge --model "$source/tests/golden/models/tied-gqa" --adapter plain/adapter --output merged --gguf f16 >merge.log 2>&1 ||
+  fail "merge: $(tail -n 3 merge.log)"
+run from-file "$work/merged/model.gguf" gguf '.output = ["adapter", "merged_16bit", "gguf"]' || fail "gguf: $(tail -n 3 from-file.log)"
+"$trainer" convert merged/model.gguf converted >convert.log 2>&1 || fail "convert: $(tail -n 3 convert.log)"
+run from-folder converted huggingface || fail "from the folder: $(tail -n 3 from-folder.log)"
+same from-file from-folder || fail "training from a GGUF file differs from training from its folder"
+[[ -s from-file/model.gguf && -s from-file/merged_16bit/model.safetensors ]] || fail "outputs of a model from a GGUF file"
+! run bad "$model" gguf || fail "gguf took a folder"
+refused bad "is not a .gguf file of this machine, which is what the provider gguf trains"
+! run bad "$work/merged/model.gguf" gguf '.provider_config = {dtype: "f64"}' || fail "gguf took another dtype"
+refused bad "provider_config.dtype: 'f64' is not f32 or bf16"
+! run bad "$work/merged/model.gguf" huggingface || fail "huggingface took a GGUF file"
+refused bad "modelforge-trainer convert"
+run narrow "$work/merged/model.gguf" gguf '.provider_config = {dtype: "bf16"}' || fail "gguf in bf16: $(tail -n 3 narrow.log)"
+! same narrow from-file || fail "the setting dtype changes nothing"
+echo "ok - gguf, built outside of the tree, trains from the file as from its folder, bit for bit"
