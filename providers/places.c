@@ -28,6 +28,8 @@ enum mf_status mf_providers_folder(char **folder, struct mf_error *error) {
 bool mf_provider_is_trusted(const char *name) {
     const char *list = getenv("MODELFORGE_TRAINER_PROVIDERS_TRUSTED");
     const size_t length = strlen(name);
+    if (!list)
+        list = "gguf"; /* it is shipped */
     while (list && *list && length) {
         list += strspn(list, ", ");
         const size_t item = strcspn(list, ", ");

@@ -11,8 +11,8 @@
  * libmodelforge-provider-NAME.so and NAME.conf. It need not be there. *folder is freed by the caller. */
 enum mf_status mf_providers_folder(char **folder, struct mf_error *error);
 
-/* MODELFORGE_TRAINER_PROVIDERS_TRUSTED, names between commas: these may run as the user of this process.
- * Every other one runs as another user, or not at all. */
+/* MODELFORGE_TRAINER_PROVIDERS_TRUSTED, names between commas, "gguf" where it is not set: these may run as
+ * the user of this process. Every other one runs as another user, or not at all. */
 bool mf_provider_is_trusted(const char *name);
 
 /* MODELFORGE_TRAINER_PROVIDERS_USER: the user that others run as; NULL: none is named. */

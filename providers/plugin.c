@@ -5,6 +5,7 @@
 #include "common/process.h"
 #include "common/text.h"
 #include "common/trusted.h"
+#include "providers/places.h"
 #include "providers/registry.h"
 
 #include <dlfcn.h>
@@ -272,10 +273,20 @@ static enum mf_status try_library(const char *name, const char *path, const stru
     return status;
 }
 
+/* Who runs with the trainer's rights has to be named, and nobody else may write it. */
+static enum mf_status check_trust(const char *name, const char *path, char **real, struct mf_error *error) {
+    if (!mf_provider_is_trusted(name))
+        return refuse(error, path,
+                      "is not tried: a shared library runs as the user of this program; name '%s' in "
+                      "providers.trusted (MODELFORGE_TRAINER_PROVIDERS_TRUSTED) if it may",
+                      name);
+    return mf_path_check_trusted(path, real, error);
+}
+
 enum mf_status mf_plugin_try(const char *name, const char *path, const struct mf_host_api *host,
                              json_t **devices, struct mf_error *error) {
     char *real = NULL;
-    enum mf_status status = mf_path_check_trusted(path, &real, error);
+    enum mf_status status = check_trust(name, path, &real, error);
     if (status == MF_OK)
         status = try_library(name, real, host, devices, error);
     free(real);
@@ -286,7 +297,7 @@ enum mf_status mf_plugin_load(const char *name, const char *path, const struct m
                               const struct mf_provider **out, struct mf_error *error) {
     char *real = NULL;
     *out = NULL;
-    enum mf_status status = mf_path_check_trusted(path, &real, error);
+    enum mf_status status = check_trust(name, path, &real, error);
     if (status == MF_OK)
         status = try_library(name, real, host, NULL, error);
     if (status == MF_OK)

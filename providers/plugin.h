@@ -18,8 +18,8 @@ enum { MF_PLUGIN_MAX_CAPABILITIES = 4096, MF_PLUGIN_SECONDS = 10 };
  * breaks the ABI. *out is a new reference. */
 enum mf_status mf_plugin_describe(const struct mf_provider *provider, json_t **out, struct mf_error *error);
 
-/* Checks owners and modes of `path`, then loads it in a child process. *devices (may be NULL) is what
- * mf_plugin_describe() gave there, a new reference. */
+/* Checks that it is trusted (places.h), owners and modes of `path`, then loads it in a child process.
+ * *devices (may be NULL) is what mf_plugin_describe() gave there, a new reference. */
 enum mf_status mf_plugin_try(const char *name, const char *path, const struct mf_host_api *host,
                              json_t **devices, struct mf_error *error);
 

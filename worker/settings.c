@@ -106,7 +106,7 @@ static const struct mf_option options[] = {
                 "(../lib/modelforge/providers beside the trainer's folder)"},
     {.name = "providers.trusted",
      .kind = STRING,
-     .meaning = "names, between commas, of such providers that may run as this worker's user"},
+     .meaning = "names, between commas, of such providers that may run as this worker's user (gguf)"},
     {.name = "providers.user",
      .kind = STRING,
      .meaning = "the user that all other such providers run as; changing to it takes a worker that is root"},

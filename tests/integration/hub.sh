@@ -46,6 +46,13 @@ refused() {
   said=$(score "$1" 2>&1) || status=$?
   [[ $status == 1 && $said == "$2" ]] || fail "$1: exit $status, said: $said"
 }
+# The same, and so says the check that comes before a job.
+no_access() { # MODEL TEXT
+  local said status=0
+  refused "$@"
+  said=$("$trainer" access --model "$1" 2>&1) || status=$?
+  [[ $status == 1 && $said == "$2" ]] || fail "access to $1: exit $status, said: $said"
+}
 hub_python() { "$MF_TEST_PYTHON" - "$@"; }
 main=$(printf 'org/tiny main' | sha1sum | cut -d' ' -f1)
 v1=$(printf 'org/tiny v1' | sha1sum | cut -d' ' -f1)
@@ -140,16 +147,19 @@ passed "429 with Retry-After and 503 are waited for; a hub that is down does not
 
 # ---- refusals, each by name
 rm -rf "$HF_HOME"
-refused hf://org/none "ModelAccessError: model_name: there is no model org/none at $HF_ENDPOINT, or it is private and the worker has no token (HF_TOKEN)"
-refused hf://org/private "ModelAccessError: model_name: there is no model org/private at $HF_ENDPOINT, or it is private and the worker has no token (HF_TOKEN)"
-refused hf://org/gated "ModelAccessError: model_name: org/gated is gated: accept its conditions at $HF_ENDPOINT/org/gated and give the worker a token of that account (HF_TOKEN) (Access to model org/gated is restricted.)"
-HF_TOKEN=hf_other refused hf://org/gated "ModelAccessError: model_name: org/gated is gated: accept its conditions at $HF_ENDPOINT/org/gated and give the worker a token of an account that did (HF_TOKEN) (Access to model org/gated is restricted.)"
-HF_TOKEN=hf_bad refused hf://org/tiny "ModelAccessError: model_name: $HF_ENDPOINT asks for another token than the worker's (HF_TOKEN) to read org/tiny (Invalid credentials in Authorization header)"
+no_access hf://org/none "ModelAccessError: model_name: there is no model org/none at $HF_ENDPOINT, or it is private and the worker has no token (HF_TOKEN)"
+no_access hf://org/private "ModelAccessError: model_name: there is no model org/private at $HF_ENDPOINT, or it is private and the worker has no token (HF_TOKEN)"
+no_access hf://org/gated "ModelAccessError: model_name: org/gated is gated: accept its conditions at $HF_ENDPOINT/org/gated and give the worker a token of that account (HF_TOKEN) (Access to model org/gated is restricted.)"
+HF_TOKEN=hf_other no_access hf://org/gated "ModelAccessError: model_name: org/gated is gated: accept its conditions at $HF_ENDPOINT/org/gated and give the worker a token of an account that did (HF_TOKEN) (Access to model org/gated is restricted.)"
+HF_TOKEN=hf_bad no_access hf://org/tiny "ModelAccessError: model_name: $HF_ENDPOINT asks for another token than the worker's (HF_TOKEN) to read org/tiny (Invalid credentials in Authorization header)"
 refused hf://org/tiny@v2 "ModelAccessError: model_name: org/tiny has no revision v2 at $HF_ENDPOINT"
 refused hf://org/pickle "ModelAccessError: model_name: org/pickle has no model.safetensors at its hub; pytorch_model.bin is not read, because loading a pickle runs code"
 refused hf://org/gguf "ModelAccessError: model_name: org/gguf holds GGUF files only (model.Q4_1.gguf); download one and turn it into a model folder: modelforge-trainer convert FILE FOLDER"
 refused hf://org/../x "RequestError: model_name: 'hf://org/../x' is not of the form hf://organisation/name@revision"
 refused /nowhere/model "ModelAccessError: model_name: there is no folder '/nowhere/model'; give the path of a Hugging Face model folder on this machine, or the id of a model on a hub: hf://organisation/name"
+# The check before a job downloads nothing.
+[[ $("$trainer" access --model hf://org/tiny) == "huggingface: hf://org/tiny may be used" ]] || fail "access to a public model"
+[[ $(HF_TOKEN=hf_good "$trainer" access --model hf://org/gated) == "huggingface: hf://org/gated may be used" ]] || fail "access with a token"
 [[ ! -e $cache/models--org--gated/blobs ]] || fail "something of a gated model is in the cache"
 mkdir -p "$HF_HOME"
 printf 'hf_good\n' >"$HF_HOME/token"

@@ -48,6 +48,9 @@ build_outside soup soup/build
 install -m 755 soup/build/libmodelforge-provider-soup.so "$prefix/lib/modelforge/providers/"
 "$trainer" providers >providers.txt
 grep -q '^soup ' providers.txt || fail "providers does not list soup"
+! run bad "$model" soup || fail "soup ran although nobody trusts it"
+refused bad "name 'soup' in providers.trusted (MODELFORGE_TRAINER_PROVIDERS_TRUSTED) if it may"
+export MODELFORGE_TRAINER_PROVIDERS_TRUSTED=soup,gguf
 run plain "$model" huggingface || fail "huggingface: $(tail -n 3 plain.log)"
 # Another model of the same shape: every weight times 3, so that a share of 1/4 is the model with weights times 1.5.
 python3 - "$model" "$work" <<'PYTHON'

@@ -22,6 +22,12 @@
 
 #define MODEL "tests/golden/models/tied-gqa"
 
+/* The plug-ins that this test knows by name may be tried. */
+static const char all_of_them[] =
+    "good previous mine crash_loading crash_entry crash_rows hang hang_closed noisy bears exits other_abi "
+    "small_struct null_function other_name no_symbol no_rows many_rows bad_level no_device silent_failure "
+    "empty_success";
+
 static char built[4096]; /* where the build has put the plug-ins */
 
 /* A folder with these plug-ins becomes the plug-in folder. */
@@ -188,6 +194,23 @@ static void files_of_others_are_refused(void **state) {
     assert_non_null(strstr(error.message, "Valid providers: huggingface"));
 }
 
+/* Nothing of it runs before it is named. */
+static void only_trusted_ones_are_tried(void **state) {
+    static const char *const names[] = {"hang", "mine"};
+    char wanted[1024];
+    (void)state;
+    install(names, 2);
+    assert_int_equal(setenv("MODELFORGE_TRAINER_PROVIDERS_TRUSTED", "gguf, good", 1), 0);
+    snprintf(
+        wanted, sizeof wanted,
+        "provider 'hang' cannot be used: %s is not tried: a shared library runs as the user of this "
+        "program; name 'hang' in providers.trusted (MODELFORGE_TRAINER_PROVIDERS_TRUSTED) if it may. Valid "
+        "providers: huggingface",
+        library("hang"));
+    expect("hang", MF_ERROR_PROVIDER_UNAVAILABLE, wanted);
+    assert_int_equal(setenv("MODELFORGE_TRAINER_PROVIDERS_TRUSTED", all_of_them, 1), 0);
+}
+
 /* What a name may not do: leave the folder. */
 static void names_are_no_paths(void **state) {
     static const char *const names[] = {
@@ -257,15 +280,14 @@ static void functions_that_lie_are_told(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        TEST(a_plug_in_is_loaded_by_name),
-        TEST(one_built_with_the_previous_header_loads),
-        TEST(hostile_ones_are_refused_by_reason),
-        TEST(files_of_others_are_refused),
-        TEST(names_are_no_paths),
-        TEST(the_list_says_what_is_there),
-        TEST(functions_that_lie_are_told),
+        TEST(a_plug_in_is_loaded_by_name),        TEST(one_built_with_the_previous_header_loads),
+        TEST(hostile_ones_are_refused_by_reason), TEST(files_of_others_are_refused),
+        TEST(only_trusted_ones_are_tried),        TEST(names_are_no_paths),
+        TEST(the_list_says_what_is_there),        TEST(functions_that_lie_are_told),
     };
     (void)argc;
+    if (setenv("MODELFORGE_TRAINER_PROVIDERS_TRUSTED", all_of_them, 1))
+        return 1;
     char *slash = strrchr(argv[0], '/');
     snprintf(built, sizeof built, "%.*s/plugins", slash ? (int)(slash - argv[0]) : 1, slash ? argv[0] : ".");
     return cmocka_run_group_tests(tests, NULL, NULL);

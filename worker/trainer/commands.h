@@ -17,6 +17,7 @@ int mf_command_convert(int argc, char **argv);
 int mf_command_generate(int argc, char **argv);
 int mf_command_evaluate(int argc, char **argv);
 int mf_command_score(int argc, char **argv);
+int mf_command_access(int argc, char **argv);
 int mf_command_providers(int argc, char **argv);
 int mf_command_check(int argc, char **argv);
 

@@ -42,6 +42,10 @@ static const struct {
      "--model DIR --text FILE [--adapter DIR] [--device auto|cpu|cuda]\n                   [--dtype "
      "auto|f32|bf16] [--reference] [--json]\n"
      "      mean negative log-likelihood of a text's tokens, in f32 unless --dtype says otherwise"},
+    {"access", mf_command_access,
+     "--model MODEL [--revision REVISION] [--provider NAME]\n      may the provider use this folder, file or "
+     "model "
+     "of a hub? Nothing is downloaded"},
     {"providers", mf_command_providers,
      "[--json]\n      what can be trained here, by provider, those of the folder for providers too"},
     {"check", mf_command_check,

@@ -290,7 +290,7 @@ provider_unknown() { train provider='"xyz"'; }
 plugin() {
   rm -rf "$work/providers" && mkdir -m 755 "$work/providers"
   install -m 755 "$plugins/libmodelforge-provider-$1.so" "$work/providers/"
-  train provider="\"$1\"" "${@:2}"
+  MODELFORGE_TRAINER_PROVIDERS_TRUSTED=$1 train provider="\"$1\"" "${@:2}"
 }
 provider_path() { train provider='"../xyz"'; }
 provider_setting() { train provider_config='{compute: "fp8"}'; }
@@ -309,11 +309,16 @@ provider_strategy() { plugin good strategy='"qlora"'; }
 provider_writable() {
   rm -rf "$work/providers" && mkdir -m 755 "$work/providers"
   install -m 775 "$plugins/libmodelforge-provider-good.so" "$work/providers/"
-  train provider='"good"'
+  MODELFORGE_TRAINER_PROVIDERS_TRUSTED=good train provider='"good"'
 }
 provider_damaged() {
   plugin good # makes the folder
   printf 'no library at all' >"$work/providers/libmodelforge-provider-good.so"
+  rm -rf "$work/output"
+  MODELFORGE_TRAINER_PROVIDERS_TRUSTED=good train provider='"good"'
+}
+provider_not_trusted() {
+  plugin good # makes the folder
   rm -rf "$work/output"
   train provider='"good"'
 }

@@ -128,7 +128,7 @@ check() {
     ! cmp -s "$folder/$before.came" "$folder/with-$field.came" || problem "$field: ${value[$field]} changes nothing"
   else
     refused=$((refused + 1))
-    grep -qE "Error: ($field: |.*'${value[$field]//\"/}')" "$folder/with-$field.log" ||
+    grep -qE "Error: ($field(\.[a-z]+)?: |.*'${value[$field]//\"/}')" "$folder/with-$field.log" ||
       problem "$field: ${value[$field]} is neither obeyed nor refused by name: $(tail -n 1 "$folder/with-$field.log")"
     [[ " $by_run " == *" $field "* ]] || grep -qE "^\| \`$field\`.*refused" schemas/FIELDS.md ||
       problem "$field: ${value[$field]} is refused, but schemas/FIELDS.md does not say so"
