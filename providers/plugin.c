@@ -188,7 +188,7 @@ static _Noreturn void try_in_child(const char *name, const char *path, const str
 }
 
 static int64_t seconds_allowed(void) {
-    const char *text = getenv("MODELFORGE_TRAINER_PROVIDERS_SECONDS");
+    const char *text = getenv("MODELFORGE_TRAINER_PROVIDER_SECONDS");
     char *end = NULL;
     const long value = text ? strtol(text, &end, 10) : 0;
     return text && *text && !*end && value >= 1 && value <= 3600 ? value : MF_PLUGIN_SECONDS;

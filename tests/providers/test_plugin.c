@@ -132,7 +132,7 @@ static void expect(const char *name, enum mf_status status, const char *wanted) 
 
 static void hostile_ones_are_refused_by_reason(void **state) {
     (void)state;
-    assert_int_equal(setenv("MODELFORGE_TRAINER_PROVIDERS_SECONDS", "1", 1), 0);
+    assert_int_equal(setenv("MODELFORGE_TRAINER_PROVIDER_SECONDS", "1", 1), 0);
     for (size_t i = 0; i < sizeof hostile / sizeof *hostile; i++) {
         char wanted[1024];
         install(&hostile[i].name, 1);

@@ -27,6 +27,7 @@
 #define NOISY          18 /* endless output, on everything that is open */
 #define MANY_ROWS      19
 #define BEARS          20 /* leaves a process behind */
+#define CRASH_MODEL    21 /* behaves until it is to load a model */
 
 static const struct mf_host_api *host;
 
@@ -81,6 +82,8 @@ static int validate_model_access(struct mf_provider_context *context,
 
 static int load_model(struct mf_provider_context *context, const struct mf_load_options *options,
                       struct mf_model **out, struct mf_error *error) {
+    if (CASE == CRASH_MODEL)
+        abort();
     return CASE == EMPTY_SUCCESS ? MF_PROVIDER_OK : host->open_model(context, options, out, error);
 }
 

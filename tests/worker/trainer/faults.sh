@@ -9,7 +9,7 @@ model=$PWD/tests/golden/models/tied-gqa
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 plugins=$(dirname "$trainer")/../../tests/providers/plugins
-export OMP_NUM_THREADS=1 MODELFORGE_TRAINER_PROVIDERS_FOLDER=$work/providers MODELFORGE_TRAINER_PROVIDERS_SECONDS=1
+export OMP_NUM_THREADS=1 MODELFORGE_TRAINER_PROVIDERS_FOLDER=$work/providers MODELFORGE_TRAINER_PROVIDER_SECONDS=1
 
 fail() {
   echo "FAILED: $*" >&2
