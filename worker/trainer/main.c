@@ -30,16 +30,19 @@ static const struct {
      "DIR/model.gguf"},
     {"generate", mf_command_generate,
      "--model DIR --prompt TEXT [--adapter DIR] [--max-new-tokens N] [--template chat|text|none]\n"
-     "                   [--device auto|cpu|cuda]\n                   [--dtype auto|f32|bf16] [--reference] "
+     "                   [--provider NAME] [--device auto|cpu|cuda]\n                   [--dtype "
+     "auto|f32|bf16] [--reference] "
      "[--json]\n"
      "      greedy answer; the chat template is used where the tokenizer has one"},
     {"evaluate", mf_command_evaluate,
      "--model DIR --dataset FILE [--adapter DIR] [--chat] [--train-on completion|all]\n"
-     "                   [--max-length N] [--device auto|cpu|cuda]\n                   [--dtype "
+     "                   [--provider NAME] [--max-length N] [--device auto|cpu|cuda]\n                   "
+     "[--dtype "
      "auto|f32|bf16] [--reference] [--json]\n"
      "      loss and perplexity over the labels of all rows, in f32 unless --dtype says otherwise"},
     {"score", mf_command_score,
-     "--model DIR --text FILE [--adapter DIR] [--device auto|cpu|cuda]\n                   [--dtype "
+     "--model DIR --text FILE [--adapter DIR] [--provider NAME] [--device auto|cpu|cuda]\n                   "
+     "[--dtype "
      "auto|f32|bf16] [--reference] [--json]\n"
      "      mean negative log-likelihood of a text's tokens, in f32 unless --dtype says otherwise"},
     {"access", mf_command_access,
