@@ -38,6 +38,12 @@ refused() { # NAME TEXT: of a run that failed
   grep -qF "$2" "$1.log" || fail "$1: $(tail -n 2 "$1.log")"
 }
 
+# ---- the header alone, in C and C++
+printf '#include <modelforge/provider.h>\nint main(void) { return MF_PROVIDER_OK; }\n' | tee header.c >header.cpp
+read -ra flags <<<"$(pkg-config --cflags modelforge-provider)"
+cc -std=c11 -pedantic -Wall -Wextra -Werror "${flags[@]}" -fsyntax-only header.c || fail "the header in C"
+c++ -std=c++11 -pedantic -Wall -Wextra -Werror "${flags[@]}" -fsyntax-only header.cpp || fail "the header in C++"
+
 # ---- the guide's, as a new user would
 mkdir soup
 # The blocks of the guide by the language that they are in; each of the two is there once.
