@@ -228,12 +228,19 @@ static enum mf_status tokenize_row(const struct mf_dataset *dataset, const struc
     return status;
 }
 
+/* A row as it was tokenised, and what became of it. */
+struct tokenized {
+    int32_t *label; /* (length); NULL: not reached */
+    int32_t *token; /* (length), after the labels */
+    size_t length;  /* of all of the row */
+};
+
 /* Adds the row's tokens and labels as a sample, or counts it as dropped. */
 static enum mf_status keep(const struct mf_dataset *dataset, size_t row,
-                           const struct mf_template_options *options, const struct layout *layout,
-                           const int32_t *label, struct pool *pool, struct mf_samples *samples,
-                           struct mf_error *error) {
-    size_t length = layout->whole.count;
+                           const struct mf_template_options *options, const struct tokenized *tokenized,
+                           struct pool *pool, struct mf_samples *samples, struct mf_error *error) {
+    size_t length = tokenized->length;
+    const int32_t *label = tokenized->label;
     const bool too_long = length > (size_t)options->max_length;
     if (too_long && options->on_overflow == MF_OVERFLOW_ERROR) {
         char where[512];
@@ -259,7 +266,7 @@ static enum mf_status keep(const struct mf_dataset *dataset, size_t row,
         pool->data = grown;
         pool->room = room;
     }
-    memcpy(pool->data + pool->used, layout->whole.id, length * sizeof *label);
+    memcpy(pool->data + pool->used, tokenized->token, length * sizeof *label);
     memcpy(pool->data + pool->used + length, label, length * sizeof *label);
     pool->used += 2 * length;
     samples->sample[samples->count++] =
@@ -280,29 +287,6 @@ static void point_into_pool(struct mf_samples *samples, int32_t *pool) {
     }
 }
 
-static enum mf_status apply(const struct mf_dataset *dataset, const struct mf_tokenizer *tokenizer,
-                            const struct mf_template_options *options, struct layout *layout,
-                            struct pool *pool, struct mf_samples *samples, struct mf_error *error) {
-    for (size_t row = 0; row < dataset->rows; row++) {
-        int32_t *label = NULL;
-        if (options->cancelled && options->cancelled(options->cancelled_argument))
-            return mf_error_set(error, MF_ERROR_CANCELLED, "the run was cancelled");
-        enum mf_status status = lay_out(dataset, &dataset->row[row], tokenizer, options, layout, error);
-        if (status == MF_OK)
-            status = tokenize_row(dataset, &dataset->row[row], tokenizer, options, layout, &label, error);
-        if (status == MF_OK)
-            status = keep(dataset, row, options, layout, label, pool, samples, error);
-        free(label);
-        if (status != MF_OK)
-            return status;
-    }
-    if (!samples->count)
-        return mf_error_set(error, MF_ERROR_DATASET_NO_LABELS,
-                            "%s: none of its %zu rows has a token to train on (max_seq_length %d)",
-                            dataset->path, dataset->rows, options->max_length);
-    return MF_OK;
-}
-
 static void layout_free(struct layout *layout) {
     mf_text_free(&layout->text);
     mf_tokens_free(&layout->whole);
@@ -310,22 +294,137 @@ static void layout_free(struct layout *layout) {
     free(layout->spans.span);
 }
 
+/* One row to tokens and labels of its own. */
+static enum mf_status tokenize_one(const struct mf_dataset *dataset, size_t row,
+                                   const struct mf_tokenizer *tokenizer,
+                                   const struct mf_template_options *options, struct layout *layout,
+                                   struct tokenized *out, struct mf_error *error) {
+    int32_t *label = NULL;
+    if (options->cancelled && options->cancelled(options->cancelled_argument))
+        return mf_error_set(error, MF_ERROR_CANCELLED, "the run was cancelled");
+    enum mf_status status = lay_out(dataset, &dataset->row[row], tokenizer, options, layout, error);
+    if (status == MF_OK)
+        status = tokenize_row(dataset, &dataset->row[row], tokenizer, options, layout, &label, error);
+    const size_t length = layout->whole.count;
+    int32_t *both = status == MF_OK ? realloc(label, (2 * length + 1) * sizeof *label) : NULL;
+    if (status == MF_OK && !both)
+        status = out_of_memory(error);
+    if (status != MF_OK) {
+        free(label);
+        return status;
+    }
+    memcpy(both + length, layout->whole.id, length * sizeof *both);
+    *out = (struct tokenized){.label = both, .token = both + length, .length = length};
+    return MF_OK;
+}
+
+/* Rows that are tokenised side by side, before they are kept in their order. */
+enum { CHUNK_ROWS = 1024 };
+struct chunk {
+    struct tokenized row[CHUNK_ROWS];
+    size_t rows;
+    size_t failed;         /* the first row that failed; `rows`: none */
+    enum mf_status status; /* why */
+    struct mf_error error;
+};
+
+/* Whether the run was cancelled, asked by one thread at a time; once it was, it is. */
+struct asking {
+    const struct mf_template_options *options;
+    bool cancelled;
+};
+
+static bool ask(void *argument) {
+    struct asking *asking = argument;
+    bool cancelled;
+#pragma omp critical(template_cancelled)
+    {
+        if (!asking->cancelled)
+            asking->cancelled = asking->options->cancelled(asking->options->cancelled_argument);
+        cancelled = asking->cancelled;
+    }
+    return cancelled;
+}
+
+/* Rows do not depend on each other, so whatever the threads the result is one. */
+static void tokenize_chunk(const struct mf_dataset *dataset, size_t first,
+                           const struct mf_tokenizer *tokenizer, const struct mf_template_options *options,
+                           struct chunk *chunk) {
+    struct asking asking = {.options = options};
+    struct mf_template_options own = *options;
+    if (options->cancelled) {
+        own.cancelled = ask;
+        own.cancelled_argument = &asking;
+    }
+    chunk->failed = chunk->rows;
+#pragma omp parallel
+    {
+        struct layout layout = {0};
+#pragma omp for schedule(dynamic, 8)
+        for (size_t i = 0; i < chunk->rows; i++) {
+            struct mf_error error;
+            size_t failed;
+            chunk->row[i] = (struct tokenized){0};
+#pragma omp atomic read
+            failed = chunk->failed;
+            if (i > failed)
+                continue;
+            const enum mf_status status =
+                tokenize_one(dataset, first + i, tokenizer, &own, &layout, &chunk->row[i], &error);
+            if (status == MF_OK)
+                continue;
+#pragma omp critical(template_failed)
+            if (i < chunk->failed) {
+#pragma omp atomic write
+                chunk->failed = i;
+                chunk->error = error;
+                chunk->status = status;
+            }
+        }
+        layout_free(&layout);
+    }
+}
+
+static enum mf_status apply(const struct mf_dataset *dataset, const struct mf_tokenizer *tokenizer,
+                            const struct mf_template_options *options, struct chunk *chunk, struct pool *pool,
+                            struct mf_samples *samples, struct mf_error *error) {
+    enum mf_status status = MF_OK;
+    for (size_t first = 0; status == MF_OK && first < dataset->rows; first += CHUNK_ROWS) {
+        chunk->rows = dataset->rows - first < CHUNK_ROWS ? dataset->rows - first : CHUNK_ROWS;
+        tokenize_chunk(dataset, first, tokenizer, options, chunk);
+        for (size_t i = 0; i < chunk->rows; i++) {
+            if (status == MF_OK && i < chunk->failed)
+                status = keep(dataset, first + i, options, &chunk->row[i], pool, samples, error);
+            free(chunk->row[i].label);
+        }
+        if (status == MF_OK && chunk->failed < chunk->rows) {
+            *error = chunk->error;
+            status = chunk->status;
+        }
+    }
+    if (status == MF_OK && !samples->count)
+        status = mf_error_set(error, MF_ERROR_DATASET_NO_LABELS,
+                              "%s: none of its %zu rows has a token to train on (max_seq_length %d)",
+                              dataset->path, dataset->rows, options->max_length);
+    return status;
+}
+
 enum mf_status mf_template_apply(const struct mf_dataset *dataset, const struct mf_tokenizer *tokenizer,
                                  const struct mf_template_options *options, struct mf_samples *samples,
                                  struct mf_error *error) {
-    struct layout layout = {0};
+    struct chunk *chunk = malloc(sizeof *chunk);
     struct pool pool = {0};
     *samples =
         (struct mf_samples){.sample = calloc(dataset->rows ? dataset->rows : 1, sizeof *samples->sample)};
-    enum mf_status status = samples->sample ? MF_OK : out_of_memory(error);
+    enum mf_status status = chunk && samples->sample ? MF_OK : out_of_memory(error);
     if (status == MF_OK && options->use_chat_template && !mf_tokenizer_has_chat_template(tokenizer))
         status =
             mf_error_set(error, MF_ERROR_BAD_TOKENIZER,
                          "use_chat_template: the tokenizer has no chat template; set chat_template or leave "
                          "use_chat_template false");
     if (status == MF_OK)
-        status = apply(dataset, tokenizer, options, &layout, &pool, samples, error);
-    layout_free(&layout);
+        status = apply(dataset, tokenizer, options, chunk, &pool, samples, error);
+    free(chunk);
     point_into_pool(samples, pool.data);
     if (status != MF_OK)
         mf_samples_destroy(samples);

@@ -21,7 +21,8 @@ struct mf_template_options {
     int32_t max_length;    /* tokens a row, at least 2 */
     int64_t created_at_ms; /* what a template that prints today's date prints */
     int32_t model_eos;     /* config.json's end token, for a tokenizer that names none; -1: none */
-    /* Asked before each row and now and then inside one; true ends with MF_ERROR_CANCELLED. NULL: never. */
+    /* Asked before each row and now and then inside one, by one thread at a time; true ends with
+     * MF_ERROR_CANCELLED. NULL: never. */
     bool (*cancelled)(void *argument);
     void *cancelled_argument;
 };
@@ -57,6 +58,7 @@ struct mf_samples {
  *
  * Other errors: MF_ERROR_DATASET_ROW names file, line and field (a role that the text form does not know, a
  * row longer than max_length when on_overflow says error); MF_ERROR_DATASET_NO_LABELS when nothing is left.
+ * Rows are taken by OpenMP's threads; what comes out, and which row an error names, does not depend on them.
  * On success the caller owns *samples until mf_samples_destroy(); on failure it needs none. */
 enum mf_status mf_template_apply(const struct mf_dataset *dataset, const struct mf_tokenizer *tokenizer,
                                  const struct mf_template_options *options, struct mf_samples *samples,

@@ -1,5 +1,6 @@
 /* Rows to tokens and labels: against Transformers (tests/golden/make_templates.py), and what overflows or
  * breaks. */
+#include "kernels/cpu/threads.h"
 #include "worker/trainer/template.h"
 
 #include <setjmp.h>
@@ -288,6 +289,54 @@ static void test_no_eos_in_the_tokenizer(void **state) {
     mf_dataset_destroy(&dataset);
 }
 
+/* Threads change nothing: neither the samples nor which of several faults is told. */
+static void test_threads_change_nothing(void **state) {
+    enum { ROWS = 2500 };
+    (void)state;
+    struct mf_dataset dataset;
+    struct mf_samples samples[2];
+    struct mf_error error;
+    struct mf_template_options options = plain();
+    char *text = malloc((size_t)ROWS * 128), *end = text;
+    assert_non_null(text);
+    options.max_length = 24;
+    for (int i = 0; i < ROWS; i++)
+        end += sprintf(end, "{\"input\":\"%d?\",\"output\":\"%.*s\"}\n", i, i * 7 % 61,
+                       "yes, and then some more of it, and then all the rest of it too");
+    load(text, &dataset);
+    const int before = mf_threads();
+    for (int run = 0; run < 2; run++) {
+        mf_threads_set(run ? 3 : 1);
+        assert_int_equal(mf_template_apply(&dataset, tokenizer, &options, &samples[run], &error), MF_OK);
+    }
+    assert_int_equal(samples[0].count, samples[1].count);
+    assert_int_equal(samples[0].truncated_rows, samples[1].truncated_rows);
+    assert_true(samples[0].truncated_rows > 100);
+    for (size_t i = 0; i < samples[0].count; i++) {
+        const struct mf_sample *one = &samples[0].sample[i], *other = &samples[1].sample[i];
+        assert_int_equal(one->row, other->row);
+        assert_int_equal(one->length, other->length);
+        assert_memory_equal(one->token, other->token, (size_t)one->length * sizeof *one->token);
+        assert_memory_equal(one->label, other->label, (size_t)one->length * sizeof *one->label);
+    }
+    mf_samples_destroy(&samples[0]);
+    mf_samples_destroy(&samples[1]);
+    options.on_overflow = MF_OVERFLOW_ERROR;
+    options.max_length = 36; /* some rows from about the 40th on are longer */
+    char first[sizeof error.message];
+    for (int run = 0; run < 20; run++) {
+        mf_threads_set(run ? 3 : 1);
+        assert_int_equal(mf_template_apply(&dataset, tokenizer, &options, &samples[0], &error),
+                         MF_ERROR_DATASET_ROW);
+        if (run == 0)
+            strcpy(first, error.message);
+        assert_string_equal(error.message, first);
+    }
+    mf_threads_set(before);
+    mf_dataset_destroy(&dataset);
+    free(text);
+}
+
 static bool third_time(void *argument) {
     return ++*(int *)argument == 3;
 }
@@ -448,6 +497,7 @@ static void test_very_long_chat(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_eos_in_the_tokenizer),
+        cmocka_unit_test(test_threads_change_nothing),
         cmocka_unit_test(test_cancelled_between_rows_and_inside),
         cmocka_unit_test(test_long_chats),
         cmocka_unit_test(test_very_long_chat),
