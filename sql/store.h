@@ -336,6 +336,8 @@ struct mf_attempt_details {
     int64_t seed, managed_bytes, total_steps, train_rows, eval_rows, train_tokens, truncated_rows,
         dropped_rows;
     int64_t resumed_from_step; /* 0: from the start. Rows of earlier attempts beyond it leave loss_curve */
+    int64_t exact; /* 0: it goes on from a checkpoint of another numeric plan; 1: it gives the bits that it
+                      would give alone */
 };
 /* An initialised "nothing is known". */
 struct mf_attempt_details mf_attempt_details_none(void);

@@ -14,7 +14,8 @@ struct mf_attempt_details mf_attempt_details_none(void) {
                                        .train_tokens = MF_COUNT_NONE,
                                        .truncated_rows = MF_COUNT_NONE,
                                        .dropped_rows = MF_COUNT_NONE,
-                                       .resumed_from_step = MF_COUNT_NONE};
+                                       .resumed_from_step = MF_COUNT_NONE,
+                                       .exact = MF_COUNT_NONE};
 }
 
 /* ---- metrics ---- */
@@ -201,16 +202,25 @@ static enum mf_status lock_only(struct mf_database *database, const struct repor
 static enum mf_status update_attempt(struct mf_database *database, void *context, struct mf_error *error) {
     const struct reporting *reporting = context;
     const struct mf_attempt_details *details = reporting->details;
-    const struct mf_parameter parameters[] = {
-        mf_parameter_text(reporting->lease->job_id), mf_parameter_integer(reporting->lease->epoch),
-        mf_parameter_text(details->device),          mf_parameter_text(details->gpu_uuids),
-        mf_parameter_text(details->versions),        mf_parameter_text(details->numeric_plan_sha256),
-        mf_parameter_text(details->dataset_sha256),  mf_parameter_text(details->base_sha256),
-        mf_parameter_text(details->base_revision),   mf_optional_count(details->seed),
-        mf_optional_count(details->managed_bytes),   mf_optional_count(details->total_steps),
-        mf_optional_count(details->train_rows),      mf_optional_count(details->eval_rows),
-        mf_optional_count(details->train_tokens),    mf_optional_count(details->truncated_rows),
-        mf_optional_count(details->dropped_rows),    mf_optional_count(details->resumed_from_step)};
+    const struct mf_parameter parameters[] = {mf_parameter_text(reporting->lease->job_id),
+                                              mf_parameter_integer(reporting->lease->epoch),
+                                              mf_parameter_text(details->device),
+                                              mf_parameter_text(details->gpu_uuids),
+                                              mf_parameter_text(details->versions),
+                                              mf_parameter_text(details->numeric_plan_sha256),
+                                              mf_parameter_text(details->dataset_sha256),
+                                              mf_parameter_text(details->base_sha256),
+                                              mf_parameter_text(details->base_revision),
+                                              mf_optional_count(details->seed),
+                                              mf_optional_count(details->managed_bytes),
+                                              mf_optional_count(details->total_steps),
+                                              mf_optional_count(details->train_rows),
+                                              mf_optional_count(details->eval_rows),
+                                              mf_optional_count(details->train_tokens),
+                                              mf_optional_count(details->truncated_rows),
+                                              mf_optional_count(details->dropped_rows),
+                                              mf_optional_count(details->resumed_from_step),
+                                              mf_optional_count(details->exact)};
     enum mf_status status = lock_only(database, reporting, error);
     return status ? status
                   : mf_database_query(database, MF_QUERY_ATTEMPT_UPDATE, parameters, MF_COUNT(parameters),

@@ -155,8 +155,15 @@ static void take_plan(struct supervision *s, const struct mf_event *event) {
                      "trainer protocol: plan: member 'dataset_sha256' is not a sha256");
         return;
     }
+    const char *resumed = event->plan.resumed_plan_sha256;
+    if (*resumed && (strspn(resumed, "0123456789abcdef") != 64 || resumed[64])) {
+        mf_error_set(fault(s), MF_ERROR_PROVIDER_PROTOCOL,
+                     "trainer protocol: plan: member 'resumed_plan_sha256' is not a sha256");
+        return;
+    }
     pthread_mutex_lock(&job->lock);
     struct mf_attempt_details *details = &job->details;
+    details->exact = !*resumed;
     set_text(&job->numeric_plan_sha256, strdup(sha256));
     set_text(&job->dataset_sha256, *dataset ? strdup(dataset) : NULL);
     set_text(&job->base_revision, *revision ? strdup(revision) : NULL);

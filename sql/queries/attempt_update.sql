@@ -8,5 +8,6 @@ SET device = coalesce($3, device), gpu_uuids = coalesce($4, gpu_uuids), versions
     managed_bytes = coalesce($11, managed_bytes), total_steps = coalesce($12, total_steps),
     train_rows = coalesce($13, train_rows), eval_rows = coalesce($14, eval_rows),
     train_tokens = coalesce($15, train_tokens), truncated_rows = coalesce($16, truncated_rows),
-    dropped_rows = coalesce($17, dropped_rows), resumed_from_step = coalesce($18, resumed_from_step)
+    dropped_rows = coalesce($17, dropped_rows), resumed_from_step = coalesce($18, resumed_from_step),
+    exact = coalesce($19::bigint <> 0, exact)
 WHERE job_id = $1 AND epoch = $2

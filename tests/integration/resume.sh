@@ -120,6 +120,19 @@ succeeded_alike drained
 [[ $(resumed_from drained) == "$step" ]] || fail "the drained job did not go on at step $step"
 passed "SIGTERM leaves a checkpoint of step $step ($took_ms ms), uncharged; the next worker goes on with the same bits"
 
+# ---- another number of threads gives other bits: only where the request allows it, and the attempt says so
+sql_is "t" "SELECT bool_and(exact) FROM run_history WHERE request_id IN ('killed', 'drained', 'paused')" ||
+  fail "an exact resume is not called so"
+drained elsewhere exact_resume=false
+OMP_NUM_THREADS=$((${OMP_NUM_THREADS:-1} % 2 + 1)) start_worker "$work/worker.conf" "$work/worker.log"
+wait_state 120 elsewhere succeeded
+[[ $(resumed_from elsewhere) == "$step" ]] || fail "elsewhere: resumed from step $(resumed_from elsewhere), not $step"
+sql_is "t,f" "SELECT string_agg(left(exact::text, 1), ',' ORDER BY attempt) FROM run_history WHERE request_id = 'elsewhere'" ||
+  fail "elsewhere: $(sql "SELECT attempt, exact FROM run_history WHERE request_id = 'elsewhere'")"
+stop_worker "$worker_pid"
+start_worker "$work/worker.conf" "$work/worker.log"
+passed "with other threads a job that allows it goes on at step $step, and its attempt is called inexact"
+
 # ---- the checkpoint is lost: from step 0, and the log says so
 drained lost
 rm -r "$folder"

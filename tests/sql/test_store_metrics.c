@@ -192,7 +192,10 @@ static void test_attempt_details_are_kept(void **unused) {
     details.truncated_rows = 1;
     details.dropped_rows = 2;
     details.resumed_from_step = 0;
+    details.exact = 0;
+    assert_string_equal(ask("SELECT coalesce(exact::text, 'unknown') FROM run_history"), "unknown");
     assert_fine(mf_store_update_attempt(database, "worker", &claim.lease, &details, &error));
+    assert_string_equal(ask("SELECT exact FROM run_history"), "f");
     assert_string_equal(
         ask("SELECT concat_ws(' ', device, versions ->> 'trainer', dataset_sha256, seed, total_steps, "
             "base_revision, gpu_uuids ->> 0, managed_bytes, train_rows, eval_rows, train_tokens, "

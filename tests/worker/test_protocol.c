@@ -71,7 +71,8 @@ static void every_member_of_every_event_travels(void **state) {
     assert_int_equal(got.hello.device[1].memory_bytes, 85899345920);
     mf_event_destroy(&got);
 
-    travel(pipes, &(struct mf_event){.type = MF_EVENT_PLAN, .plan = {1, 2, 3, 4, 5, 6, 7, sha, NULL, NULL}},
+    travel(pipes,
+           &(struct mf_event){.type = MF_EVENT_PLAN, .plan = {1, 2, 3, 4, 5, 6, 7, sha, NULL, NULL, sha}},
            &got);
     assert_int_equal(got.plan.managed_bytes, 1);
     assert_int_equal(got.plan.total_steps, 2);
@@ -81,6 +82,8 @@ static void every_member_of_every_event_travels(void **state) {
     assert_int_equal(got.plan.truncated_rows, 6);
     assert_int_equal(got.plan.dropped_rows, 7);
     assert_string_equal(got.plan.numeric_plan_sha256, sha);
+    assert_string_equal(got.plan.resumed_plan_sha256, sha);
+    assert_string_equal(got.plan.base_revision, "");
     mf_event_destroy(&got);
 
     travel(pipes, &(struct mf_event){.type = MF_EVENT_PROGRESS, .progress = {MF_PHASE_EVALUATE, 0.25}}, &got);

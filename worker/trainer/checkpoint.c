@@ -139,6 +139,9 @@ static enum mf_status write_meta(const struct mf_job *job, const struct mf_histo
     if (status == MF_OK && job->validation.path &&
         json_object_set_new(meta, "validation_sha256", json_string(job->validation.sha256)) != 0)
         status = out_of_memory(error);
+    if (status == MF_OK && *job->resumed_plan &&
+        json_object_set_new(meta, "resumed_plan_sha256", json_string(job->resumed_plan)) != 0)
+        status = out_of_memory(error);
     if (status == MF_OK)
         status = digest_meta(meta, digest, error);
     if (status == MF_OK && json_object_set_new(meta, "sha256", json_string(digest)) != 0)
@@ -302,10 +305,9 @@ static enum mf_status check_owner(const json_t *meta, const char *path, const ch
     return status;
 }
 
-static enum mf_status check_meta(const struct mf_job *job, const json_t *meta, const char *path,
-                                 struct mf_error *error) {
+static enum mf_status check_owners(const struct mf_job *job, const json_t *meta, const char *path,
+                                   struct mf_error *error) {
     char request[MF_SHA256_TEXT_BYTES];
-    json_t *files = NULL;
     int64_t version = 0;
     enum mf_status status = mf_json_integer(meta, path, "format_version", FORMAT, FORMAT, &version, error);
     if (status == MF_OK)
@@ -319,16 +321,17 @@ static enum mf_status check_meta(const struct mf_job *job, const json_t *meta, c
     if (status == MF_OK && job->validation.path)
         status = check_owner(meta, path, "validation_sha256", job->validation.sha256, MF_ERROR_BAD_CHECKPOINT,
                              "the validation_dataset has changed since the checkpoint was written", error);
+    return status;
+}
+
+static enum mf_status check_meta(const struct mf_job *job, const json_t *meta, const char *path,
+                                 struct mf_error *error) {
+    json_t *files = NULL;
+    enum mf_status status = check_owners(job, meta, path, error);
     if (status == MF_OK)
         status = mf_json_array(meta, path, "model_files", 100000, &files, error);
     if (status == MF_OK)
         status = mf_model_files_compare(job, files, path, error);
-    if (status == MF_OK)
-        status = check_owner(
-            meta, path, "numeric_plan_sha256", job->runtime.plan->record_sha256, MF_ERROR_CHECKPOINT_PLAN,
-            "an exact resume needs the kind of device, the thread count and the version that "
-            "wrote the checkpoint",
-            error);
     return status;
 }
 
@@ -432,6 +435,41 @@ static enum mf_status read_position(struct mf_job *job, const json_t *meta, cons
     if (status == MF_OK)
         mf_sampler_seek(&job->sampler, (uint32_t)epoch, (size_t)cursor);
     return status;
+}
+
+enum mf_status mf_checkpoint_compare_plan(struct mf_job *job, struct mf_error *error) {
+    const char *folder = job->resume_from, *own = job->runtime.plan->record_sha256, *there = NULL,
+               *earlier = NULL;
+    char *path = mf_path_join(folder, meta_name);
+    json_t *meta = NULL;
+    enum mf_status status = path ? mf_json_read_file(path, META_BYTES, &meta, error) : out_of_memory(error);
+    if (status == MF_OK)
+        status = check_digest(meta, path, error);
+    if (status == MF_OK)
+        status = check_owners(job, meta, path, error);
+    if (status == MF_OK)
+        status = mf_json_string(meta, path, "numeric_plan_sha256", 64, &there, error);
+    if (status == MF_OK)
+        status = mf_json_optional_string(meta, path, "resumed_plan_sha256", 64, &earlier, error);
+    if (status == MF_OK && job->request.exact_resume)
+        status =
+            check_owner(meta, path, "numeric_plan_sha256", own, MF_ERROR_CHECKPOINT_PLAN,
+                        "an exact resume needs the kind of device, the thread count and the version that "
+                        "wrote the checkpoint; exact_resume false goes on without them",
+                        error);
+    if (status == MF_OK) {
+        const bool same = strcmp(there, own) == 0;
+        snprintf(job->resumed_plan, sizeof job->resumed_plan, "%s", earlier ? earlier : same ? "" : there);
+        if (!same)
+            mf_report_log(
+                job->report, "warning",
+                "goes on from a checkpoint of another device, thread count or version: the result is not "
+                "that of an uninterrupted run (numeric_plan_sha256 is %s here, %s there)",
+                own, there);
+    }
+    json_decref(meta);
+    free(path);
+    return blame(status, folder, error);
 }
 
 enum mf_status mf_checkpoint_read(const char *folder, struct mf_job *job, struct mf_history *history,

@@ -26,10 +26,15 @@ enum mf_status mf_checkpoint_write(struct mf_job *job, struct mf_history *histor
  * lies in every checkpoint, so it never goes with one. */
 enum mf_status mf_checkpoint_limit(const char *folder, int64_t newest, int64_t limit, struct mf_error *error);
 
+/* Sets job->resumed_plan of a planned job from the checkpoint that it goes on from: "" where the run then
+ * gives the bits of one that was never interrupted. MF_ERROR_CHECKPOINT_PLAN where it would not and the
+ * request wants it to; MF_ERROR_BAD_CHECKPOINT when the checkpoint cannot be read. */
+enum mf_status mf_checkpoint_compare_plan(struct mf_job *job, struct mf_error *error);
+
 /* Brings a prepared job, its sampler and a new history (room for job->total_steps) to where the checkpoint
  * was. MF_ERROR_BAD_CHECKPOINT when it is missing, damaged, or of another request, dataset or base
  * model;
- * MF_ERROR_CHECKPOINT_PLAN when this machine or version would compute other numbers. Nothing is resumed then.
+ * Nothing is resumed then. Call mf_checkpoint_compare_plan first.
  */
 enum mf_status mf_checkpoint_read(const char *folder, struct mf_job *job, struct mf_history *history,
                                   struct mf_error *error);

@@ -4,6 +4,7 @@
 #include "common/files.h"
 #include "common/json.h"
 #include "worker/trainer/best.h"
+#include "worker/trainer/checkpoint.h"
 #include "worker/trainer/memory.h"
 #include "worker/trainer/outputs.h"
 
@@ -516,7 +517,8 @@ static void report_plan(const struct mf_job *job) {
                      .dropped_rows = job->samples.dropped_rows + job->validation_samples.dropped_rows,
                      .numeric_plan_sha256 = job->runtime.plan->record_sha256,
                      .dataset_sha256 = job->dataset.sha256,
-                     .base_revision = job->runtime.location.commit}});
+                     .base_revision = job->runtime.location.commit,
+                     .resumed_plan_sha256 = job->resumed_plan}});
 }
 
 enum mf_status mf_job_prepare(struct mf_job *job, struct mf_error *error) {
@@ -541,6 +543,8 @@ enum mf_status mf_job_prepare(struct mf_job *job, struct mf_error *error) {
     else
         mf_adapter_initialize(job->runtime.graph, MF_POLICY_SLOT, job->runtime.executor,
                               (uint64_t)job->request.seed);
+    if (status == MF_OK && job->resume_from)
+        status = mf_checkpoint_compare_plan(job, error);
     if (status == MF_OK)
         report_plan(job);
     return status;

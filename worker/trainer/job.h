@@ -24,9 +24,11 @@ struct mf_job {
     json_t *model_files; /* see model_files.h; NULL before that */
     json_t *run;         /* the worker's "run" object; NULL standalone */
     char *output_dir;
-    char *checkpoint_dir; /* run's, else output_dir/checkpoints */
-    char *resume_from;    /* a checkpoint's folder; NULL: from step 0 */
-    char *download_dir;   /* run's, else output_dir: where a dataset is fetched to */
+    char *checkpoint_dir;                    /* run's, else output_dir/checkpoints */
+    char *resume_from;                       /* a checkpoint's folder; NULL: from step 0 */
+    char resumed_plan[MF_SHA256_TEXT_BYTES]; /* its numeric plan (or the first such), where that is another;
+                                                "" */
+    char *download_dir;                      /* run's, else output_dir: where a dataset is fetched to */
     struct mf_access access;
     int64_t created_at_ms;
     size_t budget_bytes; /* of the plan; 0: the request's memory_budget_gib, else mf_runtime_budget */

@@ -53,6 +53,7 @@ static const struct field {
     FIELD(PLAN, TEXT, plan, numeric_plan_sha256),
     FIELD(PLAN, OPTIONAL_TEXT, plan, dataset_sha256),
     FIELD(PLAN, OPTIONAL_TEXT, plan, base_revision),
+    FIELD(PLAN, OPTIONAL_TEXT, plan, resumed_plan_sha256),
     FIELD(PROGRESS, PHASE, progress, phase),
     FIELD(PROGRESS, NUMBER, progress, fraction),
     FIELD(STEP, COUNT, step, step),

@@ -91,6 +91,9 @@ struct mf_event {
             const char *numeric_plan_sha256; /* 64 hexadecimal digits */
             const char *dataset_sha256;      /* the same, of the file as it was read; may be left out: "" */
             const char *base_revision;       /* a hub's commit, 40 digits; left out or "" for a folder */
+            /* of the checkpoint that the run goes on from, where that is another than the run's own: the run
+             * is no exact one. Left out or "": it is, or it begins at step 0 */
+            const char *resumed_plan_sha256;
         } plan;
         struct {
             enum mf_phase phase;

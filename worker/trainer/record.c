@@ -103,14 +103,14 @@ static json_t *quantization_json(const struct mf_job *job) {
 }
 
 static json_t *results_json(const struct mf_job *job, const struct mf_history *history) {
-    return json_pack("{s:I, s:b, s:I, s:o, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "steps",
-                     (json_int_t)history->steps, "stopped_early", history->stopped_early, "kept_step",
-                     (json_int_t)history->kept_step, "best", best_json(job, history), "warmup_steps",
-                     (json_int_t)job->warmup_steps, "trained_tokens", (json_int_t)history->trained_tokens,
-                     "trained_labels", (json_int_t)history->trained_labels, "train_loss",
-                     number_or_null(history->train_loss), "train_seconds",
-                     number_or_null(history->train_seconds), "history", steps_json(history), "evaluations",
-                     evaluations_json(history));
+    return json_pack("{s:I, s:b, s:b, s:I, s:o, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "steps",
+                     (json_int_t)history->steps, "exact", !*job->resumed_plan, "stopped_early",
+                     history->stopped_early, "kept_step", (json_int_t)history->kept_step, "best",
+                     best_json(job, history), "warmup_steps", (json_int_t)job->warmup_steps, "trained_tokens",
+                     (json_int_t)history->trained_tokens, "trained_labels",
+                     (json_int_t)history->trained_labels, "train_loss", number_or_null(history->train_loss),
+                     "train_seconds", number_or_null(history->train_seconds), "history", steps_json(history),
+                     "evaluations", evaluations_json(history));
 }
 
 enum mf_status mf_record_write(const char *path, const struct mf_job *job, const struct mf_history *history,

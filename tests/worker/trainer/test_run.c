@@ -560,6 +560,48 @@ static void test_checkpoints_that_cannot_be_resumed(void **state) {
     *resume_from = 0;
 }
 
+/* What training.json says of a run's bits: those of one that was never interrupted? */
+static bool is_exact(const char *name) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s/training.json", folder, name);
+    json_t *record = json_load_file(path, 0, NULL);
+    const json_t *exact = json_object_get(json_object_get(record, "results"), "exact");
+    assert_true(json_is_boolean(exact));
+    const bool is = json_is_true(exact);
+    json_decref(record);
+    return is;
+}
+
+/* With another number of threads, where the request allows it; said by the plan line and by training.json,
+ * and not forgotten by a checkpoint in between. */
+static void test_resumed_though_not_exact(void **state) {
+    (void)state;
+    struct trainer trainer;
+    struct mf_event event = {0};
+    char more[256];
+    snprintf(more, sizeof more, "%s,\"save_steps\":1,\"exact_resume\":false", usual);
+    assert_true(run_until("inexact", more, 3, true));
+    threads = "OMP_NUM_THREADS=2";
+    assert_true(run_until("inexact", more, 6, true));
+    assert_true(newest_checkpoint("inexact") >= 6);
+    start(&trainer, "inexact", tiny, more);
+    while (event.type != MF_EVENT_PLAN) {
+        mf_event_destroy(&event);
+        next_event(&trainer, &event);
+        if (event.type == MF_EVENT_ERROR)
+            fail_msg("%s", event.error.message);
+    }
+    assert_int_equal(strlen(event.plan.resumed_plan_sha256), 64);
+    assert_string_not_equal(event.plan.resumed_plan_sha256, event.plan.numeric_plan_sha256);
+    mf_event_destroy(&event);
+    kill_trainer(&trainer);
+    assert_false(run_until("inexact", more, 16, false));
+    assert_false(is_exact("inexact"));
+    threads = "OMP_NUM_THREADS=1";
+    assert_true(is_exact("killed-0"));
+    *resume_from = 0;
+}
+
 static void test_errors(void **state) {
     (void)state;
     expect_error("e1", "/nowhere/model", "", "model_not_found", "/nowhere/model");
@@ -606,6 +648,7 @@ int main(void) {
         cmocka_unit_test(test_killed_anywhere_it_ends_with_the_same_bits),
         cmocka_unit_test(test_pause_and_resume),
         cmocka_unit_test(test_checkpoints_that_cannot_be_resumed),
+        cmocka_unit_test(test_resumed_though_not_exact),
         cmocka_unit_test(test_errors),
         cmocka_unit_test(test_loss_that_is_not_finite),
     };
