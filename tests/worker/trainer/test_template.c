@@ -329,7 +329,7 @@ static void test_threads_change_nothing(void **state) {
         assert_int_equal(mf_template_apply(&dataset, tokenizer, &options, &samples[0], &error),
                          MF_ERROR_DATASET_ROW);
         if (run == 0)
-            strcpy(first, error.message);
+            snprintf(first, sizeof first, "%s", error.message);
         assert_string_equal(error.message, first);
     }
     mf_threads_set(before);
