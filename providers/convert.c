@@ -289,3 +289,16 @@ enum mf_status mf_convert_gguf(const struct mf_convert_options *options, struct 
     mf_gguf_close(file);
     return status;
 }
+
+enum mf_status mf_convert_gguf_check(const char *path, struct mf_error *error) {
+    struct mf_gguf *file = NULL;
+    struct description description = {0};
+    enum mf_status status = mf_gguf_open(path, &file, error);
+    if (status)
+        return status;
+    status = read_description(file, &description, error);
+    if (status)
+        mf_error_prefix(error, "%s", path);
+    mf_gguf_close(file);
+    return status;
+}

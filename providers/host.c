@@ -4,6 +4,7 @@
 #include "common/log.h"
 #include "kernels/quantize.h"
 #include "kernels/tensor.h"
+#include "providers/convert.h"
 #include "providers/locate.h"
 #include "providers/made_folder.h"
 #include "providers/models/model.h"
@@ -108,6 +109,11 @@ static int make_folder(struct mf_provider_context *context, const struct mf_fold
     return (int)mf_made_folder_write(context, source, path, error);
 }
 
+static int check_gguf(struct mf_provider_context *context, const char *file, struct mf_error *error) {
+    const enum mf_status status = mf_made_folders_allow(context, file, error);
+    return (int)(status == MF_OK ? mf_convert_gguf_check(file, error) : status);
+}
+
 static int make_folder_of_gguf(struct mf_provider_context *context, const char *file, uint32_t dtype,
                                const char **path, struct mf_error *error) {
     return (int)mf_made_folder_of_gguf(context, file, (enum mf_dtype)dtype, path, error);
@@ -135,6 +141,7 @@ static const struct mf_host_api table = {
     .metadata_text = metadata_text,
     .metadata_number = metadata_number,
     .make_folder = make_folder,
+    .check_gguf = check_gguf,
     .make_folder_of_gguf = make_folder_of_gguf,
 };
 

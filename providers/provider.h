@@ -204,7 +204,9 @@ struct mf_host_api {
      * open_tokenizer(). It is removed when the job is over; *path lives as long. */
     int (*make_folder)(struct mf_provider_context *context, const struct mf_folder_source *source,
                        const char **path, struct mf_error *error);
-    /* The same of a GGUF file of a family that modelforge reads, its values in `dtype` (enum mf_number, F32
+    /* Is it a whole GGUF file of a family that modelforge reads? Says what stands against it. */
+    int (*check_gguf)(struct mf_provider_context *context, const char *file, struct mf_error *error);
+    /* A model folder, as make_folder()'s, of such a file, its values in `dtype` (enum mf_number, F32
      * or BF16). Asked again for a file in one job it gives the same folder. */
     int (*make_folder_of_gguf)(struct mf_provider_context *context, const char *file, uint32_t dtype,
                                const char **path, struct mf_error *error);

@@ -45,21 +45,6 @@ static int capabilities(const struct mf_device *device, struct mf_capabilities *
 
 /* ---- the file ---- */
 
-/* "llama" of llama files; the name is not to be longer than a reader of messages wants. */
-static int check_architecture(const struct mf_weights *file, const char *path, struct mf_error *error) {
-    static const char key[] = "general.architecture";
-    const char *name = NULL;
-    uint64_t bytes = 0;
-    if (!host->metadata_text(file, key, &name, &bytes))
-        return host->fail(error, "model_config", "%s: the metadata %s is missing", path, key);
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
-        if (strlen(rows[i].architecture) == bytes && !memcmp(rows[i].architecture, name, bytes))
-            return MF_PROVIDER_OK;
-    return host->fail(error, "model_config",
-                      "%s: %s: '%.*s' is not supported (supported: llama, qwen2, qwen3)", path, key,
-                      (int)(bytes < 64 ? bytes : 64), name);
-}
-
 static int ends_with(const char *text, const char *end) {
     const size_t length = strlen(text), wanted = strlen(end);
     return length >= wanted && !strcmp(text + length - wanted, end);
@@ -68,7 +53,6 @@ static int ends_with(const char *text, const char *end) {
 static int validate_model_access(struct mf_provider_context *context,
                                  const struct mf_model_reference *reference, struct mf_error *error) {
     const char *path = reference->model_id;
-    struct mf_weights *file = NULL;
     if (reference->revision)
         return host->fail(error, "unsupported_field",
                           "revision: '%s' cannot be chosen: gguf reads a file, which has no revisions",
@@ -79,11 +63,7 @@ static int validate_model_access(struct mf_provider_context *context,
             "model_name: %s is not a .gguf file of this machine, which is what the provider gguf "
             "trains; folders and ids of a hub are for the provider huggingface",
             path);
-    int status = host->open_weights(context, path, &file, error);
-    if (status == MF_PROVIDER_OK)
-        status = check_architecture(file, path, error);
-    host->close_weights(file);
-    return status;
+    return host->check_gguf(context, path, error);
 }
 
 /* ---- the model ---- */

@@ -23,6 +23,8 @@ export PKG_CONFIG_PATH=$prefix/lib/pkgconfig
 for index in $(seq 1 24); do
   printf '{"prompt": "Say %d", "completion": " It is %d."}\n' "$index" "$index"
 done >"$work/rows.jsonl"
+mkdir "$work/tmp"
+export TMPDIR=$work/tmp
 cd "$work" # where nothing of the source tree can be found
 
 run() { # NAME MODEL PROVIDER [FILTER]: trains; what it said is in NAME.log
@@ -88,7 +90,7 @@ run soup-run "$model" soup ".provider_config = {with: \"$work/three\", share: \"
 run half-run "$work/half" huggingface || fail "half: $(tail -n 3 half-run.log)"
 same soup-run half-run || fail "soup did not train on the average"
 ! same soup-run plain || fail "the second model changes nothing"
-[[ -z $(find soup-run -name 'modelforge-model-*') ]] || fail "the made folder is still there"
+[[ -z $(find tmp soup-run -name 'modelforge-model-*') ]] || fail "the made folder is still there"
 ! run bad "$model" soup || fail "soup trained without its setting"
 refused bad "provider_config.with: the folder of the second model is missing"
 ! run bad "$model" soup '.provider_config = {wiht: "x"}' || fail "soup took a setting that it does not know"
@@ -121,4 +123,21 @@ refused bad "provider_config.dtype: 'f64' is not f32 or bf16"
 refused bad "modelforge-trainer convert"
 run narrow "$work/merged/model.gguf" gguf '.provider_config = {dtype: "bf16"}' || fail "gguf in bf16: $(tail -n 3 narrow.log)"
 ! same narrow from-file || fail "the setting dtype changes nothing"
+"$trainer" generate --provider gguf --model merged/model.gguf --prompt "Say 3" --max-new-tokens 2 >generate.log 2>&1 || fail "generate: $(cat generate.log)"
+"$trainer" plan from-file.json --no-probe >plan.log 2>&1 || fail "plan: $(tail -n 3 plan.log)"
+[[ -z $(find tmp -name 'modelforge-model-*') && ! -e modelforge-output ]] || fail "something is left of commands: $(ls tmp)"
 echo "ok - gguf, built outside of the tree, trains from the file as from its folder, bit for bit"
+printf 'GGUF\x03\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x14\0\0\0\0\0\0\0general.architecture\x08\0\0\0\x05\0\0\0\0\0\0\0mamba' >mamba.gguf
+printf 'GGUF\x03\0\0\0' >cut.gguf
+said() { # TEXT MODEL...: what the check of access says
+  local status=0
+  "$trainer" access --provider gguf --model "${@:2}" >access.log 2>&1 || status=$?
+  [[ $status == 1 && $(<access.log) == *"$1"* ]] || fail "access to $2: exit $status, $(<access.log)"
+}
+[[ $("$trainer" access --provider gguf --model merged/model.gguf) == "gguf: merged/model.gguf may be used" ]] || fail "access to a GGUF file"
+said "general.architecture: 'mamba' is not supported (supported: " mamba.gguf
+said "ModelAccessError: $work/cut.gguf" "$work/cut.gguf"
+said "ModelAccessError: $work/none.gguf" "$work/none.gguf"
+said "hf://org/model is not a .gguf file of this machine" hf://org/model
+said "revision: 'main' cannot be chosen: gguf reads a file, which has no revisions" merged/model.gguf --revision main
+echo "ok - what stands against a GGUF file is said before a job"

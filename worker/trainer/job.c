@@ -238,7 +238,7 @@ static enum mf_status load_model(struct mf_job *job, struct mf_error *error) {
     if (status != MF_OK)
         return status;
     const char **settings = settings_of(request);
-    job->context.scratch = job->download_dir ? job->download_dir : job->output_dir;
+    job->context.scratch = job->download_dir; /* without a worker: the machine's own place for such files */
     job->context.allow = allow_model;
     job->context.allow_argument = job;
     struct mf_runtime_options options = {.device_map = request->device_map,

@@ -153,6 +153,9 @@ static enum mf_status open_parts(const struct mf_runtime_options *options, struc
         status = choose_device(options, runtime, &preferred, error);
     if (status == MF_OK)
         status = load(options, preferred, runtime, error);
+    if (runtime->context == &runtime->own_context) /* mapped, and nobody else asks for these files: not even a
+                                                      signal leaves them behind */
+        mf_made_folders_remove(runtime->context);
     if (status == MF_OK)
         status = mf_tokenizer_set_embeddings(runtime->tokenizer,
                                              mf_model_architecture(runtime->model)->vocabulary, error);
