@@ -34,6 +34,6 @@ static const char changed_request[] =
     "name_or_path\":\"/"
     "adapters/a\",\"logging_steps\":5,\"save_"
     "total_limit\": "
-    "3, \"save_steps\":9,\"exact_resume\":false}";
+    "3, \"save_steps\":9,\"lr_scheduler_kwargs\":{\"num_cycles\":\"1\"},\"exact_resume\":false}";
 
 #endif

@@ -249,9 +249,10 @@ static void aliases_mean_the_field(void **state) {
 static void choices_are_checked(void **state) {
     (void)state;
     /* `constant` ignores warm-up: a name that asks for one must not become it silently. */
-    refused("\"lr_scheduler_type\":\"step\"", MF_ERROR_INVALID_FIELD,
-            "lr_scheduler_type: \"step\" is not one of cosine, linear, constant, polynomial, "
-            "constant_with_warmup, cosine_with_restarts, inverse_sqrt");
+    refused(
+        "\"lr_scheduler_type\":\"step\"", MF_ERROR_INVALID_FIELD,
+        "lr_scheduler_type: \"step\" is not one of cosine, linear, constant, polynomial, "
+        "constant_with_warmup, cosine_with_restarts, inverse_sqrt, cosine_with_min_lr, warmup_stable_decay");
     refused("\"strategy\":\"ppo\"", MF_ERROR_INVALID_FIELD, "strategy: \"ppo\" is not one of sft, qlora");
     refused("\"output\":[\"onnx\"]", MF_ERROR_INVALID_FIELD,
             "output: \"onnx\" is not one of adapter, merged_16bit, gguf");

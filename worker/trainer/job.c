@@ -372,8 +372,12 @@ static enum mf_status decide_steps(struct mf_job *job, struct mf_error *error) {
                             : mf_schedule_warmup_steps(request->warmup_ratio, job->total_steps);
     for (size_t i = 0; i < job->split.train_count; i++)
         job->train_tokens += job->samples.sample[job->split.train[i]].length;
-    return mf_schedule_init(&job->schedule, request->lr_scheduler_type, request->learning_rate,
-                            job->warmup_steps, job->total_steps, error);
+    const struct mf_schedule_options schedule = {.name = request->lr_scheduler_type,
+                                                 .settings = request->lr_scheduler_kwargs,
+                                                 .learning_rate = request->learning_rate,
+                                                 .warmup_steps = job->warmup_steps,
+                                                 .total_steps = job->total_steps};
+    return mf_schedule_init(&job->schedule, &schedule, error);
 }
 
 size_t mf_job_managed_bytes(const struct mf_job *job) {

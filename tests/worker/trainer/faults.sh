@@ -284,6 +284,8 @@ request_not_json() { request '{"task": text}'; }
 request_unknown_field() { train learning_rat=8; }
 request_missing_field() { request '{"task": "text-generation", "dataset": "x"}'; }
 request_out_of_range() { train learning_rate=3; }
+schedule_unknown_setting() { train lr_scheduler_kwargs='{"gamma": 0.1}'; }
+schedule_missing_setting() { train lr_scheduler_type='"cosine_with_min_lr"'; }
 request_conflicting() { train use_4bit=true use_8bit=true; }
 provider_unknown() { train provider='"xyz"'; }
 # plugin CASE [FIELD=JSON...]: a library of tests/providers/plugins as the only one in the folder for providers

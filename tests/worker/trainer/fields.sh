@@ -71,6 +71,7 @@ value[adam_beta1]=0.5
 value[adam_beta2]=0.5
 value[adam_epsilon]=0.1
 value[lr_scheduler_type]='"linear"'
+value[lr_scheduler_kwargs]='{"num_cycles": 2}'
 value[warmup_ratio]=0.9
 value[warmup_steps]=2
 value[seed]=7
@@ -172,6 +173,12 @@ mapfile -t schedules < <(adapters lr_scheduler_type '"max_steps": 4, "warmup_rat
   problem "schedules: $(printf '%s\n' "${schedules[@]}")"
 mapfile -t schedules < <(adapters lr_scheduler_type '"max_steps": 4, "warmup_ratio": 0.5' constant_with_warmup linear)
 [[ $(printf '%s\n' "${schedules[@]}" | distinct) == 2 ]] || problem "schedules: $(printf '%s\n' "${schedules[@]}")"
+mapfile -t schedules < <(
+  adapters lr_scheduler_type '"max_steps": 4, "lr_scheduler_kwargs": {"num_cycles": 2}' cosine cosine_with_restarts
+  adapters lr_scheduler_type '"max_steps": 4, "lr_scheduler_kwargs": {"min_lr": 0.001}' cosine_with_min_lr
+  adapters lr_scheduler_type '"max_steps": 4, "lr_scheduler_kwargs": {"num_decay_steps": 2}' warmup_stable_decay
+)
+[[ $(printf '%s\n' "${schedules[@]}" | distinct) == 4 ]] || problem "schedules: $(printf '%s\n' "${schedules[@]}")"
 
 for field in "${!value[@]}"; do
   [[ " ${fields[*]} " == *" $field "* ]] || problem "$field: there is no such field"

@@ -119,9 +119,11 @@ static void open_golden(const char *name, bool reference, struct golden *golden)
     job->request.max_grad_norm = recipe(golden, "max_grad_norm");
     const char *schedule =
         json_string_value(json_object_get(json_object_get(golden->values, "recipe"), "lr_scheduler_type"));
-    must(mf_schedule_init(&job->schedule, schedule, recipe(golden, "learning_rate"),
-                          (int64_t)recipe(golden, "warmup_steps"), (int64_t)recipe(golden, "steps"), &error),
-         &error);
+    const struct mf_schedule_options rates = {.name = schedule,
+                                              .learning_rate = recipe(golden, "learning_rate"),
+                                              .warmup_steps = (int64_t)recipe(golden, "warmup_steps"),
+                                              .total_steps = (int64_t)recipe(golden, "steps")};
+    must(mf_schedule_init(&job->schedule, &rates, &error), &error);
     build(golden);
 }
 
