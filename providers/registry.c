@@ -29,6 +29,10 @@ static struct {
     pthread_mutex_t lock;
     bool entered;
     const struct mf_provider *provider[MF_PROVIDER_MAX_LISTED];
+    struct {
+        char *path; /* NULL: built in */
+        char sha256[MF_SHA256_TEXT_BYTES];
+    } library[MF_PROVIDER_MAX_LISTED];
     size_t count;
 } known = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -218,14 +222,37 @@ static void name_valid_ones(const char *refused, struct mf_text *text) {
 
 static enum mf_status load_library(const char *name, const char *path, const struct mf_provider **out,
                                    struct mf_error *error) {
-    enum mf_status status = MF_OK;
     if (known.count == MF_PROVIDER_MAX_LISTED)
         return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE, "%d providers are loaded already",
                             MF_PROVIDER_MAX_LISTED);
-    status = mf_plugin_load(name, path, mf_host(), out, error);
-    if (status == MF_OK)
-        known.provider[known.count++] = *out;
-    return status;
+    char sha256[MF_SHA256_TEXT_BYTES], *own_path = strdup(path);
+    enum mf_status status = own_path ? mf_plugin_load(name, path, mf_host(), out, error)
+                                     : mf_error_errno(error, ENOMEM, "provider '%s'", name);
+    if (status == MF_OK) /* of a file that nobody else may write */
+        status = mf_file_sha256(path, sha256, NULL, error);
+    if (status != MF_OK) {
+        *out = NULL;
+        free(own_path);
+        return status;
+    }
+    known.library[known.count].path = own_path;
+    memcpy(known.library[known.count].sha256, sha256, sizeof sha256);
+    known.provider[known.count++] = *out;
+    return MF_OK;
+}
+
+bool mf_provider_library(const struct mf_provider *provider, const char **path, const char **sha256) {
+    bool found = false;
+    lock_known();
+    for (size_t i = 0; i < known.count && !found; i++) {
+        if (known.provider[i] != provider || !known.library[i].path)
+            continue;
+        *path = known.library[i].path;
+        *sha256 = known.library[i].sha256;
+        found = true;
+    }
+    pthread_mutex_unlock(&known.lock);
+    return found;
 }
 
 bool mf_provider_is_program(const char *name) {

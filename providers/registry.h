@@ -36,6 +36,10 @@ enum mf_status mf_provider_find(const char *name, const struct mf_provider **out
  * NAME.conf. */
 bool mf_provider_is_program(const char *name);
 
+/* Which library a provider came from, and its sha256 when it was loaded: of a run, a part of its provenance.
+ * Both live as long as the process; false: it is built in. Any thread. */
+bool mf_provider_library(const struct mf_provider *provider, const char **path, const char **sha256);
+
 /* ---- what is there ---- */
 
 enum mf_provider_kind { MF_PROVIDER_BUILT_IN, MF_PROVIDER_LIBRARY, MF_PROVIDER_PROGRAM };

@@ -88,6 +88,10 @@ scaled("half", 1.5)
 PYTHON
 run soup-run "$model" soup ".provider_config = {with: \"$work/three\", share: \"0.25\"}" || fail "soup: $(tail -n 3 soup-run.log)"
 run half-run "$work/half" huggingface || fail "half: $(tail -n 3 half-run.log)"
+jq -e --arg path "$prefix/lib/modelforge/providers/libmodelforge-provider-soup.so" --arg sum "$(sha256sum <soup/build/libmodelforge-provider-soup.so | cut -d' ' -f1)" \
+  '.versions.provider == "soup" and .versions.provider_library == {path: $path, sha256: $sum}' soup-run/training.json >jq.log ||
+  fail "what training.json says of the library: $(jq -c .versions soup-run/training.json)"
+jq -e '.versions.provider_library == null' plain/training.json >jq.log || fail "a built-in provider has a library"
 same soup-run half-run || fail "soup did not train on the average"
 ! same soup-run plain || fail "the second model changes nothing"
 [[ -z $(find tmp soup-run -name 'modelforge-model-*') ]] || fail "the made folder is still there"

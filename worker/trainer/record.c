@@ -80,13 +80,21 @@ static json_t *best_json(const struct mf_job *job, const struct mf_history *hist
                 : json_null();
 }
 
+/* null, or the file that the provider's code came from. */
+static json_t *library_json(const struct mf_job *job) {
+    const char *path, *sha256;
+    return mf_provider_library(job->runtime.provider, &path, &sha256)
+               ? json_pack("{s:s, s:s}", "path", path, "sha256", sha256)
+               : json_null();
+}
+
 static json_t *versions_json(const struct mf_job *job) {
     const struct mf_backend *backend = job->runtime.backend;
-    return json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:s}", "modelforge", MF_VERSION, "backend",
+    return json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:o, s:s}", "modelforge", MF_VERSION, "backend",
                      backend->name, "instruction_set", backend->instruction_set, "threads",
                      (int)backend->threads, "library", backend->library, "provider",
-                     job->runtime.provider->get_provider_name(), "compute_dtype",
-                     mf_dtype_name(mf_model_compute_dtype(job->runtime.model)));
+                     job->runtime.provider->get_provider_name(), "provider_library", library_json(job),
+                     "compute_dtype", mf_dtype_name(mf_model_compute_dtype(job->runtime.model)));
 }
 
 /* null, or in which form the linear modules but the head were quantised. */
