@@ -26,12 +26,14 @@ _Static_assert((int)MF_WEIGHTS_PLAIN == MF_QUANTIZATION_NONE && (int)MF_WEIGHTS_
 
 static int fail(struct mf_error *error, const char *code, const char *format, ...) {
     char text[MF_ERROR_TEXT_BYTES];
-    const enum mf_status status = mf_status_from_code(code ? code : "");
+    enum mf_status status = mf_status_from_code(code ? code : "");
+    if (status == MF_OK || (status == MF_ERROR_INTERNAL && (!code || strcmp(code, "internal") != 0)))
+        status = MF_ERROR_PROVIDER_UNAVAILABLE; /* a code that there is not */
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    return (int)mf_error_set(error, status == MF_OK ? MF_ERROR_INTERNAL : status, "%s", text);
+    return (int)mf_error_set(error, status, "%s", text);
 }
 
 static void log_line(struct mf_provider_context *context, const char *message) {

@@ -156,7 +156,7 @@ struct mf_host_api {
     uint32_t size, abi_version;
     /* Fills *error with a code of the error table and a message that says what was wrong, where, and what to
      * do; returns what the provider's function is to return. A code that the host does not know is
-     * "internal". */
+     * taken for "provider_unavailable". */
     int (*fail)(struct mf_error *error, const char *code, const char *format, ...)
 #if defined(__GNUC__)
         __attribute__((format(printf, 3, 4)))

@@ -28,6 +28,7 @@
 #define MANY_ROWS      19
 #define BEARS          20 /* leaves a process behind */
 #define CRASH_MODEL    21 /* behaves until it is to load a model */
+#define BAD_TEXT       22 /* says what is no UTF-8, and a code that there is not */
 
 static const struct mf_host_api *host;
 
@@ -77,6 +78,8 @@ static int capabilities(const struct mf_device *device, struct mf_capabilities *
 
 static int validate_model_access(struct mf_provider_context *context,
                                  const struct mf_model_reference *reference, struct mf_error *error) {
+    if (CASE == BAD_TEXT)
+        return host->fail(error, "no_such_code", "the model \xff\xfe is %s", "b\xc3(d");
     return CASE == SILENT_FAILURE ? 77 : host->check_model(context, reference, error);
 }
 

@@ -306,6 +306,7 @@ provider_refuses() { plugin refuses; }
 provider_no_rows() { plugin no_rows; }
 provider_not_here() { plugin no_device; }
 provider_silent() { plugin silent_failure; }
+provider_bad_text() { plugin bad_text; }
 provider_empty() { plugin empty_success; }
 provider_strategy() { plugin good strategy='"qlora"'; }
 provider_writable() {
