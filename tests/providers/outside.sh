@@ -119,6 +119,12 @@ run from-file "$work/merged/model.gguf" gguf '.output = ["adapter", "merged_16bi
 run from-folder converted huggingface || fail "from the folder: $(tail -n 3 from-folder.log)"
 same from-file from-folder || fail "training from a GGUF file differs from training from its folder"
 [[ -s from-file/model.gguf && -s from-file/merged_16bit/model.safetensors ]] || fail "outputs of a model from a GGUF file"
+run saved "$work/merged/model.gguf" gguf '.save_steps = 1' || fail "with checkpoints: $(tail -n 3 saved.log)"
+first=$(find saved/checkpoints -mindepth 1 -maxdepth 1 -type d | sort -V | head -n 1)
+"$trainer" run saved.json --output resumed --resume "$first" >resumed.log 2>&1 || fail "resume: $(tail -n 3 resumed.log)"
+grep -q '^step 1/3' saved.log || fail "the first run has no step 1"
+! grep -q '^step 1/3' resumed.log || fail "the second run did not go on from $first"
+same resumed from-file || fail "a resumed run from a GGUF file has other bits"
 ! run bad "$model" gguf || fail "gguf took a folder"
 refused bad "is not a .gguf file of this machine, which is what the provider gguf trains"
 ! run bad "$work/merged/model.gguf" gguf '.provider_config = {dtype: "f64"}' || fail "gguf took another dtype"
