@@ -26,13 +26,16 @@ static void fill_thresholds(struct thresholds *thresholds) {
     thresholds->first[CODES - 1] = thresholds->second[CODES - 1] = INFINITY;
 }
 
-/* How many thresholds a value is above, by halves: the same steps for every value, so that they run side by
- * side. */
-static inline int32_t encode(const float *threshold, float value) {
-    int32_t code = 0;
+/* How many thresholds each value is above, by halves: the same steps for all, so that they run side by side.
+ */
+static void encode(const float *restrict threshold, const float *restrict value, float factor,
+                   int32_t *restrict code) {
+    for (int i = 0; i < BLOCK; i++)
+        code[i] = 0;
     for (int32_t half = CODES / 2; half > 0; half /= 2)
-        code += value > threshold[code + half - 1] ? half : 0;
-    return code;
+#pragma omp simd
+        for (int i = 0; i < BLOCK; i++)
+            code[i] += value[i] * factor > threshold[code[i] + half - 1] ? half : 0;
 }
 
 static float largest(const float *value) {
@@ -49,6 +52,7 @@ static void update_block(const struct step *step, const struct thresholds *thres
                          const float *restrict gradient, float *restrict parameter, uint8_t *restrict first,
                          uint8_t *restrict second, float *restrict scale) {
     float m[BLOCK], v[BLOCK];
+    int32_t code[BLOCK];
 #pragma omp simd
     for (int i = 0; i < BLOCK; i++) {
         const float g = step->coefficient * gradient[i];
@@ -60,13 +64,12 @@ static void update_block(const struct step *step, const struct thresholds *thres
     scale[0] = largest(m);
     scale[1] = largest(v);
     const float inverse_m = 1 / fmaxf(scale[0], 1e-38f), inverse_v = 1 / fmaxf(scale[1], 1e-38f);
-#pragma omp simd
-    for (int i = 0; i < BLOCK; i++) {
-        int32_t code = encode(thresholds->first, m[i] * inverse_m);
-        code -= m[i] < 0 && mf_dynamic_map_signed[code] == 0 ? 1 : 0;
-        first[i] = (uint8_t)code;
-        second[i] = (uint8_t)encode(thresholds->second, v[i] * inverse_v);
-    }
+    encode(thresholds->first, m, inverse_m, code);
+    for (int i = 0; i < BLOCK; i++)
+        first[i] = (uint8_t)(m[i] < 0 && mf_dynamic_map_signed[code[i]] == 0 ? code[i] - 1 : code[i]);
+    encode(thresholds->second, v, inverse_v, code);
+    for (int i = 0; i < BLOCK; i++)
+        second[i] = (uint8_t)code[i];
 }
 
 static enum mf_status adamw_8bit(const struct mf_kernel_call *call, struct mf_error *error) {
