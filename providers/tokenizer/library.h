@@ -24,7 +24,8 @@ struct mf_rust_ids {
 int mf_rust_tokenizer_open(const char *json, size_t length, struct mf_rust_tokenizer **out,
                            struct mf_rust_text *error);
 int mf_rust_tokenizer_encode(const struct mf_rust_tokenizer *tokenizer, const char *text, size_t length,
-                             int add_special, struct mf_rust_ids *out, struct mf_rust_text *error);
+                             int add_special, struct mf_rust_ids *out, struct mf_rust_ids *ends,
+                             struct mf_rust_text *error); /* ends: NULL, or where words end (tokenizer.h) */
 int mf_rust_tokenizer_decode(const struct mf_rust_tokenizer *tokenizer, const uint32_t *ids, size_t count,
                              int skip_special, struct mf_rust_text *out, struct mf_rust_text *error);
 int64_t mf_rust_tokenizer_id(const struct mf_rust_tokenizer *tokenizer, const char *token, size_t length);

@@ -244,40 +244,60 @@ enum mf_status mf_tokenizer_set_embeddings(struct mf_tokenizer *tokenizer, int32
     return tokenizer->eos < rows ? MF_OK : no_embedding(tokenizer, (uint32_t)tokenizer->eos, error);
 }
 
-enum mf_status mf_tokenizer_encode(const struct mf_tokenizer *tokenizer, const char *text, size_t length,
-                                   enum mf_special_tokens special, struct mf_tokens *tokens,
-                                   struct mf_error *error) {
-    struct mf_rust_ids ids = {0};
-    struct mf_rust_text message = {0};
-    if (length > MF_TOKENIZER_MAX_TEXT_BYTES)
-        return mf_error_set(error, MF_ERROR_DATASET_ROW, "a text of %zu bytes is longer than %d", length,
-                            MF_TOKENIZER_MAX_TEXT_BYTES);
-    const int result =
-        mf_rust_tokenizer_encode(tokenizer->library, text, length, special == MF_SPECIAL_ADD, &ids, &message);
-    if (result)
-        return library_error(result, message, MF_ERROR_DATASET_ROW,
-                             result == 2 ? "tokenizer.json" : "the text cannot be tokenised", error);
-    size_t wanted = tokens->count + ids.count;
+static enum mf_status append(struct mf_tokens *tokens, struct mf_rust_ids ids, struct mf_error *error) {
+    const size_t wanted = tokens->count + ids.count;
     if (wanted > tokens->capacity) {
-        size_t capacity = wanted < 2 * tokens->capacity ? 2 * tokens->capacity : wanted;
+        const size_t capacity = wanted < 2 * tokens->capacity ? 2 * tokens->capacity : wanted;
         int32_t *larger = realloc(tokens->id, capacity * sizeof *larger);
-        if (!larger) {
-            mf_rust_ids_free(ids);
+        if (!larger)
             return mf_error_errno(error, ENOMEM, "%zu tokens", wanted);
-        }
         tokens->id = larger;
         tokens->capacity = capacity;
     }
-    enum mf_status status = MF_OK;
-    for (size_t i = 0; status == MF_OK && i < ids.count; i++) {
+    for (size_t i = 0; i < ids.count; i++)
         tokens->id[tokens->count + i] = (int32_t)ids.data[i];
+    tokens->count = wanted;
+    return MF_OK;
+}
+
+/* `ends` NULL: not asked for. */
+static enum mf_status encode(const struct mf_tokenizer *tokenizer, const char *text, size_t length,
+                             enum mf_special_tokens special, struct mf_tokens *tokens, struct mf_tokens *ends,
+                             struct mf_error *error) {
+    struct mf_rust_ids ids = {0}, bytes = {0};
+    struct mf_rust_text message = {0};
+    enum mf_status status = MF_OK;
+    if (length > MF_TOKENIZER_MAX_TEXT_BYTES)
+        return mf_error_set(error, MF_ERROR_DATASET_ROW, "a text of %zu bytes is longer than %d", length,
+                            MF_TOKENIZER_MAX_TEXT_BYTES);
+    const int result = mf_rust_tokenizer_encode(tokenizer->library, text, length, special == MF_SPECIAL_ADD,
+                                                &ids, ends ? &bytes : NULL, &message);
+    if (result)
+        return library_error(result, message, MF_ERROR_DATASET_ROW,
+                             result == 2 ? "tokenizer.json" : "the text cannot be tokenised", error);
+    for (size_t i = 0; status == MF_OK && i < ids.count; i++)
         if (ids.data[i] >= (uint32_t)tokenizer->embeddings)
             status = no_embedding(tokenizer, ids.data[i], error);
-    }
+    if (status == MF_OK && ends)
+        status = append(ends, bytes, error);
     if (status == MF_OK)
-        tokens->count = wanted;
+        status = append(tokens, ids, error);
+    mf_rust_ids_free(bytes);
     mf_rust_ids_free(ids);
     return status;
+}
+
+enum mf_status mf_tokenizer_encode(const struct mf_tokenizer *tokenizer, const char *text, size_t length,
+                                   enum mf_special_tokens special, struct mf_tokens *tokens,
+                                   struct mf_error *error) {
+    return encode(tokenizer, text, length, special, tokens, NULL, error);
+}
+
+enum mf_status mf_tokenizer_encode_words(const struct mf_tokenizer *tokenizer, const char *text,
+                                         size_t length, enum mf_special_tokens special,
+                                         struct mf_tokens *tokens, struct mf_tokens *ends,
+                                         struct mf_error *error) {
+    return encode(tokenizer, text, length, special, tokens, ends, error);
 }
 
 /* Takes a text of the library as memory that free() frees. */

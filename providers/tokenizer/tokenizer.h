@@ -42,6 +42,13 @@ enum mf_status mf_tokenizer_encode(const struct mf_tokenizer *tokenizer, const c
                                    enum mf_special_tokens special, struct mf_tokens *tokens,
                                    struct mf_error *error);
 
+/* The same, and appends as many numbers to *ends: where in the text the token's word ends, in bytes, if the
+ * token is the word's last one; else 0. Words are what the pre-tokenizer cuts a text into. */
+enum mf_status mf_tokenizer_encode_words(const struct mf_tokenizer *tokenizer, const char *text,
+                                         size_t length, enum mf_special_tokens special,
+                                         struct mf_tokens *tokens, struct mf_tokens *ends,
+                                         struct mf_error *error);
+
 /* *text is NUL-terminated and freed by the caller with free(). Ids outside the vocabulary are left out. */
 enum mf_status mf_tokenizer_decode(const struct mf_tokenizer *tokenizer, const int32_t *id, size_t count,
                                    bool skip_special, char **text, struct mf_error *error);

@@ -11,6 +11,7 @@ struct layout {
     struct mf_text text;
     struct mf_spans spans; /* its completions, in order */
     struct mf_tokens whole, part;
+    struct mf_tokens ends;              /* of whole's words: mf_tokenizer_encode_words; empty: not needed */
     size_t anchor_bytes, anchor_tokens; /* so many tokens are exactly so many bytes of the text */
     enum mf_special_tokens special;
     bool add_eos;
@@ -113,9 +114,34 @@ static size_t shared_tokens(const struct mf_tokens *whole, size_t first, const s
     return shared;
 }
 
+/* Moves the anchor on to where a word ends, TAIL_WORDS words before `bytes`: what a pre-tokenizer makes of a
+ * text up to there does not depend on what follows so much later. Tokenizers without words have none. */
+static void anchor_before(struct layout *layout, size_t bytes) {
+    enum { TAIL_WORDS = 3 };
+    size_t word[TAIL_WORDS + 1] = {0}, words = 0; /* the last ones: tokens up to the end of each */
+    /* nor is it used where special tokens follow a text: they would follow the part, too */
+    if (!layout->ends.count || !layout->ends.id[layout->ends.count - 1])
+        return;
+    for (size_t i = layout->anchor_tokens; i < layout->ends.count; i++) {
+        const size_t end = (size_t)layout->ends.id[i];
+        if (end > bytes)
+            break;
+        if (end)
+            word[words++ % (TAIL_WORDS + 1)] = i + 1;
+    }
+    if (words <= TAIL_WORDS)
+        return;
+    const size_t tokens = word[words % (TAIL_WORDS + 1)], end = (size_t)layout->ends.id[tokens - 1];
+    if (end <= layout->anchor_bytes || (layout->text.data[end] & 0xC0) == 0x80) /* inside a character */
+        return;
+    layout->anchor_tokens = tokens;
+    layout->anchor_bytes = end;
+}
+
 /* The number of leading tokens that the first `bytes` of the text and the whole text share. Where the text
- * since the last boundary has the very tokens that the whole has there, that text alone is tokenised: rows of
- * many turns would take time by the square of their length. */
+ * since the anchor (the last boundary, or some words before this one) has the very tokens that the whole has
+ * there, that text alone is tokenised: a row's prompt would be tokenised twice, and rows of many turns would
+ * take time by the square of their length. */
 static enum mf_status token_boundary(const struct mf_tokenizer *tokenizer, struct layout *layout,
                                      size_t bytes, size_t *boundary, struct mf_error *error) {
     enum mf_status status = MF_OK;
@@ -123,6 +149,7 @@ static enum mf_status token_boundary(const struct mf_tokenizer *tokenizer, struc
         *boundary = layout->whole.count;
         return MF_OK;
     }
+    anchor_before(layout, bytes);
     if (bytes > layout->anchor_bytes && layout->anchor_bytes) {
         layout->part.count = 0;
         status = mf_tokenizer_encode(tokenizer, layout->text.data + layout->anchor_bytes,
@@ -173,9 +200,14 @@ static enum mf_status tokenize(const struct mf_tokenizer *tokenizer,
                                const struct mf_template_options *options, struct layout *layout,
                                int32_t **labels, struct mf_error *error) {
     const bool train_on_all = options->train_on_all;
-    layout->whole.count = 0;
-    enum mf_status status = mf_tokenizer_encode(tokenizer, mf_text_string(&layout->text), layout->text.length,
-                                                layout->special, &layout->whole, error);
+    layout->whole.count = layout->ends.count = 0;
+    const bool cut = !train_on_all && layout->spans.count &&
+                     (layout->spans.count > 1 || layout->spans.span[0].first > 0); /* not all of the text */
+    enum mf_status status =
+        cut ? mf_tokenizer_encode_words(tokenizer, mf_text_string(&layout->text), layout->text.length,
+                                        layout->special, &layout->whole, &layout->ends, error)
+            : mf_tokenizer_encode(tokenizer, mf_text_string(&layout->text), layout->text.length,
+                                  layout->special, &layout->whole, error);
     if (status != MF_OK)
         return status;
     const size_t count = layout->whole.count;
@@ -291,6 +323,7 @@ static void layout_free(struct layout *layout) {
     mf_text_free(&layout->text);
     mf_tokens_free(&layout->whole);
     mf_tokens_free(&layout->part);
+    mf_tokens_free(&layout->ends);
     free(layout->spans.span);
 }
 

@@ -85,6 +85,14 @@ pub unsafe extern "C" fn mf_rust_tokenizer_open(
     })
 }
 
+unsafe fn give_ids(out: *mut Ids, ids: Vec<u32>) {
+    let ids = ids.into_boxed_slice();
+    let count = ids.len();
+    *out = Ids { data: Box::into_raw(ids) as *mut u32, count };
+}
+
+/// `ends` (may be null) gets as many numbers as there are ids: see `encode_words`.
+///
 /// # Safety
 /// As the pointers say.
 #[no_mangle]
@@ -94,12 +102,18 @@ pub unsafe extern "C" fn mf_rust_tokenizer_encode(
     length: usize,
     add_special: c_int,
     out: *mut Ids,
+    ends: *mut Ids,
     error: *mut Text,
 ) -> c_int {
     guard(error, || {
-        let ids = (*handle).encode(utf8(text, length)?, add_special != 0)?.into_boxed_slice();
-        let count = ids.len();
-        *out = Ids { data: Box::into_raw(ids) as *mut u32, count };
+        let text = utf8(text, length)?;
+        if ends.is_null() {
+            give_ids(out, (*handle).encode(text, add_special != 0)?);
+        } else {
+            let (ids, bytes) = (*handle).encode_words(text, add_special != 0)?;
+            give_ids(out, ids);
+            give_ids(ends, bytes);
+        }
         Ok(())
     })
 }

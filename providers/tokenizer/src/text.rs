@@ -20,6 +20,18 @@ impl TextTokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// The ids, and for each token where in the text its word ends, in bytes, if it is the word's last one; else 0.
+    /// Words are the pre-tokenizer's.
+    pub fn encode_words(&self, text: &str, add_special: bool) -> Result<(Vec<u32>, Vec<u32>), String> {
+        let encoding = self.tokenizer.encode(text, add_special).map_err(|e| e.to_string())?;
+        let (words, offsets) = (encoding.get_word_ids(), encoding.get_offsets());
+        let ends = (0..words.len()).map(|i| match words[i] {
+            Some(word) if words.get(i + 1) != Some(&Some(word)) => offsets[i].1 as u32,
+            _ => 0,
+        });
+        Ok((encoding.get_ids().to_vec(), ends.collect()))
+    }
+
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, String> {
         self.tokenizer.decode(ids, skip_special).map_err(|e| e.to_string())
     }

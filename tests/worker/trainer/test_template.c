@@ -289,6 +289,121 @@ static void test_no_eos_in_the_tokenizer(void **state) {
     mf_dataset_destroy(&dataset);
 }
 
+/* ---- labels of all kinds of texts ---- */
+
+static uint32_t random_state = 11;
+
+static uint32_t random_below(uint32_t bound) {
+    random_state = random_state * 1664525u + 1013904223u;
+    return (uint32_t)(((uint64_t)random_state * bound) >> 32);
+}
+
+static void random_text(char *text, size_t bytes) {
+    static const char *const pieces[] = {"hello",
+                                         " world",
+                                         "a",
+                                         "I'm",
+                                         " ",
+                                         "  ",
+                                         "\n",
+                                         "\n\n",
+                                         "\t",
+                                         "12",
+                                         "3.14",
+                                         "!",
+                                         "...",
+                                         ":",
+                                         "::",
+                                         "USER:",
+                                         "\xC3\xBC",
+                                         "\xE6\x97\xA5",
+                                         "\xF0\x9F\x98\x80",
+                                         "</s>",
+                                         "'s",
+                                         "\xC2\xA0",
+                                         "x=1;",
+                                         "--",
+                                         " the",
+                                         "_",
+                                         "\xCC\x81",
+                                         " (",
+                                         "$1"};
+    const uint32_t count = 1 + random_below(12);
+    size_t used = 0;
+    for (uint32_t i = 0; i < count && used + 16 < bytes; i++)
+        used += (size_t)snprintf(text + used, bytes - used, "%s",
+                                 pieces[random_below(sizeof pieces / sizeof *pieces)]);
+}
+
+/* How many leading tokens the text has in common with its first `bytes`, both tokenised whole. */
+static size_t common_tokens(const struct mf_tokenizer *with, const char *text, size_t bytes, size_t *count) {
+    struct mf_tokens whole = {0}, part = {0};
+    struct mf_error error;
+    size_t common = 0;
+    assert_int_equal(mf_tokenizer_encode(with, text, strlen(text), MF_SPECIAL_ADD, &whole, &error), MF_OK);
+    assert_int_equal(mf_tokenizer_encode(with, text, bytes, MF_SPECIAL_ADD, &part, &error), MF_OK);
+    while (common < whole.count && common < part.count && whole.id[common] == part.id[common])
+        common++;
+    *count = whole.count;
+    mf_tokens_free(&whole);
+    mf_tokens_free(&part);
+    return common;
+}
+
+/* A prompt is not tokenised again where it need not be; the labels are those of doing so, for every kind of
+ * tokenizer. */
+static void test_labels_begin_where_the_prompt_ends(void **state) {
+    enum { ROWS = 400 };
+    static const char *const folders[] = {"models/tied-gqa",   "tokenizer_bytelevel",
+                                          "tokenizer_smollm",  "tokenizer_sentencepiece",
+                                          "tokenizer_unigram", "tokenizer_wordpiece"};
+    (void)state;
+    for (size_t t = 0; t < sizeof folders / sizeof *folders; t++) {
+        struct mf_tokenizer *with = NULL;
+        struct mf_dataset dataset;
+        struct mf_samples samples;
+        struct mf_error error;
+        struct mf_template_options options = plain();
+        char folder[96], prompt[256], answer[256];
+        json_t *rows = json_array();
+        snprintf(folder, sizeof folder, "tests/golden/%s", folders[t]);
+        assert_int_equal(mf_tokenizer_open(folder, &with, &error), MF_OK);
+        for (int i = 0; i < ROWS; i++) {
+            random_text(prompt, sizeof prompt);
+            random_text(answer, sizeof answer);
+            json_array_append_new(rows, json_pack("{s:s, s:s}", "prompt", prompt, "completion", answer));
+        }
+        char *text = json_dumps(rows, 0);
+        load(text, &dataset);
+        options.max_length = 4096;
+        options.model_eos = 0;
+        assert_int_equal(mf_template_apply(&dataset, with, &options, &samples, &error), MF_OK);
+        assert_true(samples.count > ROWS / 2);
+        for (size_t i = 0; i < samples.count; i++) {
+            const struct mf_sample *sample = &samples.sample[i];
+            const json_t *row = json_array_get(rows, (size_t)sample->row);
+            char whole[600];
+            size_t count;
+            snprintf(whole, sizeof whole, "USER: %s\nASSISTANT: %s",
+                     json_string_value(json_object_get(row, "prompt")),
+                     json_string_value(json_object_get(row, "completion")));
+            const size_t end =
+                strlen(whole) - strlen(json_string_value(json_object_get(row, "completion"))) - 1;
+            const size_t first = common_tokens(with, whole, end, &count);
+            for (size_t j = 0; j < count; j++)
+                if ((sample->label[j] != MF_LABEL_NONE) !=
+                    (j >= first || (j == count - 1 && sample->token[j] == 0)))
+                    fail_msg("%s: '%s': token %zu of %zu, labels from %zu on", folder, whole, j, count,
+                             first);
+        }
+        mf_samples_destroy(&samples);
+        mf_dataset_destroy(&dataset);
+        mf_tokenizer_close(with);
+        json_decref(rows);
+        free(text);
+    }
+}
+
 /* Threads change nothing: neither the samples nor which of several faults is told. */
 static void test_threads_change_nothing(void **state) {
     enum { ROWS = 2500 };
@@ -497,6 +612,7 @@ static void test_very_long_chat(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_eos_in_the_tokenizer),
+        cmocka_unit_test(test_labels_begin_where_the_prompt_ends),
         cmocka_unit_test(test_threads_change_nothing),
         cmocka_unit_test(test_cancelled_between_rows_and_inside),
         cmocka_unit_test(test_long_chats),
