@@ -595,8 +595,9 @@ static enum mf_status read_ropes(const json_t *config, const char *where, const 
     status = out->window_has_rope ? mf_rope_read_both(config, where, &defaults, row->local_theta, &out->rope,
                                                       &out->window_rope, error)
                                   : mf_rope_read(config, where, &defaults, &out->rope, error);
-    if (out->rope.kind == MF_ROPE_LONG && out->max_positions > out->rope.original_positions)
-        out->max_positions = out->rope.original_positions;
+    if (status == MF_OK && out->rope.kind == MF_ROPE_DYNAMIC) /* this far the scaling is meant to reach */
+        out->max_positions =
+            (int32_t)fmin(out->rope.factor * out->rope.original_positions, MF_CONFIG_MAX_POSITIONS);
     return status;
 }
 

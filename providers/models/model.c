@@ -124,7 +124,7 @@ static enum mf_status make_frequencies(const struct mf_rope *rope, float **frequ
     *frequency = calloc((size_t)rope->columns / 2 + 1, sizeof **frequency);
     if (!*frequency)
         return mf_error_errno(error, ENOMEM, "rotary frequencies");
-    mf_rope_frequencies(rope, *frequency);
+    mf_rope_frequencies(rope, 0, *frequency);
     return MF_OK;
 }
 
@@ -179,6 +179,11 @@ void mf_model_close(struct mf_model *model) {
     free(model->window_rope_frequency);
     free(model->folder);
     free(model);
+}
+
+void mf_model_set_longest_row(struct mf_model *model, int32_t tokens) {
+    mf_rope_frequencies(&model->architecture.rope, tokens, model->rope_frequency);
+    mf_rope_frequencies(&model->architecture.window_rope, tokens, model->window_rope_frequency);
 }
 
 const struct mf_architecture *mf_model_architecture(const struct mf_model *model) {

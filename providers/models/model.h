@@ -62,6 +62,10 @@ enum mf_status mf_model_add_adapters(const struct mf_model *model, struct mf_gra
                                      const bool *chosen, int32_t rank, float scale, float dropout,
                                      struct mf_error *error);
 
+/* Says that no row will have more than `tokens` tokens, before mf_model_bind: rotary positions of some models
+ * depend on it (rope.h). Without it no row is longer than the positions that the model was made for. */
+void mf_model_set_longest_row(struct mf_model *model, int32_t tokens);
+
 /* Tensor ids of a program that a model built; -1: it has no such output. */
 struct mf_model_program {
     int32_t program;         /* its id in the graph */

@@ -30,7 +30,7 @@ static const struct {
     enum mf_rope_kind kind;
     const char *const *fields;
 } kinds[] = {
-    {"default", MF_ROPE_DEFAULT, NULL},       {"dynamic", MF_ROPE_DEFAULT, factor_field},
+    {"default", MF_ROPE_DEFAULT, NULL},       {"dynamic", MF_ROPE_DYNAMIC, factor_field},
     {"linear", MF_ROPE_LINEAR, factor_field}, {"llama3", MF_ROPE_LLAMA3, llama3_fields},
     {"yarn", MF_ROPE_YARN, yarn_fields},      {"longrope", MF_ROPE_LONG, long_fields},
     {"su", MF_ROPE_LONG, long_fields},
@@ -149,17 +149,17 @@ static enum mf_status read_divisors(const json_t *dictionary, const char *where,
     return MF_OK;
 }
 
-/* Ding et al. 2024. long_factor is for longer rows than there are here. */
+/* Ding et al. 2024. */
 static enum mf_status read_long(const json_t *dictionary, const char *where,
                                 const struct mf_rope_defaults *defaults, struct mf_rope *rope,
                                 struct mf_error *error) {
-    float unused[MF_ROPE_LONG_PAIRS];
     double given = 0;
     enum mf_status status;
     rope->factor = (double)defaults->max_positions / rope->original_positions;
     if ((status = optional_number(dictionary, where, "factor", 1, &rope->factor, error)) ||
         (status = optional_number(dictionary, where, "attention_factor", 1e-6, &given, error)) ||
-        (status = read_divisors(dictionary, where, "long_factor", rope->columns / 2, unused, error)) ||
+        (status =
+             read_divisors(dictionary, where, "long_factor", rope->columns / 2, rope->long_divisor, error)) ||
         (status = read_divisors(dictionary, where, "short_factor", rope->columns / 2, rope->divisor, error)))
         return status;
     if (given > 0)
@@ -203,10 +203,13 @@ static enum mf_status read_dictionary(const json_t *dictionary, const char *wher
         return status;
     if (rope->kind != MF_ROPE_LONG && (status = number(dictionary, where, "factor", 1, &rope->factor, error)))
         return status;
-    if (rope->kind == MF_ROPE_DEFAULT)
-        rope->factor = 0; /* of dynamic, which has no effect */
-    if (rope->kind == MF_ROPE_DEFAULT || rope->kind == MF_ROPE_LINEAR)
+    if (rope->kind == MF_ROPE_LINEAR)
         return MF_OK;
+    if (rope->kind ==
+        MF_ROPE_DYNAMIC) { /* the positions that the model was made for, whatever else is said */
+        rope->original_positions = defaults->max_positions;
+        return MF_OK;
+    }
     rope->original_positions =
         defaults->original_positions ? defaults->original_positions : defaults->max_positions;
     if ((status = mf_config_optional_size(dictionary, where, "original_max_position_embeddings",
@@ -328,10 +331,21 @@ static float llama3_frequency(const struct mf_rope *rope, float plain) {
     return wavelength >= original / high ? (1.0f - smooth) * plain / factor + smooth * plain : plain;
 }
 
-void mf_rope_frequencies(const struct mf_rope *rope, float *frequency) {
-    float factor = (float)rope->factor;
+/* Emozilla's NTK scaling: a row that is too long raises theta. */
+static float dynamic_theta(const struct mf_rope *rope, int32_t longest) {
+    const float theta = (float)rope->theta, factor = (float)rope->factor;
+    if (longest <= rope->original_positions)
+        return theta;
+    const float stretch = factor * (float)longest / (float)rope->original_positions - (factor - 1);
+    return theta * powf(stretch, (float)((double)rope->columns / (rope->columns - 2)));
+}
+
+void mf_rope_frequencies(const struct mf_rope *rope, int32_t longest, float *frequency) {
+    const float *divisor = longest > rope->original_positions ? rope->long_divisor : rope->divisor;
+    const float factor = (float)rope->factor;
+    const float theta = rope->kind == MF_ROPE_DYNAMIC ? dynamic_theta(rope, longest) : (float)rope->theta;
     for (int32_t i = 0; i < rope->columns / 2; i++) {
-        float power = powf((float)rope->theta, (float)(2 * i) / (float)rope->columns);
+        float power = powf(theta, (float)(2 * i) / (float)rope->columns);
         float plain = 1.0f / power;
         if (rope->kind == MF_ROPE_LINEAR) {
             plain /= factor;
@@ -341,7 +355,7 @@ void mf_rope_frequencies(const struct mf_rope *rope, float *frequency) {
             float kept = 1.0f - yarn_ramp(rope, i);
             plain = 1.0f / (factor * power) * (1.0f - kept) + plain * kept;
         } else if (rope->kind == MF_ROPE_LONG) {
-            plain = 1.0f / (rope->divisor[i] * power);
+            plain = 1.0f / (divisor[i] * power);
         }
         frequency[i] = plain;
     }

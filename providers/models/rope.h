@@ -8,24 +8,31 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum mf_rope_kind { MF_ROPE_DEFAULT, MF_ROPE_LINEAR, MF_ROPE_LLAMA3, MF_ROPE_YARN, MF_ROPE_LONG };
+enum mf_rope_kind {
+    MF_ROPE_DEFAULT,
+    MF_ROPE_LINEAR,
+    MF_ROPE_LLAMA3,
+    MF_ROPE_YARN,
+    MF_ROPE_LONG,
+    MF_ROPE_DYNAMIC
+};
 
 enum { MF_ROPE_LONG_PAIRS = 256 };
 
 /* Angle of pair i at position p: p * frequency[i], frequency[i] = theta^(-2i / columns), scaled by `kind`.
- * "dynamic" changes nothing up to max_position_embeddings, and longer rows do not exist here: it is read as
- * MF_ROPE_DEFAULT. "longrope" has other frequencies for rows beyond original_positions: such rows are not
- * supported, the model's max_positions end there. */
+ * "dynamic" and "longrope" have other frequencies where a row is longer than original_positions: Transformers
+ * looks at the longest row of each batch, we at the longest row of all, once. */
 struct mf_rope {
     enum mf_rope_kind kind;
     int32_t columns; /* the first columns of a head that are rotated; even */
     double theta;
-    double factor;                                      /* linear, llama3, yarn */
+    double factor;                                      /* all but default */
     double low_frequency_factor, high_frequency_factor; /* llama3 */
     double beta_fast, beta_slow;                        /* yarn */
     double attention_factor;                            /* of cosines and sines; 1 unless yarn, longrope */
-    int32_t original_positions;                         /* llama3, yarn, longrope */
+    int32_t original_positions;                         /* llama3, yarn, longrope, dynamic */
     float divisor[MF_ROPE_LONG_PAIRS];                  /* longrope: short_factor */
+    float long_divisor[MF_ROPE_LONG_PAIRS];             /* longrope: long_factor */
     bool truncate;                                      /* yarn */
 };
 
@@ -48,7 +55,7 @@ enum mf_status mf_rope_read_both(const json_t *config, const char *where,
                                  const struct mf_rope_defaults *defaults, double local_theta,
                                  struct mf_rope *rope, struct mf_rope *windowed, struct mf_error *error);
 
-/* frequency[columns / 2], in f32 as Transformers computes inv_freq. */
-void mf_rope_frequencies(const struct mf_rope *rope, float *frequency);
+/* frequency[columns / 2] for rows of up to `longest` tokens, in f32 as Transformers computes inv_freq. */
+void mf_rope_frequencies(const struct mf_rope *rope, int32_t longest, float *frequency);
 
 #endif

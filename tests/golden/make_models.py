@@ -50,6 +50,12 @@ MODELS = {
                     rope_theta=10000.0, rope_scaling=dict(rope_type="linear", factor=2.0)),
         lora=dict(r=2, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"]),
         schedule="polynomial", warmup=3, max_grad_norm=1.0),
+    # Llama 2's shape; most rows are longer than the positions that the scaling starts from.
+    "llama-dynamic": dict(
+        by_longest=True,
+        config=dict(SMALL, num_attention_heads=4, num_key_value_heads=4, tie_word_embeddings=False,
+                    max_position_embeddings=12, rope_theta=10000.0, rope_scaling=dict(rope_type="dynamic", factor=4.0)),
+        lora=dict(r=2, lora_alpha=4), schedule="linear", warmup=1, max_grad_norm=1.5),
     # `seed` is another one where 17 gives an end token while decoding, or a first gradient near Adam's epsilon, whose
     # step is then noise.
     # Windows are shorter than most rows, so that a layer that ignores its window is seen.
@@ -58,6 +64,18 @@ MODELS = {
         config=dict(SMALL, num_attention_heads=4, num_key_value_heads=2, sliding_window=5,
                     tie_word_embeddings=False, rope_theta=10000.0),
         lora=dict(r=2, lora_alpha=4), schedule="cosine", warmup=2, max_grad_norm=1.5),
+    # As version 0.2 and later, Nemo: no window, heads of a size of their own.
+    "mistral-full": dict(
+        family="Mistral",
+        config=dict(SMALL, num_attention_heads=4, num_key_value_heads=2, head_dim=12, sliding_window=None,
+                    tie_word_embeddings=False, rope_theta=1000000.0),
+        lora=dict(r=2, lora_alpha=4), schedule="linear", warmup=2, max_grad_norm=1.5),
+    # Qwen 2.5: window fields that are not used.
+    "qwen2.5": dict(
+        family="Qwen2",
+        config=dict(SMALL, num_attention_heads=4, num_key_value_heads=2, use_sliding_window=False, sliding_window=6,
+                    max_window_layers=1, tie_word_embeddings=False, rope_theta=1000000.0),
+        lora=dict(r=2, lora_alpha=4), schedule="cosine", warmup=1, max_grad_norm=1.5),
     "qwen2": dict(
         family="Qwen2", seed=18,
         config=dict(SMALL, num_attention_heads=4, num_key_value_heads=2, use_sliding_window=True, sliding_window=6,
@@ -103,6 +121,22 @@ MODELS = {
                     original_max_position_embeddings=128),
         lora=dict(r=2, lora_alpha=4, target_modules=["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]),
         schedule="linear", warmup=2, max_grad_norm=1.5),
+    "phi4": dict(
+        family="Phi3",
+        config=dict(SMALL, num_attention_heads=4, num_key_value_heads=1, sliding_window=None, tie_word_embeddings=False,
+                    rope_parameters=dict(rope_type="default", rope_theta=250000.0, partial_rotary_factor=1.0),
+                    original_max_position_embeddings=128),
+        lora=dict(r=2, lora_alpha=4, target_modules=["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]),
+        schedule="cosine", warmup=2, max_grad_norm=1.5),
+    # Some rows are longer than the original positions: all take the long factors.
+    "phi4-mini": dict(
+        family="Phi3", by_longest=True,
+        config=dict(SMALL, num_attention_heads=4, num_key_value_heads=2, sliding_window=None, tie_word_embeddings=True,
+                    rope_parameters=dict(rope_type="longrope", rope_theta=10000.0, partial_rotary_factor=0.75,
+                                         short_factor=[1.0, 1.0, 1.0], long_factor=[1.5, 4.0, 16.0]),
+                    original_max_position_embeddings=16),
+        lora=dict(r=2, lora_alpha=4, target_modules=["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]),
+        schedule="linear", warmup=2, max_grad_norm=1.5),
     "phi2": dict(
         family="Phi",
         config=dict(SMALL, num_attention_heads=4, num_key_value_heads=4, partial_rotary_factor=0.5, layer_norm_eps=1e-5,
@@ -128,10 +162,20 @@ def rows(generator):
     return made
 
 
+by_longest = False
+
+
+def logits_of(model, row):
+    """Logits at the row's tokens. Where the rotary positions of all rows follow the longest one, the row is filled up
+    behind its end, where nothing sees it."""
+    tokens = row["tokens"] + [0] * ((max(LENGTHS) if by_longest else 0) - len(row["tokens"]))
+    return model(torch.tensor([tokens])).logits[0, : len(row["tokens"])].float()
+
+
 def sums(model, row):
     """Sum of the cross-entropy over the row's labelled tokens, and their number."""
-    tokens, labels = torch.tensor([row["tokens"]]), torch.tensor([row["labels"]])
-    logits = model(tokens).logits[0, :-1].float()
+    labels = torch.tensor([row["labels"]])
+    logits = logits_of(model, row)[:-1]
     loss = torch.nn.functional.cross_entropy(logits, labels[0, 1:], ignore_index=-100, reduction="sum")
     return loss, int((labels[0, 1:] != -100).sum())
 
@@ -146,6 +190,8 @@ def saved_name(name):
 
 
 def make(name, recipe):
+    global by_longest
+    by_longest = recipe.get("by_longest", False)
     folder = HERE / "models" / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -153,10 +199,9 @@ def make(name, recipe):
     torch.manual_seed(17)
     family = recipe.get("family", "Llama")
     model_class = getattr(transformers, family + "ForCausalLM")
-    config = getattr(transformers, recipe.get("config_class", family + "Config"))(
-        vocab_size=VOCABULARY, max_position_embeddings=128, bos_token_id=1, eos_token_id=2,
-        pad_token_id=None, attn_implementation="eager",
-        **{**({} if family == "Phi" else dict(rms_norm_eps=1e-5)), **recipe["config"]})
+    common = dict(vocab_size=VOCABULARY, max_position_embeddings=128, bos_token_id=1, eos_token_id=2, pad_token_id=None,
+                  attn_implementation="eager", **({} if family == "Phi" else dict(rms_norm_eps=1e-5)))
+    config = getattr(transformers, recipe.get("config_class", family + "Config"))(**{**common, **recipe["config"]})
     model = model_class(config)
     unit_norm = 0.0 if family.startswith("Gemma") else 1.0  # Gemma adds 1 to the weights of its norms
     with torch.no_grad():
@@ -177,7 +222,7 @@ def make(name, recipe):
         for index, row in enumerate(data):
             loss, count = sums(model, row)
             golden["base_loss"].append(dict(sum=loss.item(), count=count))
-        tensors["logits.base"] = torch.stack([model(torch.tensor([row["tokens"]])).logits[0, -1] for row in data])
+        tensors["logits.base"] = torch.stack([logits_of(model, row)[-1] for row in data])
 
     lora = LoraConfig(task_type="CAUSAL_LM", lora_dropout=0.0, bias="none",
                       **{"target_modules": LINEAR, **recipe["lora"]})
@@ -196,7 +241,7 @@ def make(name, recipe):
             loss, count = sums(model, row)
             golden["adapter_loss"].append(dict(sum=loss.item(), count=count))
         tensors["logits.adapter"] = torch.stack(
-            [model(torch.tensor([row["tokens"]])).logits[0, -1] for row in data])
+            [logits_of(model, row)[-1] for row in data])
 
     loss = window_loss(model, data, WINDOWS[0])
     loss.backward()
@@ -267,4 +312,4 @@ if __name__ == "__main__":
         make_tokenizer(HERE / "models" / name)
     size = sum(path.stat().st_size for path in (HERE / "models").rglob("*") if path.is_file())
     print("bytes", size)
-    sys.exit(size > 2_500_000)
+    sys.exit(size > 4_000_000)

@@ -227,7 +227,7 @@ static void phi3_rotates_a_part(void **state) {
     assert_true(a.window == 2047 && a.windowed[0] && a.windowed[1]);
     read_config("{\"model_type\":\"phi3\",\"partial_rotary_factor\":0.75,\"sliding_window\":null}", &a);
     assert_true(a.rope.columns == 12 && !a.windowed[0] && a.max_positions == 4096);
-    mf_rope_frequencies(&a.rope, frequency);
+    mf_rope_frequencies(&a.rope, 0, frequency);
     assert_true(fabsf(frequency[3] / 0.01f - 1) < 3e-7f && frequency[6] == 0);
 }
 
@@ -249,21 +249,6 @@ static void phi_has_biases_and_one_norm_a_layer(void **state) {
     assert_int_equal(a.activation, MF_ACTIVATION_GELU_TANH);
     read_config("{\"model_type\":\"phi\"}", &a);
     assert_true(a.rope.columns == 8 && a.layer_dropout == 0);
-}
-
-/* short_factor holds up to original_max_position_embeddings: longer rows are refused. */
-static void longrope_ends_where_it_changes(void **state) {
-    struct mf_architecture a;
-    float frequency[2];
-    (void)state;
-    read_config("{\"model_type\":\"phi3\",\"max_position_embeddings\":131072,\"partial_rotary_factor\":0.25,"
-                "\"original_max_position_embeddings\":4096,\"rope_scaling\":{\"type\":\"su\","
-                "\"short_factor\":[1.25,2],\"long_factor\":[8,64]}}",
-                &a);
-    mf_rope_frequencies(&a.rope, frequency);
-    assert_int_equal(a.max_positions, 4096);
-    assert_true(frequency[0] == 0.8f && fabsf(frequency[1] / 0.005f - 1) < 3e-7f);
-    assert_true(fabs(a.rope.attention_factor - 1.1902380714238083) < 1e-12);
 }
 
 /* Gemma 3: five layers with a window, then one without; each kind with its own rotary positions. */
@@ -317,64 +302,57 @@ static void reads_a_folder(void **state) {
     expect_read(MF_ERROR_MODEL_CONFIG, "generation_config.json: eos_token_id");
 }
 
-/* Values of Transformers 5.24: LlamaRotaryEmbedding(config).inv_freq for head_dim 16. */
+/* Every kind of rotary positions, partial ones too, in both spellings, on both sides of the positions that a
+ * model was made for (tests/golden/make_ropes.py). */
 static void frequencies_are_those_of_transformers(void **state) {
-    static const float llama3[8] = {1.0f,
-                                    0.193922758f,
-                                    0.0144050596f,
-                                    0.00182316627f,
-                                    0.000353553391f,
-                                    6.85620471e-05f,
-                                    1.32957393e-05f,
-                                    2.57834631e-06f};
-    struct mf_architecture a;
-    float frequency[8];
+    json_t *cases = json_load_file("tests/golden/ropes.json", 0, NULL);
+    size_t index, length, pair;
+    json_t *row, *value, *wanted;
     (void)state;
-    read_config("{\"rope_parameters\":{\"factor\":4.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,"
-                "\"original_max_position_embeddings\":256,\"rope_type\":\"llama3\",\"rope_theta\":500000.0}}",
-                &a);
-    mf_rope_frequencies(&a.rope, frequency);
-    for (int i = 0; i < 8; i++)
-        if (fabsf(frequency[i] / llama3[i] - 1) > 3e-7f)
-            fail_msg("llama3 frequency %d: %.9g, Transformers has %.9g", i, (double)frequency[i],
-                     (double)llama3[i]);
-    /* rows end at max_position_embeddings: up to there dynamic changes nothing */
-    read_config("{\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2}}", &a);
-    mf_rope_frequencies(&a.rope, frequency);
-    assert_true(a.rope.attention_factor == 1 && fabsf(frequency[4] / 0.01f - 1) < 3e-7f);
-    read_config("{\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}}", &a);
-    mf_rope_frequencies(&a.rope, frequency);
-    assert_true(frequency[0] == 0.5f && fabsf(frequency[4] / 0.005f - 1) < 3e-7f);
+    assert_true(json_array_size(cases) > 0);
+    json_array_foreach(cases, index, row) {
+        const char *name = json_string_value(json_object_get(row, "name"));
+        static const char *const spellings[] = {"old", "new"};
+        for (int spelling = 0; spelling < 2; spelling++) {
+            struct mf_architecture a;
+            struct mf_error error;
+            const json_t *config = json_object_get(row, spellings[spelling]);
+            if (mf_architecture_from_json(config, "config.json", &a, &error))
+                fail_msg("%s, %s spelling: %s", name, spellings[spelling], error.message);
+            const bool local = json_is_true(json_object_get(row, "local"));
+            const struct mf_rope *rope = local ? &a.window_rope : &a.rope;
+            assert_true(fabs(rope->attention_factor - json_number_value(json_object_get(row, "factor"))) <
+                        1e-9);
+            json_array_foreach(json_object_get(row, "lengths"), length, value) {
+                float frequency[MF_ROPE_LONG_PAIRS];
+                const json_t *all = json_array_get(json_object_get(row, "frequencies"), length);
+                assert_int_equal(rope->columns, 2 * json_array_size(all));
+                mf_rope_frequencies(rope, (int32_t)json_integer_value(value), frequency);
+                json_array_foreach((json_t *)all, pair, wanted) {
+                    if (!(fabs((double)frequency[pair] / json_number_value(wanted) - 1) < 1e-6))
+                        fail_msg("%s, rows of %d: frequency %zu is %.9g, Transformers has %.9g", name,
+                                 (int)json_integer_value(value), pair, (double)frequency[pair],
+                                 json_number_value(wanted));
+                }
+            }
+        }
+    }
+    json_decref(cases);
 }
 
-/* Values of Transformers 5.24: ROPE_INIT_FUNCTIONS["yarn"] for head_dim 16. */
-static void yarn_is_that_of_transformers(void **state) {
-    static const float wanted[2][8] = {{1.0f, 0.25693506f, 0.0625f, 0.0138349654f, 0.00249999994f,
-                                        0.000790569466f, 0.000250000012f, 7.90569466e-05f},
-                                       {1.0f, 0.301406473f, 0.0703986362f, 0.0143833589f, 0.00249999994f,
-                                        0.000790569466f, 0.000250000012f, 7.90569466e-05f}};
-    static const char *const configs[2] = {
-        "{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":512}}",
-        "{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":512,"
-        "\"truncate\":false}}"};
+/* How far a row may reach. */
+static void positions_end_where_scaling_does(void **state) {
     struct mf_architecture a;
-    float frequency[8];
     (void)state;
-    for (int c = 0; c < 2; c++) {
-        read_config(configs[c], &a);
-        mf_rope_frequencies(&a.rope, frequency);
-        assert_true(fabs(a.rope.attention_factor - 1.138629436111989) < 1e-12);
-        for (int i = 0; i < 8; i++)
-            if (fabsf(frequency[i] / wanted[c][i] - 1) > 1e-6f)
-                fail_msg("%s: frequency %d is %.9g, Transformers has %.9g", configs[c], i,
-                         (double)frequency[i], (double)wanted[c][i]);
-    }
-    read_config("{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":40,\"mscale\":1.0,\"mscale_all_dim\":0.5}}",
+    read_config("{\"model_type\":\"phi3\",\"max_position_embeddings\":131072,\"partial_rotary_factor\":0.25,"
+                "\"original_max_position_embeddings\":4096,\"rope_scaling\":{\"type\":\"su\","
+                "\"short_factor\":[1.25,2],\"long_factor\":[8,64]}}",
                 &a);
-    assert_true(fabs(a.rope.attention_factor - 1.1557219901962608) < 1e-12);
-    assert_int_equal(a.rope.original_positions, 2048);
-    read_config("{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":40,\"attention_factor\":1.5}}", &a);
-    assert_true(a.rope.attention_factor == 1.5);
+    assert_true(a.max_positions == 131072 && a.rope.original_positions == 4096);
+    read_config("{\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2.5}}", &a);
+    assert_true(a.max_positions == 5120 && a.rope.original_positions == 2048);
+    read_config("{\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}}", &a);
+    assert_int_equal(a.max_positions, 2048);
 }
 
 int main(void) {
@@ -388,9 +366,8 @@ int main(void) {
         cmocka_unit_test(gemma3_has_two_ropes),
         cmocka_unit_test(phi3_rotates_a_part),
         cmocka_unit_test(phi_has_biases_and_one_norm_a_layer),
-        cmocka_unit_test(longrope_ends_where_it_changes),
         cmocka_unit_test(frequencies_are_those_of_transformers),
-        cmocka_unit_test(yarn_is_that_of_transformers),
+        cmocka_unit_test(positions_end_where_scaling_does),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

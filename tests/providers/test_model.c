@@ -20,20 +20,25 @@
 #include <cmocka.h>
 /* clang-format on */
 
-enum { MAX_TOKENS = 128, MAX_ROWS = 8, CACHE_ROWS = 32 };
+enum { MAX_TOKENS = 128, MAX_ROWS = 8, CACHE_ROWS = 32, LONGEST_ROW = 23 };
 
 static const char *const models[] = {"tied-gqa",
                                      "untied-llama3-rope",
                                      "bias-linear-rope",
+                                     "llama-dynamic",
                                      "mistral",
+                                     "mistral-full",
                                      "qwen2",
+                                     "qwen2.5",
                                      "qwen3",
                                      "gemma",
                                      "gemma2",
                                      "gemma3",
+                                     "phi2",
                                      "phi3",
                                      "phi3-longrope",
-                                     "phi2"};
+                                     "phi4",
+                                     "phi4-mini"};
 
 /* A model with its programs, planned and bound on the reference backend. */
 struct rig {
@@ -87,6 +92,7 @@ static void rig_make(struct rig *rig, const char *folder, enum mf_dtype dtype, i
     check(mf_cpu_reference_create(&rig->backend, &error), &error);
     check(mf_plan_create(rig->graph, rig->backend, 0, &rig->plan, &error), &error);
     check(mf_executor_create(rig->graph, rig->plan, rig->backend, NULL, &rig->executor, &error), &error);
+    mf_model_set_longest_row(rig->model, LONGEST_ROW);
     check(mf_model_bind(rig->model, NULL, rig->graph, rig->executor, &error), &error);
     check(mf_executor_prepare(rig->executor, &error), &error);
 }

@@ -210,10 +210,12 @@ int mf_command_generate(int argc, char **argv) {
     if (status != MF_OK)
         return mf_command_failed(&error);
     status = encode_prompt(&arguments, model.runtime.tokenizer, &prompt, &error);
+    const int32_t room = answer_room(&arguments, &model.runtime, prompt.count);
     if (status == MF_OK)
         status =
-            mf_generator_build(&model.runtime, model.slot, (int32_t)prompt.count,
-                               answer_room(&arguments, &model.runtime, prompt.count), &generator, &error);
+            mf_generator_build(&model.runtime, model.slot, (int32_t)prompt.count, room, &generator, &error);
+    if (status == MF_OK)
+        mf_model_set_longest_row(model.runtime.model, (int32_t)prompt.count + room);
     if (status == MF_OK)
         status = realize(&model, &error);
     const int64_t before_ns = mf_clock_monotonic_ns();
@@ -241,6 +243,7 @@ static enum mf_status evaluate_samples(const struct arguments *arguments, struct
     struct mf_evaluation result;
     struct mf_graph *graph = model->runtime.graph;
     size_t *index = calloc(samples->count + 1, sizeof *index);
+    mf_model_set_longest_row(model->runtime.model, samples->longest);
     enum mf_status status =
         index ? mf_model_build(model->runtime.model, graph, MF_EVALUATE, model->slot, &program, error)
               : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "trainer: out of memory");

@@ -320,6 +320,8 @@ enum mf_status mf_job_read_samples(struct mf_job *job, const struct mf_tokenizer
         status = mf_error_set(error, MF_ERROR_DATASET_TOO_SMALL,
                               "%s: %zu of its %zu rows can be trained on, needs at least %d",
                               job->dataset.path, job->samples.count, job->dataset.rows, MF_DATASET_MIN_ROWS);
+    if (status == MF_OK)
+        mf_model_set_longest_row(job->runtime.model, mf_job_longest(job));
     return status;
 }
 

@@ -93,6 +93,7 @@ static void build(struct golden *golden) {
     bound(golden, &job->programs.train, job->pass_tokens);
     bound(golden, &job->programs.evaluate, 128);
     bound(golden, &golden->evaluate_base, 128);
+    mf_model_set_longest_row(runtime->model, job->samples.longest);
     must(mf_runtime_realize(runtime, &error), &error);
     must(mf_adapter_load(golden->adapter, runtime->graph, runtime->executor, &error), &error);
 }
@@ -341,15 +342,20 @@ static struct model {
     BOTH("tied-gqa"),
     BOTH("untied-llama3-rope"),
     BOTH("bias-linear-rope"),
+    BOTH("llama-dynamic"),
     BOTH("mistral"),
+    BOTH("mistral-full"),
     BOTH("qwen2"),
+    BOTH("qwen2.5"),
     BOTH("qwen3"),
     BOTH("gemma"),
     BOTH("gemma2"),
     BOTH("gemma3"),
+    BOTH("phi2"),
     BOTH("phi3"),
     BOTH("phi3-longrope"),
-    BOTH("phi2"),
+    BOTH("phi4"),
+    BOTH("phi4-mini"),
 #undef BOTH
 };
 
