@@ -320,15 +320,16 @@ enum mf_status mf_job_read_samples(struct mf_job *job, const struct mf_tokenizer
         status = mf_error_set(error, MF_ERROR_DATASET_TOO_SMALL,
                               "%s: %zu of its %zu rows can be trained on, needs at least %d",
                               job->dataset.path, job->samples.count, job->dataset.rows, MF_DATASET_MIN_ROWS);
-    if (status == MF_OK)
-        mf_model_set_longest_row(job->runtime.model, mf_job_longest(job));
     return status;
 }
 
 static enum mf_status load_rows(struct mf_job *job, struct mf_error *error) {
     const struct mf_architecture *architecture = mf_model_architecture(job->runtime.model);
-    return mf_job_read_samples(job, job->runtime.tokenizer, architecture->max_positions,
-                               mf_architecture_eos(architecture), error);
+    enum mf_status status = mf_job_read_samples(job, job->runtime.tokenizer, architecture->max_positions,
+                                                mf_architecture_eos(architecture), error);
+    if (status == MF_OK)
+        mf_model_set_longest_row(job->runtime.model, mf_job_longest(job));
+    return status;
 }
 
 /* ---- steps
