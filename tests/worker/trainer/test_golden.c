@@ -19,10 +19,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What is compared; the greatest error of each is kept for the table. */
+enum quantity { LOSS, LOGITS, GRADIENT, STEP_LOSS, GRADIENT_NORM, PARAMETERS, QUANTITIES };
+
 /* A model under test, with its golden values. */
 struct golden {
     const char *name;
     bool reference;
+    double *worst; /* [QUANTITIES] relative errors */
     json_t *values;
     struct mf_safetensors *tensors;
     struct mf_job job; /* put together by hand: rows are token ids already */
@@ -135,22 +139,29 @@ static void close_golden(struct golden *golden) {
     json_decref(golden->values);
 }
 
+static void keep_worst(const struct golden *golden, enum quantity quantity, double error) {
+    if (!(error <= golden->worst[quantity])) /* a NaN stays */
+        golden->worst[quantity] = error;
+}
+
 /* ‖made − golden‖ / ‖golden‖ against a bound. */
-static void assert_near(const struct golden *golden, const char *name, const float *made,
-                        const float *expected, size_t count, double tolerance) {
+static void assert_near(const struct golden *golden, enum quantity quantity, const char *name,
+                        const float *made, const float *expected, size_t count, double tolerance) {
     double difference = 0, size = 0;
     for (size_t i = 0; i < count; i++) {
         difference += ((double)made[i] - (double)expected[i]) * ((double)made[i] - (double)expected[i]);
         size += (double)expected[i] * (double)expected[i];
     }
+    keep_worst(golden, quantity, sqrt(difference / size));
     if (!(sqrt(difference) <= tolerance * sqrt(size)))
         fail_msg("%s, %s backend: %s is off by %.3g of its norm %.3g, more than %.1g", golden->name,
                  golden->reference ? "reference" : "cpu", name, sqrt(difference / size), sqrt(size),
                  tolerance);
 }
 
-static void assert_close(const struct golden *golden, const char *name, double made, double expected,
-                         double tolerance) {
+static void assert_close(const struct golden *golden, enum quantity quantity, const char *name, double made,
+                         double expected, double tolerance) {
+    keep_worst(golden, quantity, fabs(made - expected) / fabs(expected));
     if (!(fabs(made - expected) <= tolerance * fabs(expected)))
         fail_msg("%s, %s backend: %s is %.9g, not %.9g", golden->name,
                  golden->reference ? "reference" : "cpu", name, made, expected);
@@ -182,7 +193,7 @@ static void check_losses(struct golden *golden, const struct mf_model_program *p
                          &result, &error),
              &error);
         assert_int_equal(result.labelled, json_integer_value(json_object_get(row, "count")));
-        assert_close(golden, key, result.loss * (double)result.labelled,
+        assert_close(golden, LOSS, key, result.loss * (double)result.labelled,
                      json_number_value(json_object_get(row, "sum")), 1e-5);
         sum += json_number_value(json_object_get(row, "sum"));
         count += (double)result.labelled;
@@ -190,8 +201,8 @@ static void check_losses(struct golden *golden, const struct mf_model_program *p
     must(mf_evaluate(&job->runtime, job->strategy, program, &job->samples, golden->order, job->samples.count,
                      &options, &result, &error),
          &error);
-    assert_close(golden, "the loss of all rows together", result.loss, sum / count, 1e-5);
-    assert_close(golden, "the perplexity", result.perplexity, exp(sum / count), 1e-4);
+    assert_close(golden, LOSS, "the loss of all rows together", result.loss, sum / count, 1e-5);
+    assert_close(golden, LOSS, "the perplexity", result.perplexity, exp(sum / count), 1e-4);
 }
 
 static void check_logits(struct golden *golden, const struct mf_generator *generator, const char *kind) {
@@ -208,7 +219,7 @@ static void check_logits(struct golden *golden, const struct mf_generator *gener
         struct mf_error error;
         first.max_new = 1; /* only the prompt is run */
         must(mf_generate(runtime, &first, &prompt, &answer, &error), &error);
-        assert_near(golden, kind, mf_executor_data(runtime->executor, generator->prefill.logits),
+        assert_near(golden, LOGITS, kind, mf_executor_data(runtime->executor, generator->prefill.logits),
                     (const float *)expected->data + i * vocabulary, vocabulary, 1e-5);
         mf_tokens_free(&answer);
     }
@@ -269,7 +280,7 @@ static void check_gradients(struct golden *golden) {
         first += fit;
     }
     assert_true(passes > 1);
-    assert_close(golden, "the window's loss", loss,
+    assert_close(golden, LOSS, "the window's loss", loss,
                  json_number_value(json_object_get(golden->values, "window_loss")), 1e-5);
     for (int32_t i = 0; i < runtime->graph->adapters; i++) {
         const int32_t pair[2] = {runtime->graph->adapter[i].a, runtime->graph->adapter[i].b};
@@ -277,7 +288,7 @@ static void check_gradients(struct golden *golden) {
             const struct mf_tensor *tensor = mf_graph_tensor(runtime->graph, pair[half]);
             const size_t count = (size_t)tensor->dim[0].multiplier * (size_t)tensor->dim[1].multiplier;
             const int32_t gradient = mf_gradient_of_parameter(runtime->graph, pair[half]);
-            assert_near(golden, tensor->name, mf_executor_data(runtime->executor, gradient),
+            assert_near(golden, GRADIENT, tensor->name, mf_executor_data(runtime->executor, gradient),
                         golden_tensor(golden, "gradient", tensor->name, count), count, 1e-4);
         }
     }
@@ -297,9 +308,9 @@ static void check_training(struct golden *golden) {
         const struct mf_window window = golden_window(golden, index, rows);
         struct mf_step_record record;
         must(mf_loop_step(job, &window, (int64_t)index + 1, &record, &error), &error);
-        assert_close(golden, "a step's loss", record.loss,
+        assert_close(golden, STEP_LOSS, "a step's loss", record.loss,
                      json_number_value(json_object_get(expected, "loss")), 1e-5);
-        assert_close(golden, "a gradient norm", record.gradient_norm,
+        assert_close(golden, GRADIENT_NORM, "a gradient norm", record.gradient_norm,
                      json_number_value(json_object_get(expected, "gradient_norm")), 1e-4);
         assert_true(fabs(record.learning_rate -
                          json_number_value(json_object_get(expected, "learning_rate"))) < 1e-15);
@@ -310,15 +321,16 @@ static void check_training(struct golden *golden) {
         for (int half = 0; half < 2; half++) {
             const struct mf_tensor *tensor = mf_graph_tensor(runtime->graph, pair[half]);
             const size_t count = (size_t)tensor->dim[0].multiplier * (size_t)tensor->dim[1].multiplier;
-            assert_near(golden, tensor->name, mf_executor_data(runtime->executor, pair[half]),
+            assert_near(golden, PARAMETERS, tensor->name, mf_executor_data(runtime->executor, pair[half]),
                         golden_tensor(golden, "after", tensor->name, count), count, 1e-5);
         }
     }
 }
 
-static void check_model(const char *name, bool reference) {
+static void check_model(const char *name, bool reference, double *worst) {
     struct golden golden;
     open_golden(name, reference, &golden);
+    golden.worst = worst;
     check_losses(&golden, &golden.evaluate_base, "base_loss");
     check_losses(&golden, &golden.job.programs.evaluate, "adapter_loss");
     check_logits(&golden, &golden.generate_base, "logits.base");
@@ -334,10 +346,13 @@ static void check_model(const char *name, bool reference) {
 static struct model {
     const char *name;
     bool reference;
+    double worst[QUANTITIES];
 } models[] = {
-#define BOTH(name)  \
-    {name, true}, { \
-        name, false \
+#define BOTH(name)       \
+    {name, true, {0}}, { \
+        name, false, {   \
+            0            \
+        }                \
     }
     BOTH("tied-gqa"),
     BOTH("untied-llama3-rope"),
@@ -362,11 +377,24 @@ static struct model {
 enum { MODELS = sizeof models / sizeof *models };
 
 static void test_model(void **state) {
-    const struct model *model = *state;
-    check_model(model->name, model->reference);
+    struct model *model = *state;
+    check_model(model->name, model->reference, model->worst);
 }
 
-int main(void) {
+static void print_table(void) {
+    printf("| model | backend | loss | logits | LoRA gradients | loss of 20 steps | gradient norms | "
+           "parameters after |\n"
+           "| --- | --- | --- | --- | --- | --- | --- | --- |\n");
+    for (size_t i = 0; i < MODELS; i++) {
+        printf("| %s | %s |", models[i].name, models[i].reference ? "oracle" : "fast");
+        for (int quantity = 0; quantity < QUANTITIES; quantity++)
+            printf(" %.1e |", models[i].worst[quantity]);
+        printf("\n");
+    }
+}
+
+/* With an argument, "table", the greatest relative error of every quantity is printed too. */
+int main(int argc, char **argv) {
     struct CMUnitTest tests[MODELS] = {0};
     char names[MODELS][64];
     for (size_t i = 0; i < MODELS; i++) {
@@ -375,5 +403,8 @@ int main(void) {
         tests[i] =
             (struct CMUnitTest){.name = names[i], .test_func = test_model, .initial_state = &models[i]};
     }
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    if (argc == 2 && !strcmp(argv[1], "table"))
+        print_table();
+    return failed;
 }
