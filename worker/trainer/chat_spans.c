@@ -53,6 +53,19 @@ static enum mf_status render(const struct mf_chat_text *chat, size_t head, size_
 
 /* ---- by prefixes: what the definition says ---- */
 
+/* How much of `text` the chat begins with, where all that follows in `text` is what the template puts behind
+ * the last message of any chat (Phi-3: its end of text); 0: something else follows. The answer may lie a few
+ * bytes into the next message, never a whole token. */
+static size_t without_closing(const struct mf_chat_text *chat, const char *text, size_t length) {
+    size_t shared = 0;
+    while (shared < length && shared < chat->length && text[shared] == chat->text[shared])
+        shared++;
+    const size_t closing = length - shared;
+    const bool closes = closing < chat->length - shared &&
+                        !memcmp(chat->text + chat->length - closing, text + shared, closing);
+    return closes ? shared : 0;
+}
+
 static enum mf_status prefix_length(const struct mf_chat_text *chat, size_t count, bool prompt,
                                     size_t *length, struct mf_error *error) {
     char *text;
@@ -61,7 +74,10 @@ static enum mf_status prefix_length(const struct mf_chat_text *chat, size_t coun
         mf_error_prefix(error, "%s", chat->where);
     if (status == MF_OK) {
         *length = strlen(text);
-        if (*length > chat->length || memcmp(text, chat->text, *length) != 0)
+        const bool same = *length <= chat->length && !memcmp(text, chat->text, *length);
+        if (!same && !prompt)
+            *length = without_closing(chat, text, *length);
+        if (!same && (prompt || !*length))
             status =
                 mf_error_set(error, MF_ERROR_BAD_TOKENIZER,
                              "%s: the chat template writes the first %zu messages differently when others "

@@ -37,7 +37,9 @@ struct mf_chat_text {
 
 /* Appends one span an assistant message: what the template writes after the rendered prefix with the
  * generation prompt, up to the rendered prefix that ends with this message. MF_ERROR_BAD_TOKENIZER when such
- * a prefix is not the beginning of the text, MF_ERROR_CANCELLED when `cancelled` (NULL: never) says so.
+ * a prefix is not the beginning of the text; what a template puts behind the last message of any chat (Phi-3:
+ * its end of text) does not count at the end of a prefix. MF_ERROR_CANCELLED when `cancelled` (NULL: never)
+ * says so.
  *
  * Of a long chat not every prefix is rendered, which would take time by the square of its length, but what
  * each message adds to the few before it. Where these pieces do not make up the text, prefixes decide after

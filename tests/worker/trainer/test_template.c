@@ -404,6 +404,92 @@ static void test_labels_begin_where_the_prompt_ends(void **state) {
     }
 }
 
+/* A tokenizer of tests/golden/chats with a family's template, in a folder of its own. */
+static struct mf_tokenizer *open_family(const char *name, const json_t *golden) {
+    char folder[] = "/tmp/modelforge-chats-XXXXXX", command[512];
+    struct mf_tokenizer *made = NULL;
+    struct mf_error error;
+    assert_non_null(mkdtemp(folder));
+    snprintf(command, sizeof command,
+             "cp tests/golden/chats/tokenizer.json '%s/' && cp 'tests/golden/chats/%s.jinja' "
+             "'%s/chat_template.jinja'",
+             folder, name, folder);
+    assert_int_equal(system(command), 0);
+    snprintf(command, sizeof command, "%s/tokenizer_config.json", folder);
+    json_t *config = json_pack("{s:O, s:O}", "bos_token", json_object_get(golden, "bos"), "eos_token",
+                               json_object_get(golden, "eos"));
+    assert_int_equal(json_dump_file(config, command, 0), 0);
+    json_decref(config);
+    if (mf_tokenizer_open(folder, &made, &error) != MF_OK)
+        fail_msg("%s: %s", name, error.message);
+    snprintf(command, sizeof command, "rm -r '%s'", folder);
+    assert_int_equal(system(command), 0);
+    return made;
+}
+
+/* The template of a released model: renderings and refusals as Transformers', labels of the answers alone. */
+static void check_family(const char *name, const json_t *golden) {
+    struct mf_tokenizer *family = open_family(name, golden);
+    const struct mf_template_options options = {.use_chat_template = true,
+                                                .max_length = 4096,
+                                                .model_eos = -1,
+                                                .created_at_ms =
+                                                    1741564798000}; /* CREATED_AT of the script */
+    size_t index;
+    json_t *item;
+    json_array_foreach(json_object_get(golden, "chats"), index, item) {
+        const struct mf_chat_options chat = {.add_generation_prompt =
+                                                 json_is_true(json_object_get(item, "add_generation_prompt")),
+                                             .created_at_ms = options.created_at_ms};
+        const char *wanted = json_string_value(json_object_get(item, "text"));
+        struct mf_error error;
+        char *text = NULL;
+        enum mf_status status =
+            mf_tokenizer_render_chat(family, json_object_get(item, "messages"), &chat, &text, &error);
+        if (!wanted && (status != MF_ERROR_DATASET_ROW ||
+                        !strstr(error.message, json_string_value(json_object_get(item, "error")))))
+            fail_msg("%s: chat %zu: expected a refusal, got %s", name, index, text ? text : error.message);
+        if (wanted && (status != MF_OK || strcmp(text, wanted) != 0))
+            fail_msg("%s: chat %zu:\n%s\nTransformers:\n%s", name, index, text ? text : error.message,
+                     wanted);
+        free(text);
+    }
+    json_array_foreach(json_object_get(golden, "rows"), index, item) {
+        struct mf_dataset dataset;
+        struct mf_samples samples;
+        struct mf_error error;
+        json_t *row = json_pack("{s:O}", "messages", json_object_get(item, "messages"));
+        char *line = json_dumps(row, JSON_COMPACT);
+        load(line, &dataset);
+        enum mf_status status = mf_template_apply(&dataset, family, &options, &samples, &error);
+        if (json_object_get(item, "broken")) {
+            if (status != MF_ERROR_BAD_TOKENIZER || !strstr(error.message, "differently when others follow"))
+                fail_msg("%s: row %zu is not refused", name, index);
+        } else {
+            if (status != MF_OK || samples.count != 1)
+                fail_msg("%s: row %zu: %s", name, index, status == MF_OK ? "left out" : error.message);
+            assert_ids(name, index, samples.sample[0].token, samples.sample[0].length,
+                       json_object_get(item, "tokens"));
+            assert_ids("labels", index, samples.sample[0].label, samples.sample[0].length,
+                       json_object_get(item, "labels"));
+            mf_samples_destroy(&samples);
+        }
+        mf_dataset_destroy(&dataset);
+        free(line);
+        json_decref(row);
+    }
+    mf_tokenizer_close(family);
+}
+
+static void test_families_own_templates(void **state) {
+    (void)state;
+    json_t *golden = json_load_file("tests/golden/chats/golden.json", 0, NULL), *family;
+    const char *name;
+    assert_int_equal(json_object_size(golden), 7);
+    json_object_foreach(golden, name, family) check_family(name, family);
+    json_decref(golden);
+}
+
 /* Threads change nothing: neither the samples nor which of several faults is told. */
 static void test_threads_change_nothing(void **state) {
     enum { ROWS = 2500 };
@@ -613,6 +699,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_no_eos_in_the_tokenizer),
         cmocka_unit_test(test_labels_begin_where_the_prompt_ends),
+        cmocka_unit_test(test_families_own_templates),
         cmocka_unit_test(test_threads_change_nothing),
         cmocka_unit_test(test_cancelled_between_rows_and_inside),
         cmocka_unit_test(test_long_chats),
