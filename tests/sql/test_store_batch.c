@@ -90,9 +90,9 @@ static void test_rounds(void **unused) {
     assert_int_equal(reap(database, 0), 1);
     assert_string_equal(
         events(),
-        "{\"batch_id\":\"nightly\",\"round\":1,\"jobs\":1,\"succeeded\":0,\"failed\":1,\"cancelled\":0} "
-        "{\"batch_id\":\"nightly\",\"round\":2,\"jobs\":1,\"succeeded\":1,\"failed\":0,\"cancelled\":0} "
-        "{\"batch_id\":\"nightly\",\"round\":3,\"jobs\":2,\"succeeded\":1,\"failed\":1,\"cancelled\":0}");
+        "{\"batch_id\":\"nightly\",\"cancelled\":0,\"failed\":1,\"jobs\":1,\"round\":1,\"succeeded\":0} "
+        "{\"batch_id\":\"nightly\",\"cancelled\":0,\"failed\":0,\"jobs\":1,\"round\":2,\"succeeded\":1} "
+        "{\"batch_id\":\"nightly\",\"cancelled\":0,\"failed\":1,\"jobs\":2,\"round\":3,\"succeeded\":1}");
     mf_database_close(database);
 }
 
