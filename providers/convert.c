@@ -3,6 +3,7 @@
 #include "common/files.h"
 #include "providers/convert_tokenizer.h"
 #include "providers/gguf_names.h"
+#include "providers/gguf_rope.h"
 #include "providers/weights/gguf.h"
 #include "providers/weights/safetensors.h"
 
@@ -17,9 +18,15 @@ enum { BATCH_ELEMENTS = 1 << 18, MAX_WIDTH = 1 << 20 };
 /* The kind and sizes of a model in GGUF. */
 struct description {
     const struct mf_gguf_family *family;
-    int64_t hidden, intermediate, layers, heads, key_value_heads, head_dim, positions;
-    double epsilon, theta;
+    int64_t hidden, intermediate, layers, heads, key_value_heads, head_dim, positions, window;
+    double epsilon;
+    json_t *rope; /* members of config.json */
 };
+
+static enum mf_status out_of_memory(const char *what, struct mf_error *error) {
+    mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "%s: out of memory", what);
+    return MF_ERROR_OUT_OF_MEMORY;
+}
 
 /* ---- description ---- */
 
@@ -47,12 +54,8 @@ static enum mf_status read_family(const struct mf_gguf *file, struct description
     out->family = mf_gguf_family(text.data, text.length);
     if (!out->family)
         return mf_error_set(error, MF_ERROR_MODEL_CONFIG,
-                            "general.architecture: '%.*s' is not supported (supported: llama, qwen2, qwen3)",
-                            (int)(text.length < 64 ? text.length : 64), text.data);
-    if (mf_gguf_string(file, key_of(out, "rope.scaling.type", key), &text) &&
-        (text.length != 4 || memcmp(text.data, "none", 4) != 0))
-        return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "%s: '%.*s' is not supported", key,
-                            (int)(text.length < 64 ? text.length : 64), text.data);
+                            "general.architecture: '%.*s' is not supported (supported: %s)",
+                            (int)(text.length < 64 ? text.length : 64), text.data, mf_gguf_family_list());
     int64_t experts = 0;
     if (mf_gguf_integer(file, key_of(out, "expert_count", key), &experts) && experts)
         return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "%s: %lld is not supported", key,
@@ -75,56 +78,82 @@ static enum mf_status read_description(const struct mf_gguf *file, struct descri
     mf_gguf_integer(file, key_of(out, "attention.head_count_kv", key), &out->key_value_heads);
     out->head_dim = out->hidden / out->heads;
     mf_gguf_integer(file, key_of(out, "attention.key_length", key), &out->head_dim);
-    int64_t rotary = out->head_dim;
-    mf_gguf_integer(file, key_of(out, "rope.dimension_count", key), &rotary);
     if (out->key_value_heads < 1 || out->key_value_heads > out->heads || out->head_dim < 2 ||
-        out->head_dim > MAX_WIDTH || out->head_dim % 2 || rotary != out->head_dim)
+        out->head_dim > MAX_WIDTH || out->head_dim % 2)
         return mf_error_set(error, MF_ERROR_MODEL_CONFIG,
-                            "%lld heads, %lld key / value heads of %lld (rotary %lld) are not supported",
-                            (long long)out->heads, (long long)out->key_value_heads, (long long)out->head_dim,
-                            (long long)rotary);
-    out->theta = 10000;
-    mf_gguf_number(file, key_of(out, "rope.freq_base", key), &out->theta);
+                            "%lld heads, %lld key / value heads of %lld are not supported",
+                            (long long)out->heads, (long long)out->key_value_heads, (long long)out->head_dim);
+    mf_gguf_integer(file, key_of(out, "attention.sliding_window", key), &out->window);
+    if (out->window < 0 || out->window > INT32_MAX)
+        return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "metadata %s is not in 0 to %d", key, INT32_MAX);
     if (!mf_gguf_number(file, key_of(out, "attention.layer_norm_rms_epsilon", key), &out->epsilon))
         return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "metadata %s is missing", key);
-    return MF_OK;
+    out->rope = json_object();
+    return mf_gguf_read_rope(file, out->family, out->head_dim, out->positions, out->rope, error);
 }
 
-/* The double with the shortest decimal among those that are `value` in f32: 1e-05 for 9.999999747378752e-06.
- */
-static double shortest(double value) {
-    for (int digits = 1; digits < 9; digits++) {
-        char text[40];
-        snprintf(text, sizeof text, "%.*g", digits, value);
-        if ((float)strtod(text, NULL) == (float)value)
-            return strtod(text, NULL);
+static void put_layer_types(const struct description *d, int64_t pattern, json_t *config) {
+    json_t *types = json_array();
+    for (int64_t i = 1; i <= d->layers; i++)
+        json_array_append_new(types, json_string(i % pattern ? "sliding_attention" : "full_attention"));
+    json_object_set_new(config, "layer_types", types);
+}
+
+/* What only some families say. */
+static void put_family(const struct mf_gguf *file, const struct description *d, json_t *config) {
+    const struct mf_gguf_family *family = d->family;
+    const bool wide = family->wide_layers && d->layers == family->wide_layers;
+    double cap = 0;
+    char key[80];
+    if (family->optional_biases) {
+        json_object_set_new(config, "attention_bias",
+                            json_boolean(mf_gguf_find(file, "blk.0.attn_q.bias") != NULL));
+        json_object_set_new(config, "mlp_bias",
+                            json_boolean(mf_gguf_find(file, "blk.0.ffn_gate.bias") != NULL));
     }
-    return value;
+    if (family->unit_norms)
+        json_object_set_new(config, "hidden_activation", json_string(family->activation));
+    if (family->windows != MF_GGUF_WINDOWS_NONE)
+        json_object_set_new(config, "sliding_window", d->window ? json_integer(d->window) : json_null());
+    int64_t pattern = family->pattern;
+    mf_gguf_integer(file, key_of(d, "attention.sliding_window_pattern", key), &pattern);
+    if (family->windows == MF_GGUF_WINDOWS_PATTERN)
+        put_layer_types(d, pattern < 1 ? family->pattern : pattern, config);
+    if (family->windows == MF_GGUF_WINDOWS_PATTERN)
+        json_object_set_new(config, "query_pre_attn_scalar",
+                            json_integer(wide ? d->hidden / d->heads : d->head_dim));
+    if (family->soft_caps && mf_gguf_number(file, key_of(d, "attn_logit_softcapping", key), &cap))
+        json_object_set_new(config, "attn_logit_softcapping", json_real(mf_gguf_shortest(cap)));
+    if (family->soft_caps && mf_gguf_number(file, key_of(d, "final_logit_softcapping", key), &cap))
+        json_object_set_new(config, "final_logit_softcapping", json_real(mf_gguf_shortest(cap)));
+}
+
+static void put_token(const struct mf_gguf *file, const char *key, const char *name, json_t *config) {
+    int64_t id;
+    json_object_set_new(config, name, mf_gguf_integer(file, key, &id) ? json_integer(id) : json_null());
 }
 
 static enum mf_status write_config(const struct mf_gguf *file, const struct description *d, bool tied,
-                                   bool attention_bias, bool mlp_bias,
                                    const struct mf_convert_options *options, int32_t vocabulary,
                                    struct mf_error *error) {
-    int64_t id;
     json_t *config = json_pack(
-        "{s:[s], s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:b, s:b, s:b, s:s}",
-        "architectures", d->family->class_name, "model_type", d->family->name, "hidden_act", "silu",
+        "{s:[s], s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:b, s:s}", "architectures",
+        d->family->class_name, "model_type", d->family->model_type, "hidden_act", d->family->activation,
         "vocab_size", (json_int_t)vocabulary, "hidden_size", (json_int_t)d->hidden, "intermediate_size",
         (json_int_t)d->intermediate, "num_hidden_layers", (json_int_t)d->layers, "num_attention_heads",
         (json_int_t)d->heads, "num_key_value_heads", (json_int_t)d->key_value_heads, "head_dim",
         (json_int_t)d->head_dim, "max_position_embeddings", (json_int_t)d->positions, "rms_norm_eps",
-        shortest(d->epsilon), "rope_theta", shortest(d->theta), "tie_word_embeddings", tied, "attention_bias",
-        attention_bias, "mlp_bias", mlp_bias, "torch_dtype",
+        mf_gguf_shortest(d->epsilon), "tie_word_embeddings", tied, "torch_dtype",
         options->dtype == MF_BF16 ? "bfloat16" : "float32");
-    if (mf_gguf_integer(file, "tokenizer.ggml.bos_token_id", &id))
-        json_object_set_new(config, "bos_token_id", json_integer(id));
-    if (mf_gguf_integer(file, "tokenizer.ggml.eos_token_id", &id))
-        json_object_set_new(config, "eos_token_id", json_integer(id));
-    if (mf_gguf_integer(file, "tokenizer.ggml.padding_token_id", &id))
-        json_object_set_new(config, "pad_token_id", json_integer(id));
+    if (!config)
+        return mf_error_errno(error, ENOMEM, "config.json");
+    put_token(file, "tokenizer.ggml.bos_token_id", "bos_token_id", config);
+    put_token(file, "tokenizer.ggml.eos_token_id", "eos_token_id", config);
+    put_token(file, "tokenizer.ggml.padding_token_id", "pad_token_id", config);
+    put_family(file, d, config);
+    json_object_update(config, d->rope);
     char *path = mf_path_join(options->output_folder, "config.json");
-    char *text = config ? json_dumps(config, JSON_INDENT(1)) : NULL;
+    char *text = json_dumps(config, JSON_INDENT(1));
     enum mf_status status = path && text ? mf_file_write_atomic(path, text, strlen(text), 0644, error)
                                          : mf_error_errno(error, ENOMEM, "config.json");
     free(text);
@@ -141,6 +170,7 @@ struct job {
     char name[MF_GGUF_NAME_BYTES];
     int64_t rows, columns;
     int64_t heads; /* 0: rows stay; else those of each head change places (gguf_names.h) */
+    float offset;  /* subtracted: the norms of a family whose norms are 1 + weight */
 };
 
 static int64_t source_row(const struct job *job, int64_t row) {
@@ -150,8 +180,7 @@ static int64_t source_row(const struct job *job, int64_t row) {
 static enum mf_status plan_tensor(const struct mf_gguf_tensor *tensor, const struct description *d,
                                   struct job *job, struct mf_error *error) {
     char part[MF_GGUF_NAME_BYTES];
-    if (!mf_huggingface_name_of(tensor->name, job->name, part) ||
-        (!d->family->query_key_norm && (!strcmp(part, "attn_q_norm") || !strcmp(part, "attn_k_norm"))))
+    if (!mf_huggingface_name_of(d->family, tensor->name, job->name, part))
         return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "tensor %s does not belong to a %s model",
                             tensor->name, d->family->name);
     job->tensor = tensor;
@@ -159,6 +188,7 @@ static enum mf_status plan_tensor(const struct mf_gguf_tensor *tensor, const str
                  : !strcmp(part, "attn_q") ? d->heads
                  : !strcmp(part, "attn_k") ? d->key_value_heads
                                            : 0;
+    job->offset = d->family->unit_norms && strstr(tensor->name, "norm.weight") ? 1 : 0;
     job->columns = tensor->rank == 1 && job->heads ? 1 : tensor->dim[tensor->rank - 1];
     job->rows = tensor->elements / job->columns;
     if (tensor->rank > 2 || (job->heads && job->rows != job->heads * d->head_dim))
@@ -184,11 +214,13 @@ static enum mf_status write_tensor(const struct job *job, enum mf_dtype dtype,
     batch = batch < 1 ? 1 : batch > job->rows ? job->rows : batch;
     float *value = malloc((size_t)(batch * job->columns) * sizeof *value);
     uint16_t *narrow = malloc((size_t)(batch * job->columns) * sizeof *narrow);
-    enum mf_status status = value && narrow ? MF_OK : mf_error_errno(error, ENOMEM, "%s", job->name);
+    enum mf_status status = value && narrow ? MF_OK : out_of_memory(job->name, error);
     for (int64_t row = 0; row < job->rows && status == MF_OK; row += batch) {
         int64_t rows = job->rows - row < batch ? job->rows - row : batch;
         size_t count = (size_t)(rows * job->columns);
         status = read_rows(job, row, rows, value, error);
+        for (size_t i = 0; i < count && job->offset > 0; i++)
+            value[i] -= job->offset;
         for (size_t i = 0; i < count && dtype == MF_BF16; i++)
             narrow[i] = mf_f32_to_bf16(value[i]);
         if (status == MF_OK)
@@ -249,27 +281,28 @@ static enum mf_status remove_old_config(const char *folder, struct mf_error *err
 static enum mf_status convert(const struct mf_gguf *file, const struct mf_convert_options *options,
                               struct mf_convert_result *result, struct mf_error *error) {
     struct description description = {0};
-    size_t count = mf_gguf_count(file);
-    bool mlp_bias = mf_gguf_find(file, "blk.0.ffn_gate.bias") != NULL;
-    bool tied = !mf_gguf_find(file, "output.weight");
-    struct job *job = calloc(count + 1, sizeof *job);
+    const size_t tensors = mf_gguf_count(file);
+    size_t count = 0; /* without those that only say where positions turn */
+    struct job *job = calloc(tensors + 1, sizeof *job);
     if (!job)
         return mf_error_errno(error, ENOMEM, "the list of tensors");
     enum mf_status status = read_description(file, &description, error);
-    const bool attention_bias =
-        status == MF_OK && !description.family->query_bias && mf_gguf_find(file, "blk.0.attn_q.bias") != NULL;
-    *result = (struct mf_convert_result){.tensors = (int64_t)count, .layers = (int32_t)description.layers};
-    for (size_t i = 0; i < count && status == MF_OK; i++) {
-        status = plan_tensor(mf_gguf_at(file, i), &description, &job[i], error);
+    *result = (struct mf_convert_result){.layers = (int32_t)description.layers};
+    for (size_t i = 0; i < tensors && status == MF_OK; i++) {
+        if (mf_gguf_is_factors(mf_gguf_at(file, i)->name))
+            continue;
+        status = plan_tensor(mf_gguf_at(file, i), &description, &job[count++], error);
         result->parameters += mf_gguf_at(file, i)->elements;
     }
+    result->tensors = (int64_t)count;
     if (status || (status = remove_old_config(options->output_folder, error)) ||
         (status = mf_convert_tokenizer(file, options->output_folder, &result->vocabulary, error)) ||
         (status = write_weights(job, count, options, error)))
         goto done;
-    status =
-        write_config(file, &description, tied, attention_bias, mlp_bias, options, result->vocabulary, error);
+    status = write_config(file, &description, !mf_gguf_find(file, "output.weight"), options,
+                          result->vocabulary, error);
 done:
+    json_decref(description.rope);
     free(job);
     return status;
 }

@@ -19,9 +19,9 @@ struct mf_convert_result {
     int32_t layers, vocabulary;
 };
 
-/* Only architecture `llama` with a `gpt2` vocabulary and the pre-tokenizer `smollm` or `gpt-2` for now; the
- * others are refused by name (MF_ERROR_MODEL_CONFIG). config.json is written last, so a folder with one is
- * complete. */
+/* The architectures of gguf_names.c with the tokenizers of gguf_words.c, or SentencePiece's; others are
+ * refused by name (MF_ERROR_MODEL_CONFIG, MF_ERROR_BAD_TOKENIZER). A llama that was a Mistral stays a llama,
+ * which computes the same. config.json is written last, so a folder with one is complete. */
 enum mf_status mf_convert_gguf(const struct mf_convert_options *options, struct mf_convert_result *result,
                                struct mf_error *error);
 

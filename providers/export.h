@@ -43,14 +43,17 @@ enum mf_status mf_export_huggingface(const struct mf_export_options *options,
                                      enum mf_export_precision precision, const char *output,
                                      struct mf_error *error);
 
-/* Can the model in `folder` be written as GGUF? MF_ERROR_UNSUPPORTED_FIELD names what of its architecture
- * or tokenizer stands against it: a model type other than llama, a scaled RoPE, biases; a tokenizer other
- * than byte-level BPE in the manner of GPT-2 or SmolLM. */
+/* Can the model in `folder` be written as GGUF? MF_ERROR_UNSUPPORTED_FIELD names what of its architecture or
+ * tokenizer llama.cpp would compute otherwise: a model type or scaled RoPE that it does not know
+ * (gguf_names.c), windows without a pattern, biases, caps or scales that only other families have; a
+ * tokenizer whose words have no name there (gguf_words.c) and that is not SentencePiece's BPE
+ * (gguf_pieces.h). Where llama.cpp knows no windows (Mistral, Qwen 2) the file's context ends where the
+ * window does, so that nothing is computed otherwise within it. */
 enum mf_status mf_export_gguf_check(const char *folder, struct mf_error *error);
 
 /* Writes `path`: matrices in `type` (MF_GGUF_F16 or MF_GGUF_Q8_0; f16 where rows are no multiple of 32),
- * norms in f32, query and key rows in ggml's order, the vocabulary, its merges and the chat template. Fails
- * as mf_export_gguf_check does, before anything is written. */
+ * vectors in f32, query and key rows in ggml's order, factors of a scaled RoPE, the vocabulary, its merges or
+ * scores, and the chat template. Fails as mf_export_gguf_check does, before anything is written. */
 enum mf_status mf_export_gguf(const struct mf_export_options *options, enum mf_gguf_type type,
                               const char *path, struct mf_error *error);
 

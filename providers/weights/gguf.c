@@ -518,3 +518,15 @@ bool mf_gguf_integers(const struct mf_gguf *file, const char *key, int64_t *valu
             return false;
     return true;
 }
+
+bool mf_gguf_numbers(const struct mf_gguf *file, const char *key, double *value, size_t capacity) {
+    const struct metadata *item = find_metadata(file, key);
+    if (!item || item->type != VALUE_ARRAY || item->element_type != VALUE_F32 || item->count > capacity)
+        return false;
+    for (uint64_t i = 0; i < item->count; i++) {
+        float number;
+        memcpy(&number, item->value + i * sizeof number, sizeof number);
+        value[i] = (double)number;
+    }
+    return true;
+}

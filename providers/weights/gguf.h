@@ -65,11 +65,12 @@ bool mf_gguf_boolean(const struct mf_gguf *file, const char *key, bool *value);
 bool mf_gguf_string(const struct mf_gguf *file, const char *key, struct mf_gguf_text *value);
 /* Length of an array, -1 when the key is absent or no array. */
 int64_t mf_gguf_array_length(const struct mf_gguf *file, const char *key);
-/* All elements in order; false when the key is no array of strings / integers or `capacity` is less than its
- * length. */
+/* All elements in order; false when the key is no array of strings / integers / f32 or `capacity` is less
+ * than its length. */
 bool mf_gguf_strings(const struct mf_gguf *file, const char *key, struct mf_gguf_text *value,
                      size_t capacity);
 bool mf_gguf_integers(const struct mf_gguf *file, const char *key, int64_t *value, size_t capacity);
+bool mf_gguf_numbers(const struct mf_gguf *file, const char *key, double *value, size_t capacity);
 
 /* Dequantises `count` elements from element `first` on; both multiples of the type's block (1, 32 or 256).
  * Returns false when they are not, or lie outside the tensor. */

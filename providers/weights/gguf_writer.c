@@ -147,6 +147,15 @@ void mf_gguf_put_strings(struct mf_gguf_writer *writer, const char *key, const c
         put_text(&writer->metadata, value[i]);
 }
 
+void mf_gguf_put_numbers(struct mf_gguf_writer *writer, const char *key, const float *value, size_t count) {
+    put_array(writer, key, VALUE_F32, count);
+    for (size_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, &value[i], sizeof bits);
+        put_number(&writer->metadata, bits, 4);
+    }
+}
+
 void mf_gguf_put_integers(struct mf_gguf_writer *writer, const char *key, const int32_t *value,
                           size_t count) {
     put_array(writer, key, VALUE_I32, count);

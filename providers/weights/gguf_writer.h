@@ -31,6 +31,7 @@ void mf_gguf_put_boolean(struct mf_gguf_writer *writer, const char *key, bool va
 void mf_gguf_put_string(struct mf_gguf_writer *writer, const char *key, const char *value);
 void mf_gguf_put_strings(struct mf_gguf_writer *writer, const char *key, const char *const *value,
                          size_t count);
+void mf_gguf_put_numbers(struct mf_gguf_writer *writer, const char *key, const float *value, size_t count);
 void mf_gguf_put_integers(struct mf_gguf_writer *writer, const char *key, const int32_t *value, size_t count);
 
 /* `dim` is row-major as in Hugging Face. MF_ERROR_INTERNAL for a type that mf_gguf_quantize does not make, a
