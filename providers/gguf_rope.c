@@ -179,7 +179,7 @@ static enum mf_status read_llama3(const struct reading *reading, json_t *scaling
                            .columns = (int32_t)reading->columns,
                            .theta = reading->theta,
                            .low_frequency_factor = 1};
-    float value[MF_ROPE_LONG_PAIRS];
+    float value[MF_ROPE_LONG_PAIRS] = {0};
     double first_x = 0, first_y = 0, last_x = 0, last_y = 0;
     int points = 0;
     enum mf_status status = read_factors(reading, llama3_tensor, value, error);
@@ -234,7 +234,7 @@ static int64_t original_positions(const struct reading *reading) {
 
 static enum mf_status read_long(const struct reading *reading, json_t *config, json_t *scaling,
                                 struct mf_error *error) {
-    float value[MF_ROPE_LONG_PAIRS];
+    float value[MF_ROPE_LONG_PAIRS] = {0};
     enum mf_status status = read_factors(reading, long_tensor, value, error);
     if (status != MF_OK)
         return status;
