@@ -332,6 +332,7 @@ enum mf_status mf_convert_gguf_check(const char *path, struct mf_error *error) {
     status = read_description(file, &description, error);
     if (status)
         mf_error_prefix(error, "%s", path);
+    json_decref(description.rope);
     mf_gguf_close(file);
     return status;
 }
