@@ -524,6 +524,10 @@ enum mf_status mf_store_events(struct mf_database *database, const char *job_id,
                                struct mf_error *error);
 enum mf_status mf_store_artifacts(struct mf_database *database, const char *job_id,
                                   struct mf_text_table *table, struct mf_error *error);
+/* Workers heard of within so many seconds: worker_id, host, version, and as JSON what their trainers say of
+ * providers. */
+enum mf_status mf_store_live_workers(struct mf_database *database, int64_t seconds,
+                                     struct mf_text_table *table, struct mf_error *error);
 /* Where every partition stands, halted ones first. */
 enum mf_status mf_store_ingest_status(struct mf_database *database, struct mf_text_table *table,
                                       struct mf_error *error);

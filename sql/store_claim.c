@@ -261,6 +261,8 @@ static void explain_unplaceable(const struct pg_result *rows, int row, const cha
         mf_error_set(failure, MF_ERROR_PLAN_TOO_LARGE,
                      "the job needs %s devices at once; the live workers of provider '%s' have at most %s",
                      mf_result_text(rows, row, 6), provider, mf_result_text(rows, row, 8));
+    else if (!mf_result_null(rows, row, 10)) /* a live worker has it, but cannot run it: its own words */
+        mf_error_set(failure, MF_ERROR_PROVIDER_UNAVAILABLE, "%s", mf_result_text(rows, row, 10));
     else if (mf_result_boolean(rows, row, 7))
         mf_error_set(
             failure, MF_ERROR_PROVIDER_UNAVAILABLE,

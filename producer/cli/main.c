@@ -26,6 +26,7 @@ static const struct mf_cli_command commands[] = {
     {"events", mf_command_events, "a job's audit trail", "", "", false},
     {"queues", mf_command_queues, "what waits and runs by tenant; set caps and weights",
      "--tenant --cap --weight", "list set", false},
+    {"providers", mf_command_providers, "what live workers can train, by provider", "--markdown", "", false},
     {"dlq", mf_command_dlq, "what was rejected; send it again", "--topic --code --limit --raw",
      "list show replay", false},
     {"ingest", mf_command_ingest, "where partitions stand; let a halted one go on", "--from", "status reset",

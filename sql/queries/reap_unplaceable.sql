@@ -24,7 +24,13 @@ SET waiting_since = now(),
     waiting_reason = CASE WHEN queue IN (SELECT provider FROM able)
                           THEN format('needs %s devices at once; no live worker of provider ''%s'' has so many',
                                       devices, queue)
-                          ELSE format('no live worker offers provider ''%s''', queue) END
+                          ELSE format('no live worker offers provider ''%s''', queue) || coalesce(
+                              (SELECT ': ' || (jsonb_path_query_first(worker.details,
+                                   '$.trainer.providers[*] ? (@.name == $name && @.available == false).reason',
+                                   jsonb_build_object('name', queue), true) #>> '{}') AS reason
+                               FROM workers AS worker
+                               WHERE worker.stopped_at IS NULL AND worker.heard_at > now() - make_interval(secs => $1)
+                               ORDER BY reason NULLS LAST LIMIT 1), '') END
 WHERE id IN (SELECT waiting.id FROM jobs AS waiting
              WHERE waiting.id IN (SELECT id FROM found) AND waiting.state = 'queued'
              FOR NO KEY UPDATE OF waiting SKIP LOCKED)
