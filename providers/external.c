@@ -417,7 +417,7 @@ static enum mf_status check_rows(const json_t *answer, const char *where, struct
 
 static enum mf_status check_answer(const json_t *answer, const char *where, struct mf_error *error) {
     int64_t protocol = 0;
-    bool available = false;
+    bool available = false, exact = true;
     const char *text;
     enum mf_status status = mf_json_integer(answer, where, "protocol", 0, 1000000, &protocol, error);
     if (status == MF_OK && protocol != 1)
@@ -428,6 +428,8 @@ static enum mf_status check_answer(const json_t *answer, const char *where, stru
         status = mf_json_boolean(answer, where, "available", &available, error);
     if (status == MF_OK)
         status = mf_json_string(answer, where, available ? "version" : "reason", REASON_BYTES, &text, error);
+    if (status == MF_OK)
+        status = mf_json_optional_boolean(answer, where, "exact_resume", &exact, error);
     if (status == MF_OK && available)
         status = check_rows(answer, where, error);
     return status;

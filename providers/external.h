@@ -7,12 +7,15 @@
  *
  * It is run as
  *
- *     PROGRAM ... capabilities      says on standard output, in time, as one JSON object of at most 1
- * MiB
- *                                   {"protocol": 1, "version": "...", "available": true,
- *                                    "capabilities": [{"architecture", "task", "strategy", "level",
- * "reason"}]}; "available": false comes with a "reason" that says what to do, and needs no capabilities
- *     PROGRAM ... run REQUEST.json  speaks the trainer protocol (worker/trainer/protocol.h)
+ *     PROGRAM ... capabilities
+ *         says on standard output, in time, as one JSON object of at most 1 MiB
+ *             {"protocol": 1, "version": "...", "available": true, "exact_resume": true,
+ *              "capabilities": [{"architecture", "task", "strategy", "level", "reason"}]}
+ *         "available": false comes with a "reason" that says what to do, and needs no more; "exact_resume",
+ *         true where it is left out: false says that a run which goes on from a checkpoint ends with other
+ *         bits than one that nobody interrupted
+ *     PROGRAM ... run REQUEST.json
+ *         speaks the trainer protocol (worker/trainer/protocol.h)
  *
  * The file, the program and the files that exec names must be safe from others (common/trusted.h). A program
  * that is not trusted (places.h) runs as another user, or is refused. Any thread, but for the user database.

@@ -18,7 +18,7 @@ use_rslora use_4bit use_8bit bnb_4bit_quant_type use_nested_quant bf16 num_train
 per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps gradient_checkpointing max_grad_norm
 learning_rate weight_decay optim adam_beta1 adam_beta2 adam_epsilon lr_scheduler_type warmup_ratio warmup_steps seed
 max_seq_length on_overflow train_on use_chat_template chat_template group_by_length eval_split eval_steps logging_steps
-save_steps save_total_limit output""".split())
+save_steps save_total_limit exact_resume output""".split())
 OPTIMIZERS = {"paged_adamw_32bit": "adamw_torch", "adamw_torch": "adamw_torch"}  # the same numbers, from pageable memory
 
 
@@ -48,7 +48,7 @@ def capabilities():
     how = "Unsloth's own patches, on an NVIDIA GPU" if UNSLOTH else "Transformers' Trainer with PEFT"
     rows = [{"architecture": "*", "task": "text-generation", "strategy": strategy, "level": "limited", "reason":
              f"{how}; an interrupted run does not go on bit for bit"} for strategy in ("sft", "qlora")]
-    return {"protocol": 1, "version": version, "available": True, "capabilities": rows}
+    return {"protocol": 1, "version": version, "available": True, "exact_resume": False, "capabilities": rows}
 
 
 class Protocol:

@@ -26,6 +26,16 @@ fi
 for ((i = 1; i <= 16; i++)); do printf '{"prompt": "question %d", "completion": " answer %d"}\n' "$i" "$i"; done >"$work/rows.jsonl"
 
 set_up
+# ---- what the guide's tables say of built-in providers is what a worker says
+write_config "$work/plain.conf" trainer.path="$real_trainer" providers.folder="$work/none"
+start_worker "$work/plain.conf" "$work/plain.log"
+wait_sql 30 1 "SELECT count(*) FROM worker_status WHERE stopped_at IS NULL"
+client providers --markdown >"$work/tables.md"
+sed -n '/^<!-- modelforge providers --markdown -->$/,/^<!-- end -->$/p' providers/README.md | sed '1d;$d' | cmp - "$work/tables.md" ||
+  fail "providers/README.md has other tables than: $(cat "$work/tables.md")"
+stop_worker "$worker_pid"
+passed "the tables of providers/README.md are those that modelforge providers --markdown prints"
+
 write_config "$work/worker.conf" trainer.path="$real_trainer" providers.folder="$places" providers.trusted="$trusted" \
   worker.slots=2 provider.grace_seconds=1 cancel.seconds=5
 start_worker "$work/worker.conf" "$work/worker.log"
@@ -38,7 +48,8 @@ of() { sql "SELECT $2 FROM jobs WHERE request_id = '$1'"; }
 # ---- through the contract, and not
 train direct huggingface
 train external ours
-[[ -z ${MF_TEST_PYTHON:-} ]] || train python transformers-python save_steps=2
+[[ -z ${MF_TEST_PYTHON:-} ]] || train python-exact transformers-python save_steps=2
+[[ -z ${MF_TEST_PYTHON:-} ]] || train python transformers-python save_steps=2 exact_resume=false
 for name_ in direct external; do wait_state 60 "$name_" succeeded; done
 digests=$(sql "SELECT count(DISTINCT sha256) FROM artifacts AS artifact JOIN jobs ON jobs.id = job_id WHERE kind = 'adapter'
   AND request_id IN ('direct', 'external')")
@@ -113,6 +124,10 @@ if [[ -n ${MF_TEST_PYTHON:-} ]]; then
   "$real_trainer" evaluate --model tests/golden/models/tied-gqa --adapter "${uri#file://}" --dataset "$work/rows.jsonl" --max-length 32 --json >"$work/evaluation.log" ||
     fail "our own trainer cannot read its adapter"
   sql_is t "SELECT count(*) > 0 FROM checkpoints JOIN jobs ON jobs.id = job_id WHERE request_id = 'python'" || fail "its checkpoint"
+  wait_state 300 python-exact succeeded
+  sql_is "0|1" "SELECT (SELECT count(*) FROM checkpoints JOIN jobs ON jobs.id = job_id WHERE request_id = 'python-exact'),
+    (SELECT count(*) FROM job_logs JOIN jobs ON jobs.id = job_id WHERE request_id = 'python-exact' AND message LIKE 'no checkpoint is kept: %')" ||
+    fail "exact_resume"
   passed "Transformers and PEFT by way of Kafka: steps, evaluation, checkpoint and adapter beside ours in run_history"
 fi
 stop_worker "$worker_pid"

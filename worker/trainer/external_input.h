@@ -18,14 +18,22 @@ struct mf_external_input {
 /* Fills it and makes the folders, given to the program's user where it is another one. The program's
  * request.json is the request, every field present, but
  *
- *     model_name, adapter_name_or_path   folders of this machine; revision is null
- *     dataset, validation_dataset        JSONL files of this machine: a row is {"messages": [{"role",
- * "content"}]} or {"text"}, whichever form it had (see dataset.h) run    job_id, attempt, attempt_id,
- * created_at   under a worker output_dir, checkpoint_dir   where it may write; resume_from: a checkpoint's
- * folder, or absent train_samples, eval_samples  JSONL files {"input_ids": [...], "labels": [...]}: the rows
- * by the model's tokenizer and the request's template, cut to max_seq_length, -100 where nothing is trained;
- * eval_samples is absent without any changed                      names of the fields whose value is not the
- * default: one that the program does not obey it must refuse ("unsupported_field")
+ *     model_name, adapter_name_or_path
+ *         folders of this machine; revision is null
+ *     dataset, validation_dataset
+ *         JSONL files of this machine: a row is {"messages": [{"role", "content"}]} or {"text"}, whichever
+ *         form it had (dataset.h)
+ *     run.job_id, attempt, attempt_id, created_at
+ *         under a worker
+ *     run.output_dir, checkpoint_dir, resume_from
+ *         where it may write; the folder of a checkpoint to go on from, or absent
+ *     run.train_samples, eval_samples
+ *         JSONL files {"input_ids": [...], "labels": [...]}: the rows by the model's tokenizer and the
+ *         request's template, at most max_seq_length long, -100 where nothing is trained; eval_samples is
+ *         absent where no row evaluates
+ *     run.changed
+ *         names of the fields whose value is not the default: one that the program does not obey it must
+ *         refuse ("unsupported_field")
  *
  * MF_ERROR_PROVIDER_UNSUPPORTED and _UNAVAILABLE by `answer` (mf_external_ask()); what model, rows and
  * tokenizer bring. On failure *input needs no closing. */

@@ -16,6 +16,8 @@ struct relay {
     struct mf_job *job;
     const struct mf_external_input *input;
     const char *name; /* of the provider */
+    bool inexact;     /* it says that it does not go on from a checkpoint bit for bit */
+    bool warned;
     struct mf_event *last;
 };
 
@@ -42,7 +44,25 @@ static void say_plan(struct relay *relay, const struct mf_event *event) {
     plan.plan.base_revision = job->runtime.location.commit;
     plan.plan.dropped_rows = relay->input->dropped_rows;
     plan.plan.truncated_rows = relay->input->truncated_rows;
+    if (relay->inexact && job->resume_from) /* it may be of the same plan, yet not the same bits */
+        plan.plan.resumed_plan_sha256 = plan.plan.numeric_plan_sha256;
     mf_report_event(job->report, &plan);
+}
+
+/* The request allows to go on from a checkpoint only bit for bit: one that cannot keep that promise is not
+ * kept. */
+static void say_checkpoint(struct relay *relay, const struct mf_event *event) {
+    if (!relay->inexact || !relay->job->request.exact_resume) {
+        mf_report_event(relay->job->report, event);
+        return;
+    }
+    if (!relay->warned)
+        mf_report_log(
+            relay->job->report, "warning",
+            "no checkpoint is kept: the provider '%s' does not go on from one bit for bit, as "
+            "exact_resume asks; an interrupted run begins at step 0, exact_resume false lets it go on",
+            relay->name);
+    relay->warned = true;
 }
 
 static void pass_on(void *context, const struct mf_event *event) {
@@ -56,6 +76,9 @@ static void pass_on(void *context, const struct mf_event *event) {
         break;
     case MF_EVENT_PLAN:
         say_plan(relay, event);
+        break;
+    case MF_EVENT_CHECKPOINT:
+        say_checkpoint(relay, event);
         break;
     default:
         if (mf_event_is_terminal(event->type))
@@ -118,6 +141,7 @@ enum mf_status mf_external_run(struct mf_job *job, struct mf_external *program, 
     *last = (struct mf_event){0};
     mf_report_progress(job->report, MF_PHASE_LOAD, 0);
     enum mf_status status = mf_external_ask(program, &answer, error);
+    relay.inexact = json_is_false(json_object_get(answer, "exact_resume"));
     if (status == MF_OK)
         status = mf_external_input_make(job, program, answer, &input, error);
     if (status == MF_OK && (status = mf_report_check(job->report, error)) == MF_OK)
