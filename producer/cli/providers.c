@@ -16,7 +16,7 @@ static const char help[] = "usage: modelforge providers [--markdown]\n\n"
                            "task and strategy that some provider trains. Workers with the same providers are "
                            "shown once. --markdown prints\n"
                            "the best level by architecture, by task and by strategy as tables, over all live "
-                           "workers; --json everything.\n"
+                           "workers.\n"
                            "A provider that is there but cannot be used is listed with the reason.";
 
 static const char *const level_names[LEVELS] = {"unsupported", "experimental", "limited", "supported"};
