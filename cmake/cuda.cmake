@@ -34,6 +34,10 @@ if(NOT MODELFORGE_CUDA STREQUAL "OFF")
       HINTS "${modelforge_cuda_root}/include" "${modelforge_cuda_root}/targets/x86_64-linux/include")
     if(MODELFORGE_CUDART AND MODELFORGE_CUDA_INCLUDE)
       set(MODELFORGE_CUDA_FOUND ON)
+      # Fused attention: headers alone, both libraries are opened at run time.
+      find_path(MODELFORGE_CUDNN_INCLUDE cudnn.h HINTS "${MODELFORGE_CUDA_INCLUDE}")
+      find_path(MODELFORGE_CUDNN_FRONTEND cudnn_frontend.h HINTS "${MODELFORGE_CUDA_INCLUDE}")
+      find_path(MODELFORGE_NVRTC_INCLUDE nvrtc.h HINTS "${MODELFORGE_CUDA_INCLUDE}")
       cmake_path(GET MODELFORGE_CUDART PARENT_PATH MODELFORGE_CUDA_LIBRARIES)
     endif()
   endif()
@@ -44,6 +48,12 @@ if(NOT MODELFORGE_CUDA STREQUAL "OFF")
 endif()
 if(MODELFORGE_CUDA_FOUND)
   message(STATUS "CUDA: ${MODELFORGE_NVCC} for ${MODELFORGE_CUDA_ARCHITECTURES}")
+  if(MODELFORGE_CUDNN_INCLUDE AND MODELFORGE_CUDNN_FRONTEND AND MODELFORGE_NVRTC_INCLUDE)
+    set(MODELFORGE_CUDNN_FOUND ON)
+  else()
+    set(MODELFORGE_CUDNN_FOUND OFF)
+    message(STATUS "CUDA: without cudnn.h, cudnn_frontend.h and nvrtc.h attention is computed by our own kernels only")
+  endif()
 else()
   message(STATUS "CUDA: none (${MODELFORGE_CUDA}); the trainer computes on the CPU only")
 endif()
@@ -71,4 +81,21 @@ function(modelforge_cuda_sources target)
     target_sources(${target} PRIVATE "${object}")
     set_source_files_properties("${object}" PROPERTIES EXTERNAL_OBJECT TRUE GENERATED TRUE)
   endforeach()
+endfunction()
+
+# modelforge_cuda_host_source(TARGET FILE): a C++ file of this folder whose headers throw exceptions, compiled by nvcc's
+# host compiler.
+function(modelforge_cuda_host_source target source)
+  set(object "${CMAKE_CURRENT_BINARY_DIR}/${source}.o")
+  add_custom_command(OUTPUT "${object}"
+    COMMAND ${CMAKE_C_COMPILER_LAUNCHER} "${MODELFORGE_NVCC}" -std=c++17 -O1
+            "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra,$<IF:$<BOOL:${MODELFORGE_WERROR}>,-Werror,-Wall>"
+            -DCUDNN_FRONTEND_SKIP_JSON_LIB -DNDEBUG "-I${PROJECT_SOURCE_DIR}" -isystem "${MODELFORGE_CUDNN_FRONTEND}"
+            -isystem "${MODELFORGE_CUDNN_INCLUDE}" -isystem "${MODELFORGE_NVRTC_INCLUDE}"
+            -MD -MF "${object}.d" -c "${CMAKE_CURRENT_SOURCE_DIR}/${source}" -o "${object}"
+    DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/${source}" DEPFILE "${object}.d"
+    COMMENT "Building C++ object ${source}" VERBATIM)
+  target_sources(${target} PRIVATE "${object}")
+  set_source_files_properties("${object}" PROPERTIES EXTERNAL_OBJECT TRUE GENERATED TRUE)
+  target_link_libraries(${target} PUBLIC stdc++)
 endfunction()

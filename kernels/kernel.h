@@ -38,6 +38,7 @@ struct mf_kernel_call {
     const struct mf_backend *backend;
     const struct mf_node *node; /* attributes: node->a */
     const struct mf_step *step;
+    const int32_t *bound; /* [MF_SYMBOLS] greatest sizes of any step of the program; NULL: this step's */
     struct mf_array in[MF_NODE_INPUTS], out[MF_NODE_OUTPUTS], workspace[MF_NODE_WORKSPACES];
 };
 
@@ -114,6 +115,7 @@ struct mf_backend {
     /* Ops that are MF_OP_BY_ROWS give a stretch of rows the bits that it has within the whole: else no pass
      * may compute by stretches. */
     bool rows_alone;
+    bool converts_adapters;  /* at each product that reads them: passes/cast.h does it once a run */
     int32_t head_chunk_rows; /* labelled rows whose products with the output layer fill this device; 0: the
                                 usual */
     const struct mf_backend_memory *memory; /* NULL: kernels compute in host memory */

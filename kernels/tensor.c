@@ -29,7 +29,8 @@ const char *mf_storage_name(enum mf_storage storage) {
 const char *mf_symbol_name(enum mf_symbol symbol) {
     static const char *const name[MF_SYMBOLS] = {
         [MF_CONST] = "const",     [MF_TOKENS] = "tokens",     [MF_SEQUENCES] = "sequences",
-        [MF_OFFSETS] = "offsets", [MF_LABELLED] = "labelled", [MF_CACHE] = "cache"};
+        [MF_OFFSETS] = "offsets", [MF_LABELLED] = "labelled", [MF_CACHE] = "cache",
+        [MF_LONGEST] = "longest"};
     assert(symbol < MF_SYMBOLS);
     return name[symbol];
 }

@@ -19,6 +19,8 @@ enum mf_symbol {
     MF_OFFSETS,   /* S + 1: the executor derives it from MF_SEQUENCES */
     MF_LABELLED,  /* L: tokens whose next token is a label */
     MF_CACHE,     /* rows of the key / value cache, over all sequences */
+    MF_LONGEST,   /* tokens of the longest sequence in the stream; no tensor has this size. Bound 0: not known
+                   */
     MF_SYMBOLS
 };
 

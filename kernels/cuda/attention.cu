@@ -1,6 +1,7 @@
 #include "kernels/cuda/device.cuh"
 extern "C" {
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/fused_attention.h"
 }
 
 namespace {
@@ -230,6 +231,13 @@ void clear_tail(const mf_cuda_backend *backend, const int32_t *offsets, const mf
     zero_tail<__nv_bfloat16><<<16, mf::BLOCK, 0, backend->stream>>>(offsets + a.S, rows, heads, a.d, y, lse);
 }
 
+void clear_gradients(const mf_cuda_backend *backend, const mf_cuda_heads &a, mf_cuda_heads_out dq,
+                     mf_cuda_heads_out dk, mf_cuda_heads_out dv) {
+    clear_tail(backend, a.query_offsets, a, a.T, a.H, dq, NULL);
+    clear_tail(backend, a.key_offsets, a, a.C, a.G, dk, NULL);
+    clear_tail(backend, a.key_offsets, a, a.C, a.G, dv, NULL);
+}
+
 unsigned warps(int64_t items) {
     return (unsigned)((items + WARPS - 1) / WARPS);
 }
@@ -251,8 +259,77 @@ mf_cuda_heads attention_of(const struct mf_kernel_call *call, const mf_array &qu
     return a;
 }
 
+/* All rows and heads begin at multiples of 16 bytes. */
+bool packed(const mf_array *array, int count) {
+    bool all = true;
+    for (int i = 0; i < count; i++)
+        all = all && mf::packs<8>(array[i]);
+    return all;
+}
+
 mf_cuda_heads_out out_of(const mf_array &array) {
     return {array.data, array.stride[0], array.stride[1]};
+}
+
+/* ---- by cuDNN ------------------------------------------------------------------------------------------------ */
+
+mf_cuda_fused_bound bound_of(const struct mf_kernel_call *call) {
+    const int32_t *most = call->bound ? call->bound : call->step->value;
+    return {most[MF_TOKENS], most[MF_SEQUENCES], most[MF_LONGEST]};
+}
+
+/* Each sequence's queries are its keys, nothing is cached: what cuDNN is asked for. */
+bool is_within_sequences(const mf_array &query_offsets, const mf_array &key_offsets, const mf_array &key_lengths) {
+    return query_offsets.tensor == key_offsets.tensor && !key_lengths.data && key_lengths.tensor < 0;
+}
+
+void set_rows(mf_cuda_fused_rows &rows, int at, const mf_array &array) {
+    rows.row[at] = array.stride[0];
+    rows.head[at] = array.stride[1];
+}
+
+mf_cuda_fused_rows forward_rows(const struct mf_kernel_call *call) {
+    mf_cuda_fused_rows rows = {};
+    for (int i = 0; i < 3; i++)
+        set_rows(rows, MF_CUDA_FUSED_QUERY + i, call->in[i]);
+    set_rows(rows, MF_CUDA_FUSED_OUT, call->out[0]);
+    set_rows(rows, MF_CUDA_FUSED_LSE, call->out[1]);
+    return rows;
+}
+
+mf_cuda_fused_rows gradient_rows(const struct mf_kernel_call *call) {
+    mf_cuda_fused_rows rows = {};
+    for (int i = 0; i < 4; i++)
+        set_rows(rows, MF_CUDA_FUSED_QUERY + i, call->in[i]);
+    set_rows(rows, MF_CUDA_FUSED_LSE, call->in[4]);
+    set_rows(rows, MF_CUDA_FUSED_OUT_SLOPE, call->in[5]);
+    for (int i = 0; i < 3; i++)
+        set_rows(rows, MF_CUDA_FUSED_QUERY_SLOPE + i, call->out[i]);
+    return rows;
+}
+
+/* Sequences beyond the step's are empty and lie at the end. */
+__global__ void fill_offsets(const int32_t *offsets, int sequences, int most, mf_cuda_fused_rows rows, int64_t *filled,
+                             int64_t between, int32_t *lengths) {
+    for (int s = blockIdx.x * blockDim.x + threadIdx.x; s <= most; s += gridDim.x * blockDim.x) {
+        const int at = offsets[s < sequences ? s : sequences];
+        for (int i = 0; i < MF_CUDA_FUSED_OFFSETS; i++)
+            filled[i * between + s] = at * rows.row[i];
+        if (s < most)
+            lengths[s] = s < sequences ? offsets[s + 1] - at : 0;
+    }
+}
+
+enum mf_status run_fused(const struct mf_kernel_call *call, const mf_cuda_heads &a, const mf_cuda_fused_rows &rows,
+                         void *y, float *lse, void *dq, void *dk, void *dv, struct mf_error *error) {
+    const mf_cuda_backend *backend = mf_cuda_backend_of(call);
+    const mf_cuda_fused_bound bound = bound_of(call);
+    void *workspace = call->workspace[1].data;
+    int64_t *offsets = mf_cuda_fused_offsets(workspace, &bound, 0);
+    fill_offsets<<<(unsigned)(bound.sequences / mf::BLOCK + 1), mf::BLOCK, 0, backend->stream>>>(
+        a.query_offsets, a.S, bound.sequences, rows, offsets, mf_cuda_fused_offsets(workspace, &bound, 1) - offsets,
+        mf_cuda_fused_lengths(workspace, &bound));
+    return mf_cuda_fused_run(backend->fused, &a, &rows, &bound, y, lse, dq, dk, dv, workspace, error);
 }
 
 enum mf_status refuse_wide_heads(int64_t d, struct mf_error *error) {
@@ -272,8 +349,13 @@ enum mf_status run_attention(const struct mf_kernel_call *call, struct mf_error 
     enum mf_status status = refuse_wide_heads(a.d, error);
     if (status != MF_OK || a.T == 0)
         return status;
-    const bool packed = mf::packs<8>(q) && mf::packs<8>(call->in[1]) && mf::packs<8>(call->in[2]) && mf::packs<8>(y);
-    if (mf_cuda_attention_on_tensor_cores(backend, q.dtype, a.d, packed)) {
+    if (call->workspace[1].data) {
+        status = run_fused(call, a, forward_rows(call), y.data, lse, NULL, NULL, NULL, error);
+        if (status == MF_OK)
+            clear_tail(backend, a.query_offsets, a, a.T, a.H, out_of(y), lse);
+        return status == MF_OK ? mf_cuda_launched(call, error) : status;
+    }
+    if (mf_cuda_attention_on_tensor_cores(backend, q.dtype, a.d, packed(call->in, 3) && packed(call->out, 1))) {
         status = mf_cuda_attention_tensor(backend, &a, out_of(y), lse, error);
         if (status == MF_OK)
             clear_tail(backend, a.query_offsets, a, a.T, a.H, out_of(y), lse);
@@ -297,21 +379,21 @@ enum mf_status run_attention_gradient(const struct mf_kernel_call *call, struct 
     enum mf_status status = refuse_wide_heads(a.d, error);
     if (status != MF_OK)
         return status;
+    if (call->workspace[1].data && a.T) {
+        status = run_fused(call, a, gradient_rows(call), (void *)a.y, (float *)a.lse, dq.data, dk.data, dv.data, error);
+        if (status == MF_OK)
+            clear_gradients(backend, a, out_of(dq), out_of(dk), out_of(dv));
+        return status == MF_OK ? mf_cuda_launched(call, error) : status;
+    }
     if (a.T)
         MF_WITH_TYPE(q.dtype, T,
                      row_products<T><<<warps((int64_t)a.T * a.H), WARPS * mf::WARP, 0, backend->stream>>>(a, delta));
-    bool packed = true;
-    for (int i = 0; i < 6; i++)
-        packed = packed && (i == 4 || mf::packs<8>(call->in[i]));
-    for (int i = 0; i < 3; i++)
-        packed = packed && mf::packs<8>(call->out[i]);
-    if (mf_cuda_attention_on_tensor_cores(backend, q.dtype, a.d, packed)) {
+    const bool aligned = packed(call->in, 4) && packed(call->in + 5, 1) && packed(call->out, 3);
+    if (mf_cuda_attention_on_tensor_cores(backend, q.dtype, a.d, aligned)) {
         status = mf_cuda_attention_gradient_tensor(backend, &a, out_of(dq), out_of(dk), out_of(dv), error);
         if (status != MF_OK)
             return status;
-        clear_tail(backend, a.query_offsets, a, a.T, a.H, out_of(dq), NULL);
-        clear_tail(backend, a.key_offsets, a, a.C, a.G, out_of(dk), NULL);
-        clear_tail(backend, a.key_offsets, a, a.C, a.G, out_of(dv), NULL);
+        clear_gradients(backend, a, out_of(dq), out_of(dk), out_of(dv));
         return mf_cuda_launched(call, error);
     }
     MF_WITH_TYPE(q.dtype, T, {
@@ -328,6 +410,28 @@ enum mf_status run_attention_gradient(const struct mf_kernel_call *call, struct 
 } // namespace
 
 extern "C" {
-const struct mf_kernel mf_cuda_attention[1] = {{run_attention, NULL, 0}};
-const struct mf_kernel mf_cuda_attention_gradient[1] = {{run_attention_gradient, NULL, 0}};
+static size_t attention_workspace(const struct mf_kernel_call *call) {
+    const mf_cuda_backend *backend = mf_cuda_backend_of(call);
+    const mf_cuda_fused_rows rows = forward_rows(call);
+    if (!backend->fused || call->in[0].dtype != MF_BF16 ||
+        !is_within_sequences(call->in[3], call->in[4], call->in[5]) || !packed(call->in, 3) || !packed(call->out, 1))
+        return 0;
+    const mf_cuda_heads a = attention_of(call, call->in[3], call->in[4]);
+    const mf_cuda_fused_bound bound = bound_of(call);
+    return mf_cuda_fused_workspace(backend->fused, &a, &rows, &bound, false);
+}
+
+static size_t attention_gradient_workspace(const struct mf_kernel_call *call) {
+    const mf_cuda_backend *backend = mf_cuda_backend_of(call);
+    const mf_cuda_fused_rows rows = gradient_rows(call);
+    if (!backend->fused || call->in[0].dtype != MF_BF16 || call->in[6].tensor != call->in[7].tensor ||
+        !packed(call->in, 4) || !packed(call->in + 5, 1) || !packed(call->out, 3))
+        return 0;
+    const mf_cuda_heads a = attention_of(call, call->in[6], call->in[7]);
+    const mf_cuda_fused_bound bound = bound_of(call);
+    return mf_cuda_fused_workspace(backend->fused, &a, &rows, &bound, true);
+}
+
+const struct mf_kernel mf_cuda_attention[1] = {{run_attention, attention_workspace, 0}};
+const struct mf_kernel mf_cuda_attention_gradient[1] = {{run_attention_gradient, attention_gradient_workspace, 0}};
 }

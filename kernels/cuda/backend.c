@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/cuda/fused_attention.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/state.h"
@@ -168,6 +169,7 @@ static const struct mf_kernel *cuda_find(const struct mf_backend *backend, enum 
 static void cuda_destroy(struct mf_backend *backend) {
     struct mf_cuda_backend *own = (struct mf_cuda_backend *)backend;
     mf_cuda_gemm_destroy(own->gemm);
+    mf_cuda_fused_destroy(own->fused);
     (void)cudaFree(own->step);
     (void)cudaFree(own->fault);
     (void)cudaFreeHost(own->staged_step);
@@ -202,6 +204,14 @@ static enum mf_status make_parts(struct mf_cuda_backend *own, struct mf_error *e
     return status;
 }
 
+/* Which cuDNN computes attention belongs to the numeric plan as the rest does. */
+static void make_fused_attention(struct mf_cuda_backend *own) {
+    char words[32];
+    own->fused = mf_cuda_fused_create(own, words, sizeof words);
+    const size_t length = strlen(own->library);
+    (void)snprintf(own->library + length, sizeof own->library - length, ", cudnn %s", words);
+}
+
 enum mf_status mf_cuda_create(int index, struct mf_backend **backend, struct mf_error *error) {
     *backend = NULL;
     struct mf_cuda_backend *own = calloc(1, sizeof *own);
@@ -215,6 +225,7 @@ enum mf_status mf_cuda_create(int index, struct mf_backend **backend, struct mf_
         cuda_destroy(&own->base);
         return status;
     }
+    make_fused_attention(own);
     (void)snprintf(own->instruction_set, sizeof own->instruction_set, "sm_%d x %d",
                    (int)own->device.capability, (int)own->device.multiprocessors);
     own->base = (struct mf_backend){.name = "cuda",
@@ -224,6 +235,7 @@ enum mf_status mf_cuda_create(int index, struct mf_backend **backend, struct mf_
                                     .find = cuda_find,
                                     .flop_per_byte = 200,
                                     .head_chunk_rows = 1024,
+                                    .converts_adapters = true,
                                     .memory = &cuda_memory,
                                     .memory_bytes = own->device.memory_bytes,
                                     .destroy = cuda_destroy};

@@ -20,6 +20,7 @@ struct library {
     __typeof__(cublasLtMatmulDescSetAttribute) *description_set;
     __typeof__(cublasLtMatrixLayoutCreate) *layout_create;
     __typeof__(cublasLtMatrixLayoutDestroy) *layout_destroy;
+    __typeof__(cublasLtMatrixLayoutSetAttribute) *layout_set;
     __typeof__(cublasLtMatmulPreferenceCreate) *preference_create;
     __typeof__(cublasLtMatmulPreferenceDestroy) *preference_destroy;
     __typeof__(cublasLtMatmulPreferenceSetAttribute) *preference_set;
@@ -27,11 +28,15 @@ struct library {
     __typeof__(cublasLtMatmul) *matmul;
 };
 
+/* Tokens are counted in steps of this when an algorithm is chosen: every batch has another number, and the
+ * heuristics take longer than a small product. */
+enum { TOKENS_ALIKE = 128 };
+
 /* All that an algorithm is chosen by. No padding: 8-byte fields first. */
 struct shape {
     int64_t M, N, K, a_row, b_row, c_row, c0_row;
     uint32_t a_alignment, b_alignment, c_alignment, c0_alignment;
-    uint8_t dtype, c_dtype, a_transposed, b_transposed, bias, accumulate, unused[2];
+    uint8_t dtype, c_dtype, a_transposed, b_transposed, bias, accumulate, exact, unused;
 };
 
 struct choice {
@@ -73,6 +78,7 @@ static enum mf_status open_library(struct library *library, struct mf_error *err
                   {&library->description_set, "cublasLtMatmulDescSetAttribute"},
                   {&library->layout_create, "cublasLtMatrixLayoutCreate"},
                   {&library->layout_destroy, "cublasLtMatrixLayoutDestroy"},
+                  {&library->layout_set, "cublasLtMatrixLayoutSetAttribute"},
                   {&library->preference_create, "cublasLtMatmulPreferenceCreate"},
                   {&library->preference_destroy, "cublasLtMatmulPreferenceDestroy"},
                   {&library->preference_set, "cublasLtMatmulPreferenceSetAttribute"},
@@ -162,6 +168,19 @@ static struct shape shape_of(const struct mf_cuda_product *p) {
                                 .b_transposed = p->b_transposed,
                                 .bias = p->bias != NULL,
                                 .accumulate = p->c0 != NULL};
+    return shape;
+}
+
+/* The dimension that counts tokens: K of a weight's gradient, else M. */
+static int64_t *tokens_of(struct shape *shape) {
+    return shape->a_transposed ? &shape->K : &shape->M;
+}
+
+/* The shape that this one's algorithm is chosen for. */
+static struct shape alike(struct shape shape) {
+    int64_t *tokens = tokens_of(&shape);
+    if (*tokens > TOKENS_ALIKE)
+        *tokens = (*tokens + TOKENS_ALIKE - 1) / TOKENS_ALIKE * TOKENS_ALIKE;
     return shape;
 }
 
@@ -283,33 +302,55 @@ static enum mf_status find(struct mf_cuda_gemm *gemm, const struct shape *shape,
     return choose(gemm, shape, *found, error);
 }
 
-enum mf_status mf_cuda_gemm_run(const struct mf_cuda_backend *backend, const struct mf_cuda_product *p,
-                                struct mf_error *error) {
+/* The layouts of what has a row a token, for this many. */
+static cublasStatus_t set_tokens(const struct library *library, struct choice *choice, int64_t tokens) {
+    const bool gradient = choice->shape.a_transposed;
+    cublasLtMatrixLayout_t layouts[] = {choice->a, gradient ? choice->b : choice->c,
+                                        gradient ? NULL : choice->c0};
+    const uint64_t count = (uint64_t)tokens;
+    cublasStatus_t code = CUBLAS_STATUS_SUCCESS;
+    for (size_t i = 0; i < sizeof layouts / sizeof *layouts && !code; i++)
+        if (layouts[i])
+            code = library->layout_set(layouts[i], CUBLASLT_MATRIX_LAYOUT_COLS, &count, sizeof count);
+    return code;
+}
+
+/* Multiplies by the algorithm of `shape`; *fits false: it has none for this product. */
+static enum mf_status multiply(const struct mf_cuda_backend *backend, const struct mf_cuda_product *p,
+                               const struct shape *shape, bool *fits, struct mf_error *error) {
     struct mf_cuda_gemm *gemm = backend->gemm;
-    const struct shape shape = shape_of(p);
+    const struct library *library = &gemm->library;
     const float beta = p->c0 ? 1 : 0;
     struct choice *choice;
+    const enum mf_status status = find(gemm, shape, &choice, error);
+    *fits = status == MF_OK && choice->found;
+    if (!*fits)
+        return status;
+    cublasStatus_t code = set_tokens(library, choice, p->a_transposed ? p->K : p->M);
+    if (!code && p->bias)
+        code = library->description_set(choice->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias,
+                                        sizeof p->bias);
+    void *workspace = (void *)(((uintptr_t)p->workspace + 255) / 256 * 256);
+    if (!code)
+        code = library->matmul(gemm->handle, choice->description, &p->alpha, p->b, choice->b, p->a, choice->a,
+                               &beta, p->c0 ? p->c0 : p->c, choice->c0, p->c, choice->c, &choice->algorithm,
+                               workspace, MF_CUDA_GEMM_WORKSPACE - 256, backend->stream);
+    *fits = code != CUBLAS_STATUS_NOT_SUPPORTED && code != CUBLAS_STATUS_INVALID_VALUE;
+    return *fits ? check(gemm, code, "a matrix product", error) : MF_OK;
+}
+
+enum mf_status mf_cuda_gemm_run(const struct mf_cuda_backend *backend, const struct mf_cuda_product *p,
+                                struct mf_error *error) {
+    struct shape exact = shape_of(p);
+    const struct shape rounded = alike(exact);
+    bool fits = false;
     if (p->M == 0 || p->N == 0)
         return MF_OK;
     if (p->K == 0)
         return mf_cuda_plain_product(backend, p, error);
-    enum mf_status status = find(gemm, &shape, &choice, error);
-    if (status != MF_OK)
-        return status;
-    if (!choice->found)
-        return mf_cuda_plain_product(backend, p, error);
-    if (p->bias)
-        status = check(gemm,
-                       gemm->library.description_set(choice->description, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
-                                                     &p->bias, sizeof p->bias),
-                       "the bias", error);
-    if (status != MF_OK)
-        return status;
-    void *workspace = (void *)(((uintptr_t)p->workspace + 255) / 256 * 256);
-    return check(gemm,
-                 gemm->library.matmul(gemm->handle, choice->description, &p->alpha, p->b, choice->b, p->a,
-                                      choice->a, &beta, p->c0 ? p->c0 : p->c, choice->c0, p->c, choice->c,
-                                      &choice->algorithm, workspace, MF_CUDA_GEMM_WORKSPACE - 256,
-                                      backend->stream),
-                 "a matrix product", error);
+    enum mf_status status = multiply(backend, p, &rounded, &fits, error);
+    exact.exact = 1;
+    if (status == MF_OK && !fits)
+        status = multiply(backend, p, &exact, &fits, error);
+    return status == MF_OK && !fits ? mf_cuda_plain_product(backend, p, error) : status;
 }

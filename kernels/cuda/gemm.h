@@ -1,7 +1,7 @@
 /* Matrix products by cuBLASLt, opened at run time. The algorithm of a product is the first that the library's
- * heuristics name for its shape, types and alignment, with a workspace of fixed size and no reduction that
- * could run in another order: a pure function of the plan, the device and the library. Where they name none,
- * our own plain kernel multiplies. Private to kernels/cuda. */
+ * heuristics name for its shape (tokens rounded up), types and alignment, with a workspace of fixed size and
+ * no reduction that could run in another order: a pure function of the plan, the device and the library.
+ * Where they name none, our own plain kernel multiplies. Private to kernels/cuda. */
 #ifndef MF_KERNELS_CUDA_GEMM_H
 #define MF_KERNELS_CUDA_GEMM_H
 

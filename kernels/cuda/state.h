@@ -1,5 +1,5 @@
-/* What kernels find behind call->backend: one stream, the step on the device, the first fault, and cuBLASLt.
- * Private to kernels/cuda. */
+/* What kernels find behind call->backend: one stream, the step on the device, the first fault, cuBLASLt and
+ * cuDNN. * Private to kernels/cuda. */
 #ifndef MF_KERNELS_CUDA_STATE_H
 #define MF_KERNELS_CUDA_STATE_H
 
@@ -14,6 +14,7 @@ struct mf_cuda_fault {
 };
 
 struct mf_cuda_gemm;
+struct mf_cuda_fused;
 
 struct mf_cuda_backend {
     struct mf_backend base;
@@ -24,7 +25,8 @@ struct mf_cuda_backend {
     struct mf_cuda_fault *fault;        /* on the device */
     struct mf_cuda_fault *staged_fault; /* pinned */
     struct mf_cuda_gemm *gemm;
-    char instruction_set[32], library[64];
+    struct mf_cuda_fused *fused; /* cuDNN's attention; NULL: our own computes it */
+    char instruction_set[32], library[96];
     int index;
 };
 

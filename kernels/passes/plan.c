@@ -9,6 +9,8 @@
 #include "kernels/kernel_call.h"
 #include "kernels/passes/plan_record.h"
 
+enum { WORKSPACE_ROW = 64 }; /* bytes: a dimension is an int32_t */
+
 static size_t aligned(size_t bytes) {
     return (bytes + MF_PLAN_ALIGNMENT - 1) / MF_PLAN_ALIGNMENT * MF_PLAN_ALIGNMENT;
 }
@@ -45,9 +47,9 @@ static enum mf_status add_backend_workspaces(struct mf_graph *graph, struct mf_p
         struct mf_node *node = &program->node[n];
         const struct mf_kernel *kernel =
             backend->find(backend, (enum mf_op)node->op, (enum mf_dtype)program->dtype);
-        struct mf_kernel_call call = {.backend = backend, .step = &step};
+        struct mf_kernel_call call = {.backend = backend, .step = &step, .bound = program->bound};
         struct mf_tensor tensor = {
-            .view_of = -1, .slot = -1, .storage = MF_WORKSPACE, .dtype = MF_U8, .rank = 1};
+            .view_of = -1, .slot = -1, .storage = MF_WORKSPACE, .dtype = MF_U8, .rank = 2};
         size_t bytes;
         if (!kernel || !kernel->function)
             return mf_error_set(error, MF_ERROR_PROVIDER_UNSUPPORTED,
@@ -59,10 +61,12 @@ static enum mf_status add_backend_workspaces(struct mf_graph *graph, struct mf_p
             continue;
         mf_kernel_call_fill(graph, node, program->bound, &call);
         bytes = kernel->workspace_bytes(&call);
+        bytes = (bytes + WORKSPACE_ROW - 1) / WORKSPACE_ROW;
         if (bytes > INT32_MAX)
             return too_large(error);
         tensor.program = program->id;
         tensor.dim[0] = mf_dim_const((int64_t)bytes);
+        tensor.dim[1] = mf_dim_const(WORKSPACE_ROW);
         if (bytes)
             status = mf_graph_append_tensor(graph, &tensor, &node->workspace[1], error);
     }
@@ -340,7 +344,7 @@ static enum mf_status count_copies(struct mf_plan *plan, const struct mf_backend
         return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory to plan");
     for (int32_t p = 0; p < graph->programs; p++)
         for (int32_t n = 0; n < graph->program[p]->nodes; n++) {
-            struct mf_kernel_call call = {.backend = backend};
+            struct mf_kernel_call call = {.backend = backend, .bound = graph->program[p]->bound};
             mf_kernel_call_fill(graph, &graph->program[p]->node[n], graph->program[p]->bound, &call);
             const int found = backend->weight_copies(backend, &call, copy + count);
             for (int i = 0, first = (int)count; i < found; i++)

@@ -28,13 +28,15 @@ lay_out_cuda() { # FOLDER PINS
   local partial library
   ! cmp --quiet "$2" "$1/.complete" 2>/dev/null || return 0
   [[ $(uname -s)-$(uname -m) == Linux-x86_64 ]] || die "a CUDA toolkit can be laid out on x86-64 Linux only"
-  say "laying out a CUDA toolkit from NVIDIA's wheels (500 MB to download)"
+  say "laying out a CUDA toolkit from NVIDIA's wheels (1 GB to download)"
   partial=$(mktemp -d "$(cache_folder)/partial.XXXXXX")
   # --target keeps the executable bits, which unzipping would lose.
   python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --no-compile \
     --require-hashes --only-binary :all: --target "$partial/site" --requirement "$2" ||
     die "pip could not install what ${2##*/} names"
   mv "$partial/site/nvidia/cu13" "$partial/root"
+  cp -r "$partial/site/nvidia/cudnn/include/." "$partial/site/include/." "$partial/root/include"
+  mv "$partial"/site/nvidia/cudnn/lib/* "$partial/root/lib"
   for library in "$partial"/root/lib/*.so.*; do
     ln -s "${library##*/}" "${library%%.so.*}.so" 2>/dev/null || : # two versions of one library share the name
   done

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The GPU rows of RESULTS.md: W1 (2 sequences of 4,096 tokens a step) and W2 (1,000 short rows, batch 2 x 4), LoRA of
 # rank 16 on all linear layers, dropout 0, nothing evaluated.
-# usage: gpu.sh TRAINER PYTHON TOKENIZER_FOLDER WORK_FOLDER w1|w2 135m|3b|8b [bf16|nf4]
+# usage: gpu.sh TRAINER PYTHON TOKENIZER_FOLDER WORK_FOLDER w1|w2 135m|3b|8b [bf16|nf4 [unsloth|huggingface]]
 # PYTHON has torch and safetensors. Prints one line: median step, tokens a second without the first two steps, the sum
 # of all steps, first and last loss; and the ledger of a step.
 set -euo pipefail
@@ -10,7 +10,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
   sed -n 's/^# //p' "$0" >&2
   exit 2
 }
-trainer=$1 python=$2 tokenizer=$3 work=$4 case=$5 shape=$6 weights=${7:-bf16}
+trainer=$1 python=$2 tokenizer=$3 work=$4 case=$5 shape=$6 weights=${7:-bf16} provider=${8:-unsloth}
 strategy=sft
 [[ $weights != nf4 ]] || strategy=qlora
 mkdir -p "$work"
@@ -21,9 +21,9 @@ case $case in
   w2) rows=short.jsonl length=512 more='"gradient_accumulation_steps": 4, "num_train_epochs": 1' ;;
   *) exit 2 ;;
 esac
-request=$work/$case-$shape-$weights.json
+request=$work/$case-$shape-$weights-$provider.json
 cat >"$request" <<JSON
-{"task": "text-generation", "model_name": "$work/$shape", "dataset": "$work/$rows", "submitted_by": "bench",
+{"task": "text-generation", "model_name": "$work/$shape", "dataset": "$work/$rows", "submitted_by": "bench", "provider": "$provider",
  "strategy": "$strategy", "device": "cuda", "bf16": true, "use_chat_template": false, "train_on": "all",
  "max_seq_length": $length, "per_device_train_batch_size": 2, "learning_rate": 2e-4, "lora_r": 16, "lora_alpha": 32,
  "lora_dropout": 0, "group_by_length": false, "eval_split": 0, "seed": 7, $more}
@@ -32,7 +32,7 @@ JSON
   tail -n 20 "$work/$case.log" >&2
   exit 1
 }
-"$python" - "$work/out-$case/training.json" "$case $shape $weights" <<'PYTHON'
+"$python" - "$work/out-$case/training.json" "$case $shape $weights $provider" <<'PYTHON'
 import json, statistics, sys
 record = json.load(open(sys.argv[1]))
 steps = record["results"]["history"]

@@ -16,7 +16,7 @@ void mf_feed_samples(const struct mf_graph *graph, struct mf_executor *executor,
     int32_t *label_row = input(graph, executor, MF_INPUT_LABEL_ROWS);
     int32_t *label = input(graph, executor, MF_INPUT_LABELS);
     float *coefficients = mf_executor_data(executor, graph->input[MF_INPUT_COEFFICIENTS]);
-    int32_t tokens = 0, labelled = 0;
+    int32_t tokens = 0, labelled = 0, longest = 0;
     offset[0] = 0;
     for (size_t r = 0; r < rows; r++) {
         const struct mf_sample *row = &samples->sample[sample[r]];
@@ -32,11 +32,13 @@ void mf_feed_samples(const struct mf_graph *graph, struct mf_executor *executor,
         }
         tokens += row->length;
         offset[r + 1] = tokens;
+        longest = row->length > longest ? row->length : longest;
     }
     step->value[MF_TOKENS] = tokens;
     step->value[MF_SEQUENCES] = (int32_t)rows;
     step->value[MF_LABELLED] = labelled;
     step->value[MF_CACHE] = 0;
+    step->value[MF_LONGEST] = longest;
 }
 
 void mf_feed_continuation(const struct mf_graph *graph, struct mf_executor *executor, const int32_t *token,
@@ -57,4 +59,5 @@ void mf_feed_continuation(const struct mf_graph *graph, struct mf_executor *exec
     step->value[MF_SEQUENCES] = 1;
     step->value[MF_LABELLED] = 0;
     step->value[MF_CACHE] = first + count;
+    step->value[MF_LONGEST] = count;
 }
