@@ -22,6 +22,8 @@ struct mf_executor {
     void **base; /* [tensors] of owners: where their storage is; NULL: a weight that is not bound, or none */
     size_t prepared_bytes; /* of the backend's copies of weights */
     bool prepared;
+    void *
+        *joined; /* [tensors] weights bound in parts, of a backend without memory of its own; NULL: none is */
 };
 
 static enum mf_status check_kernels(const struct mf_executor *executor, struct mf_error *error) {
@@ -115,6 +117,9 @@ void mf_executor_destroy(struct mf_executor *executor) {
     if (executor->host)
         munmap(executor->host, executor->plan->host_bytes);
     mf_residency_destroy(executor->residency);
+    for (int32_t i = 0; executor->joined && i < executor->plan->tensors; i++)
+        free(executor->joined[i]);
+    free(executor->joined);
     free(executor->base);
     free(executor);
 }
@@ -138,8 +143,40 @@ enum mf_status mf_executor_bind_weight(struct mf_executor *executor, int32_t id,
         return mf_error_set(error, MF_ERROR_BAD_WEIGHTS, "%s: is not aligned to its elements", tensor->name);
     executor->base[id] = (void *)data; /* kernels only read weights: they are never an output */
     executor->prepared = false;
-    return executor->residency ? mf_residency_write_weight(executor->residency, id, data, bytes, error)
+    return executor->residency ? mf_residency_write_weight(executor->residency, id, 0, data, bytes, error)
                                : MF_OK;
+}
+
+/* Memory of the executor's own for a weight that comes in parts. */
+static enum mf_status join(struct mf_executor *executor, int32_t id, size_t bytes, struct mf_error *error) {
+    if (!executor->joined)
+        executor->joined = calloc((size_t)executor->plan->tensors, sizeof *executor->joined);
+    if (executor->joined && !executor->joined[id])
+        executor->joined[id] = aligned_alloc(MF_PLAN_ALIGNMENT, (bytes + MF_PLAN_ALIGNMENT - 1) /
+                                                                    MF_PLAN_ALIGNMENT * MF_PLAN_ALIGNMENT);
+    if (!executor->joined || !executor->joined[id])
+        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for the weight %s",
+                            mf_graph_tensor(executor->graph, id)->name);
+    executor->base[id] = executor->joined[id];
+    return MF_OK;
+}
+
+enum mf_status mf_executor_bind_weight_part(struct mf_executor *executor, int32_t id, size_t first,
+                                            const void *data, size_t bytes, struct mf_error *error) {
+    const struct mf_tensor *tensor = mf_graph_tensor(executor->graph, id);
+    const size_t wanted = mf_executor_bytes(executor, id);
+    if (tensor->storage != MF_WEIGHT || tensor->view_of >= 0)
+        return mf_error_set(error, MF_ERROR_INTERNAL, "tensor %d is no weight of its own", (int)id);
+    if (first > wanted || bytes > wanted - first)
+        return mf_error_set(error, MF_ERROR_WEIGHT_MISMATCH, "%s: has %zu bytes or more, the model needs %zu",
+                            tensor->name, first + bytes, wanted);
+    executor->prepared = false;
+    if (executor->residency)
+        return mf_residency_write_weight(executor->residency, id, first, data, bytes, error);
+    const enum mf_status status = join(executor, id, wanted, error);
+    if (status == MF_OK)
+        memcpy((char *)executor->base[id] + first, data, bytes);
+    return status;
 }
 
 /* Where `id` lies in the storage of its owner, which is at `base`. */
@@ -184,7 +221,7 @@ static void set_data(void *user, struct mf_array *array) {
 static enum mf_status prepare_node(struct mf_executor *executor, const struct mf_program *program,
                                    const struct mf_node *node, size_t *bytes, struct mf_error *error) {
     struct mf_step step = {.inverse_count = 1};
-    struct mf_kernel_call call = {.backend = executor->backend, .step = &step};
+    struct mf_kernel_call call = {.backend = executor->backend, .step = &step, .bound = program->bound};
     struct data_visit visit = {.executor = executor, .weights_only = true, .unbound = -1};
     memcpy(step.value, program->bound, sizeof step.value);
     mf_kernel_call_fill(executor->graph, node, program->bound, &call);
@@ -244,7 +281,7 @@ static double seconds_now(void) {
 static enum mf_status run_node(struct mf_executor *executor, const struct mf_program *program, int32_t index,
                                const struct mf_step *step, struct mf_error *error) {
     const struct mf_node *node = &program->node[index];
-    struct mf_kernel_call call = {.backend = executor->backend, .step = step};
+    struct mf_kernel_call call = {.backend = executor->backend, .step = step, .bound = program->bound};
     struct data_visit visit = {.executor = executor, .unbound = -1};
     double start = executor->trace ? seconds_now() : 0;
     enum mf_status status;

@@ -35,6 +35,9 @@ void mf_executor_destroy(struct mf_executor *executor); /* NULL is allowed */
  * else MF_ERROR_WEIGHT_MISMATCH. A view of a weight needs no binding of its own. */
 enum mf_status mf_executor_bind_weight(struct mf_executor *executor, int32_t tensor, const void *data,
                                        size_t bytes, struct mf_error *error);
+/* The same for bytes first .. first + bytes - 1 of it; copied. The caller binds all parts. */
+enum mf_status mf_executor_bind_weight_part(struct mf_executor *executor, int32_t tensor, size_t first,
+                                            const void *data, size_t bytes, struct mf_error *error);
 /* Checks that every weight that a program reads is bound (MF_ERROR_WEIGHT_MISMATCH names the first that is
  * not) and lets the backend repack. Needed once before the first run; call it again after binding another
  * weight. */

@@ -97,7 +97,7 @@ int32_t mf_gradient_of_parameter(const struct mf_graph *graph, int32_t parameter
     for (int32_t i = graph->bucket[bucket].gradient + 1; i < graph->tensors; i++) {
         const struct mf_tensor *tensor = &graph->tensor[i];
         if (tensor->view_of == graph->bucket[bucket].gradient && tensor->view_offset == wanted->view_offset &&
-            tensor->version == 0 && tensor->program < 0)
+            mf_tensor_same_shape(tensor, wanted) && tensor->version == 0 && tensor->program < 0)
             return i;
     }
     return -1;

@@ -344,20 +344,27 @@ static int64_t rounded_up(int64_t value, int64_t multiple) {
     return (value + multiple - 1) / multiple * multiple;
 }
 
-/* Lays out the slot's parameters, part by part. */
+static void place_parameter(struct mf_tensor *tensor, struct mf_bucket *bucket, int part) {
+    const bool large = part == MF_LARGE_DECAYED || part == MF_LARGE_NOT_DECAYED;
+    if (tensor->view_of >= 0 || (int)part_of(tensor) != part)
+        return;
+    tensor->view_of = bucket->parameter;
+    tensor->view_offset = bucket->elements;
+    bucket->elements +=
+        rounded_up(mf_tensor_elements(tensor, NULL), large ? MF_BUCKET_BLOCK : MF_BUCKET_ALIGNMENT);
+}
+
+/* Lays out the slot's parameters, part by part; in each the A matrices of adapters first, so that those of
+ * neighbouring modules are one matrix. */
 static void place_parameters(struct mf_graph *graph, struct mf_bucket *bucket) {
     for (int part = 0; part < MF_BUCKET_PARTS; part++) {
-        const bool large = part == MF_LARGE_DECAYED || part == MF_LARGE_NOT_DECAYED;
-        const int64_t alignment = large ? MF_BUCKET_BLOCK : MF_BUCKET_ALIGNMENT;
-        for (int32_t i = 0; i < graph->tensors; i++) {
-            struct mf_tensor *tensor = &graph->tensor[i];
-            if (tensor->slot != bucket->slot || tensor->storage != MF_ADAPTER ||
-                tensor->id == bucket->parameter || (int)part_of(tensor) != part)
-                continue;
-            tensor->view_of = bucket->parameter;
-            tensor->view_offset = bucket->elements;
-            bucket->elements += rounded_up(mf_tensor_elements(tensor, NULL), alignment);
-        }
+        for (int32_t i = 0; i < graph->adapters; i++)
+            if (graph->adapter[i].slot == bucket->slot)
+                place_parameter(&graph->tensor[graph->adapter[i].a], bucket, part);
+        for (int32_t i = 0; i < graph->tensors; i++)
+            if (graph->tensor[i].slot == bucket->slot && graph->tensor[i].storage == MF_ADAPTER &&
+                i != bucket->parameter)
+                place_parameter(&graph->tensor[i], bucket, part);
         bucket->elements = rounded_up(bucket->elements, MF_BUCKET_BLOCK);
         bucket->end[part] = bucket->elements;
     }
@@ -410,4 +417,27 @@ enum mf_status mf_graph_bucket(struct mf_graph *graph, int16_t slot, int32_t *id
     if (status == MF_OK)
         *id = graph->buckets - 1;
     return status;
+}
+
+enum mf_status mf_graph_parameters_view(struct mf_graph *graph, const struct mf_tensor *wanted, int32_t *id,
+                                        struct mf_error *error) {
+    const int32_t row = mf_graph_find_bucket(graph, wanted->slot);
+    assert(row >= 0);
+    for (int32_t i = 0; i < graph->tensors; i++) {
+        const struct mf_tensor *tensor = &graph->tensor[i];
+        if (tensor->storage == MF_ADAPTER && tensor->view_of == wanted->view_of &&
+            tensor->view_offset == wanted->view_offset && tensor->version == 0 &&
+            mf_tensor_same_shape(tensor, wanted)) {
+            *id = i;
+            return MF_OK;
+        }
+    }
+    struct mf_tensor view = *wanted;
+    int32_t unused;
+    view.name = NULL;
+    enum mf_status status = mf_graph_append_tensor(graph, &view, id, error);
+    view.view_of = graph->bucket[row].gradient;
+    view.storage = MF_GRADIENT;
+    view.flags = 0;
+    return status == MF_OK ? mf_graph_append_tensor(graph, &view, &unused, error) : status;
 }

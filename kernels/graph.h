@@ -194,6 +194,10 @@ enum mf_status mf_graph_add_adapter(struct mf_graph *graph, int16_t slot, int32_
                                     float scale, float dropout, int32_t *adapter, struct mf_error *error);
 /* The bucket of `slot`, made on the first call (mf_gradient_build calls it); no parameter can follow. */
 enum mf_status mf_graph_bucket(struct mf_graph *graph, int16_t slot, int32_t *bucket, struct mf_error *error);
+/* A view of the slot's bucket, described by `wanted` (view_of and view_offset set), and its gradient's; found
+ * or made. */
+enum mf_status mf_graph_parameters_view(struct mf_graph *graph, const struct mf_tensor *wanted, int32_t *id,
+                                        struct mf_error *error);
 
 /* -1: there is none. */
 int32_t mf_graph_find_tensor(const struct mf_graph *graph, const char *name);

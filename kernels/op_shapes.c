@@ -154,9 +154,13 @@ RULE(linear) {
 
 RULE(adapted_linear) {
     enum mf_status status = demand_linear(graph, node, dtype, error);
-    if (status == MF_OK)
-        set(&output[0], (uint8_t)dtype, 2, IN(0)->dim[0], IN(1)->dim[0]);
-    return status;
+    if (status != MF_OK)
+        return status;
+    set(&output[0], (uint8_t)dtype, 2, IN(0)->dim[0], IN(1)->dim[0]);
+    DEMAND(!IN(3) || (is_activation(IN(3), 2, dtype) && mf_dim_equal(IN(3)->dim[0], output[0].dim[0]) &&
+                      mf_dim_equal(IN(3)->dim[1], output[0].dim[1])),
+           3, "an addend (T, N)");
+    return MF_OK;
 }
 
 RULE(linear_input_gradient) {
@@ -241,6 +245,12 @@ RULE(fetch) {
     (void)dtype;
     DEMAND(IN(0)->flags & MF_TENSOR_HOST, 0, "an activation in host memory");
     set_like(&output[0], IN(0));
+    return MF_OK;
+}
+
+RULE(cast) {
+    DEMAND(IN(0)->rank == 1 && IN(0)->dtype == MF_F32, 0, "parameters (n) f32");
+    set_vector(&output[0], dtype, IN(0)->dim[0]);
     return MF_OK;
 }
 

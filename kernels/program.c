@@ -117,9 +117,11 @@ static enum mf_status check_output(struct check *check, int32_t node, int32_t id
     if (is_persistent(tensor) != writes_state)
         return broken(check, node, writes_state ? "is no state, but the op writes state" : "is state", id,
                       error);
-    if (!writes_state && tensor->view_of >= 0)
+    if (!writes_state && tensor->view_of >= 0 && mf_graph_tensor(check->graph, tensor->view_of)->program < 0)
         return broken(check, node, "is a view and cannot be written", id, error);
     check->written[id] = true;
+    if (!writes_state)
+        check->written[mf_graph_owner(check->graph, id)] = true;
     if (writes_state)
         check->change[check->changes++] = id;
     return MF_OK;

@@ -107,11 +107,11 @@ void *mf_residency_device(const struct mf_residency *residency, int32_t owner) {
     return residency->plan->offset[owner] < 0 ? NULL : residency->arena + residency->plan->offset[owner];
 }
 
-enum mf_status mf_residency_write_weight(struct mf_residency *residency, int32_t owner, const void *data,
-                                         size_t bytes, struct mf_error *error) {
+enum mf_status mf_residency_write_weight(struct mf_residency *residency, int32_t owner, size_t first,
+                                         const void *data, size_t bytes, struct mf_error *error) {
     residency->written[owner] = 1;
-    return residency->backend->memory->write(residency->backend, mf_residency_device(residency, owner), data,
-                                             bytes, error);
+    return residency->backend->memory->write(
+        residency->backend, (char *)mf_residency_device(residency, owner) + first, data, bytes, error);
 }
 
 void *mf_residency_host(struct mf_residency *residency, int32_t owner) {

@@ -22,9 +22,9 @@ void mf_residency_destroy(struct mf_residency *residency); /* NULL is allowed */
 
 /* Where an owner lies on the device; NULL: a weight that was not written, or nothing. */
 void *mf_residency_device(const struct mf_residency *residency, int32_t owner);
-/* Copies a weight to the device. */
-enum mf_status mf_residency_write_weight(struct mf_residency *residency, int32_t owner, const void *data,
-                                         size_t bytes, struct mf_error *error);
+/* Copies a weight, or a part of it from byte `first` on, to the device. */
+enum mf_status mf_residency_write_weight(struct mf_residency *residency, int32_t owner, size_t first,
+                                         const void *data, size_t bytes, struct mf_error *error);
 /* The host's copy of an owner that is no weight, made new; taken to be written by the host until the next
  * run. */
 void *mf_residency_host(struct mf_residency *residency, int32_t owner);

@@ -59,7 +59,8 @@ static int open_model(struct mf_provider_context *context, const struct mf_load_
     const struct mf_model_options model = {.folder = options->reference->model_id,
                                            .compute_dtype = (enum mf_dtype)options->compute_dtype,
                                            .quantization = (enum mf_quantization)options->quantization,
-                                           .nested_quantization = options->nested != 0};
+                                           .nested_quantization = options->nested != 0,
+                                           .fuse = options->fuse != 0};
     *out = NULL;
     if (options->model_class != MF_MODEL_CAUSAL_LM)
         return fail(error, "provider_unsupported", "model_class %u is not supported", options->model_class);

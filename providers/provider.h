@@ -91,11 +91,11 @@ enum mf_weight_bits { MF_WEIGHTS_PLAIN = 0, MF_WEIGHTS_NF4 = 1, MF_WEIGHTS_FP4 =
 
 struct mf_load_options {
     uint32_t size;
-    uint32_t model_class;                       /* enum mf_model_class */
-    uint32_t quantization;                      /* enum mf_weight_bits */
-    uint32_t nested;                            /* 1: the scales of 4-bit weights are quantised too */
-    uint32_t compute_dtype;                     /* enum mf_number, F32 or BF16: of weights and activations */
-    uint32_t reserved;                          /* 0 */
+    uint32_t model_class;   /* enum mf_model_class */
+    uint32_t quantization;  /* enum mf_weight_bits */
+    uint32_t nested;        /* 1: the scales of 4-bit weights are quantised too */
+    uint32_t compute_dtype; /* enum mf_number, F32 or BF16: of weights and activations */
+    uint32_t fuse; /* to open_model(): 1: projections of the same activations are one product; else 0 */
     const struct mf_model_reference *reference; /* of a folder or file of this machine */
     const char *device_map;                     /* "auto", "cpu" or "cuda:N"; never NULL */
     /* The request's settings for this provider: pairs of name and value, then NULL. Never NULL itself. A

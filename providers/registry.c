@@ -7,6 +7,7 @@
 #include "providers/huggingface/huggingface.h"
 #include "providers/places.h"
 #include "providers/plugin.h"
+#include "providers/unsloth/unsloth.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -20,6 +21,7 @@
 
 static mf_provider_entry_function *const entries[] = {
     mf_huggingface_entry,
+    mf_unsloth_entry,
 };
 
 enum { ENTRIES = sizeof entries / sizeof *entries };

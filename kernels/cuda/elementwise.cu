@@ -1,5 +1,8 @@
 #include "kernels/cuda/activate.cuh"
 #include "kernels/cuda/device.cuh"
+extern "C" {
+#include "kernels/cuda/convert.h"
+}
 
 #include "kernels/random.h"
 
@@ -260,6 +263,13 @@ enum mf_status run_gated_gradient(const struct mf_kernel_call *call, struct mf_e
     return mf_cuda_launched(call, error);
 }
 
+enum mf_status run_cast(const struct mf_kernel_call *call, struct mf_error *error) {
+    const mf_array &x = call->in[0], &y = call->out[0]; // (n)
+    mf_array row = x;
+    row.stride[0] = 0; /* all in one row */
+    return mf_cuda_convert(mf_cuda_backend_of(call), &row, 1, x.dim[0], 1, y.data, x.dim[0], y.dtype, error);
+}
+
 } // namespace
 
 extern "C" {
@@ -267,6 +277,7 @@ const struct mf_kernel mf_cuda_dropout[1] = {{run_dropout, NULL, 0}};
 const struct mf_kernel mf_cuda_add[1] = {{run_add, NULL, 0}};
 const struct mf_kernel mf_cuda_add_columns[1] = {{run_add_columns, NULL, 0}};
 const struct mf_kernel mf_cuda_zero[1] = {{run_zero, NULL, 0}};
+const struct mf_kernel mf_cuda_cast[1] = {{run_cast, NULL, 0}};
 const struct mf_kernel mf_cuda_set_rows[1] = {{run_set_rows, NULL, 0}};
 const struct mf_kernel mf_cuda_gated_activation[1] = {{run_gated, NULL, 0}};
 const struct mf_kernel mf_cuda_gated_activation_gradient[1] = {{run_gated_gradient, NULL, 0}};

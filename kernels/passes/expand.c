@@ -1,9 +1,12 @@
 #include "kernels/passes/expand.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "kernels/graph_rows.h"
 #include "kernels/op_rules.h"
+
+enum { MERGED = 8 }; /* segments */
 
 /* y' = y; y'[:, segment] += scale * dropout(x) Aᵀ Bᵀ */
 static int32_t add_branch(struct mf_builder *builder, int32_t x, int32_t y, struct mf_segment segment) {
@@ -22,9 +25,63 @@ static int32_t add_branch(struct mf_builder *builder, int32_t x, int32_t y, stru
                    &(union mf_attributes){.linear = {.alpha = segment.scale, .first = segment.first}});
 }
 
+/* The segments' A matrices as one, when they lie one behind the other and all read the same input; -1: they
+ * do not. */
+static int32_t merged_a(struct mf_builder *builder, const struct mf_segment *segment, int32_t segments) {
+    struct mf_graph *graph = builder->graph;
+    const bool train = graph->program[builder->program]->purpose == MF_TRAIN;
+    int32_t bucket, merged = -1;
+    for (int32_t i = 0; i < segments; i++)
+        if (segment[i].lora_a < 0 || (segment[i].dropout > 0 && train))
+            return -1;
+    if (segments < 2 || builder->status != MF_OK)
+        return -1;
+    builder->status =
+        mf_graph_bucket(graph, graph->program[builder->program]->slot, &bucket, &builder->error);
+    if (builder->status != MF_OK)
+        return -1;
+    struct mf_tensor whole = *mf_graph_tensor(graph, segment[0].lora_a);
+    for (int32_t i = 1; i < segments; i++) {
+        const struct mf_tensor *next = mf_graph_tensor(graph, segment[i].lora_a);
+        if (next->view_offset != whole.view_offset + mf_tensor_elements(&whole, NULL) ||
+            !mf_dim_equal(next->dim[0], mf_graph_tensor(graph, segment[0].lora_a)->dim[0]))
+            return -1;
+        whole.dim[0].multiplier += next->dim[0].multiplier;
+    }
+    builder->status = mf_graph_parameters_view(graph, &whole, &merged, &builder->error);
+    return merged;
+}
+
+/* y' = y; y'[:, segment i] += scale * (x Aᵀ)[:, i] B_iᵀ, A those of all segments together. */
+static int32_t add_branches(struct mf_builder *builder, int32_t x, int32_t y, int32_t a,
+                            const struct mf_segment *segment, int32_t segments) {
+    const int32_t down[] = {x, a};
+    const int32_t hidden =
+        mf_emit(builder, MF_OP_LINEAR, down, 2, &(union mf_attributes){.linear = {.alpha = 1}});
+    int32_t first = 0;
+    for (int32_t i = 0; i < segments && builder->status == MF_OK; i++) {
+        const int32_t rank = mf_graph_tensor(builder->graph, segment[i].lora_a)->dim[0].multiplier;
+        const int32_t up[] = {mf_build_columns(builder, hidden, first, rank), segment[i].lora_b, -1, y};
+        y = mf_emit(builder, MF_OP_LINEAR, up, 4,
+                    &(union mf_attributes){.linear = {.alpha = segment[i].scale, .first = segment[i].first}});
+        first += rank;
+    }
+    return y;
+}
+
 int32_t mf_expansion_adapted_linear(struct mf_builder *builder, const struct mf_node *node) {
-    int32_t y = mf_emit(builder, MF_OP_LINEAR, node->in, 3, &(union mf_attributes){.linear = {.alpha = 1}});
-    for (int32_t i = 0; i < node->a.adapted_linear.segments; i++) {
+    int32_t y = mf_emit(builder, MF_OP_LINEAR, node->in, 4, &(union mf_attributes){.linear = {.alpha = 1}});
+    struct mf_segment together[MERGED];
+    const int32_t segments = node->a.adapted_linear.segments;
+    int32_t merged = -1;
+    if (segments <= MERGED) {
+        memcpy(together, builder->graph->segment + node->a.adapted_linear.segment,
+               (size_t)segments * sizeof *together);
+        merged = merged_a(builder, together, segments);
+    }
+    if (merged >= 0)
+        return add_branches(builder, node->in[0], y, merged, together, segments);
+    for (int32_t i = 0; i < segments; i++) {
         struct mf_segment segment = builder->graph->segment[node->a.adapted_linear.segment + i];
         if (segment.lora_a >= 0)
             y = add_branch(builder, node->in[0], y, segment);

@@ -245,20 +245,79 @@ static enum mf_status graph_weight(const struct mf_decoder *decoder, struct mf_g
     return mf_graph_weight(graph, name, decoder->weight_dtype(decoder->owner, name), rank, dim, id, error);
 }
 
+/* The modules that a fusing decoder multiplies by in one product: `count` from `first` on, `index` among
+ * them; one, where it fuses none. */
+struct group {
+    size_t first, count;
+};
+
+/* Heads that are normed one by one must lie one behind the other: their projections stay apart. */
+static bool fuses_attention(const struct mf_decoder *decoder) {
+    return decoder->fuse && !decoder->architecture->query_key_norm;
+}
+
+static struct group group_of(const struct mf_decoder *decoder, size_t index) {
+    const struct role_list roles = roles_of(decoder->architecture);
+    const size_t at = index % roles.count, layer = index - at;
+    if (decoder->fuse && !decoder->module[index].head && !decoder->architecture->fused_projections) {
+        const enum mf_decoder_role role = roles.role[at];
+        if (role <= MF_DECODER_VALUE && fuses_attention(decoder))
+            return (struct group){layer, 3};
+        if (decoder->architecture->gated && (role == MF_DECODER_GATE || role == MF_DECODER_UP))
+            return (struct group){layer + at - (role == MF_DECODER_UP), 2};
+    }
+    return (struct group){index, 1};
+}
+
+/* Weight or bias of a module that is fused with others: rows of one tensor, named by them all. */
+static enum mf_status graph_rows(const struct mf_decoder *decoder, struct mf_graph *graph, struct group group,
+                                 size_t index, const char *part, int rank, int32_t *id,
+                                 struct mf_error *error) {
+    char name[MF_DECODER_NAME_BYTES], whole[MF_DECODER_FUSED_BYTES] = "";
+    int64_t rows = 0, first = 0;
+    int32_t owner = -1;
+    for (size_t i = group.first; i < group.first + group.count; i++) {
+        const struct mf_model_module *module = &decoder->module[i];
+        const size_t length = strlen(whole);
+        first = i == index ? rows : first;
+        rows += module->output_features;
+        (void)snprintf(whole + length, sizeof whole - length, "%s%s.%s", length ? MF_DECODER_FUSED : "",
+                       module->name, part);
+    }
+    (void)snprintf(name, sizeof name, "%s.%s", decoder->module[index].name, part);
+    *id = mf_graph_find_tensor(graph, name);
+    if (*id >= 0)
+        return MF_OK;
+    const int64_t dim[2] = {rows, decoder->module[index].input_features};
+    enum mf_status status =
+        mf_graph_weight(graph, whole, decoder->weight_dtype(decoder->owner, name), rank, dim, &owner, error);
+    return status ? status
+                  : mf_graph_weight_rows(graph, name, owner, first, decoder->module[index].output_features,
+                                         id, error);
+}
+
+/* Weight (rank 2) or bias (rank 1) of module `index`. */
+static enum mf_status module_part(const struct mf_decoder *decoder, struct mf_graph *graph, size_t index,
+                                  const char *part, int rank, int32_t *id, struct mf_error *error) {
+    const struct mf_model_module *module = &decoder->module[index];
+    const struct group group = group_of(decoder, index);
+    char name[MF_DECODER_NAME_BYTES];
+    if (group.count > 1)
+        return graph_rows(decoder, graph, group, index, part, rank, id, error);
+    snprintf(name, sizeof name, "%s.%s", module->name, part);
+    return graph_weight(decoder, graph, name, rank, module->output_features,
+                        rank == 2 ? module->input_features : 1, id, error);
+}
+
 enum mf_status mf_decoder_graph_module(const struct mf_decoder *decoder, struct mf_graph *graph, size_t index,
                                        int32_t *id, struct mf_error *error) {
     const struct mf_model_module *module = &decoder->module[index];
-    char name[MF_DECODER_NAME_BYTES];
     int32_t weight, bias = -1;
-    snprintf(name, sizeof name, "%s.weight", module->name);
-    enum mf_status status = graph_weight(decoder, graph, name, 2, module->output_features,
-                                         module->input_features, &weight, error);
+    enum mf_status status = module_part(decoder, graph, index, "weight", 2, &weight, error);
     const struct role_list roles = roles_of(decoder->architecture);
     enum mf_decoder_role role = roles.role[index % roles.count];
-    if (status == MF_OK && !module->head && role_has_bias(decoder->architecture, role)) {
-        snprintf(name, sizeof name, "%s.bias", module->name);
-        status = graph_weight(decoder, graph, name, 1, module->output_features, 1, &bias, error);
-    }
+    if (status == MF_OK && !module->head && role_has_bias(decoder->architecture, role))
+        status = module_part(decoder, graph, index, "bias", 1, &bias, error);
     return status ? status : mf_graph_module(graph, module->name, weight, bias, id, error);
 }
 
@@ -302,16 +361,22 @@ static int32_t layer_norm(struct pass *pass, int32_t x, const char *name) {
     return named_norm(pass, x, name, pass->a->hidden);
 }
 
-static int32_t linear(struct pass *pass, int32_t x, enum mf_decoder_role role) {
+/* `count` modules from `role` on, which are one module or fused. */
+static int32_t linears(struct pass *pass, int32_t x, enum mf_decoder_role role, int count) {
     struct mf_error error;
-    int32_t id = -1;
+    int32_t id[3] = {-1, -1, -1};
     const struct role_list roles = roles_of(pass->a);
     size_t index = (size_t)pass->builder.layer * roles.count;
     for (size_t i = 0; i < roles.count && roles.role[i] != role; i++)
         index++;
-    if (mf_decoder_graph_module(pass->decoder, pass->builder.graph, index, &id, &error))
-        mf_builder_fail(&pass->builder, error.status, "%s", error.message);
-    return mf_build_linear(&pass->builder, x, &id, 1);
+    for (int i = 0; i < count; i++)
+        if (mf_decoder_graph_module(pass->decoder, pass->builder.graph, index + (size_t)i, &id[i], &error))
+            mf_builder_fail(&pass->builder, error.status, "%s", error.message);
+    return mf_build_linear(&pass->builder, x, id, count);
+}
+
+static int32_t linear(struct pass *pass, int32_t x, enum mf_decoder_role role) {
+    return linears(pass, x, role, 1);
 }
 
 /* The next version of this layer's cache of keys or values with `rows` (T, G, d) written into it. */
@@ -333,13 +398,14 @@ static int32_t through_cache(struct pass *pass, const char *kind, int32_t rows) 
 static void project(struct pass *pass, int32_t x, int32_t *q, int32_t *k, int32_t *v) {
     const int32_t queries = pass->a->heads * pass->a->head_dim;
     const int32_t keys = pass->a->key_value_heads * pass->a->head_dim;
-    if (!pass->a->fused_projections) {
+    if (!pass->a->fused_projections && !fuses_attention(pass->decoder)) {
         *q = linear(pass, x, MF_DECODER_QUERY);
         *k = linear(pass, x, MF_DECODER_KEY);
         *v = linear(pass, x, MF_DECODER_VALUE);
         return;
     }
-    int32_t all = linear(pass, x, MF_DECODER_QUERY_KEY_VALUE);
+    const int32_t all = pass->a->fused_projections ? linear(pass, x, MF_DECODER_QUERY_KEY_VALUE)
+                                                   : linears(pass, x, MF_DECODER_QUERY, 3);
     *q = mf_build_columns(&pass->builder, all, 0, queries);
     *k = mf_build_columns(&pass->builder, all, queries, keys);
     *v = mf_build_columns(&pass->builder, all, queries + keys, keys);
@@ -391,8 +457,9 @@ static int32_t feed_forward(struct pass *pass, int32_t x) {
         up = linear(pass, x, MF_DECODER_UP);
         return linear(pass, mf_build_activation(&pass->builder, up, pass->a->activation), MF_DECODER_DOWN);
     }
-    if (pass->a->fused_projections) {
-        int32_t both = linear(pass, x, MF_DECODER_GATE_UP);
+    if (pass->a->fused_projections || pass->decoder->fuse) {
+        const int32_t both = pass->a->fused_projections ? linear(pass, x, MF_DECODER_GATE_UP)
+                                                        : linears(pass, x, MF_DECODER_GATE, 2);
         gate = mf_build_columns(&pass->builder, both, 0, pass->a->intermediate);
         up = mf_build_columns(&pass->builder, both, pass->a->intermediate, pass->a->intermediate);
     } else {

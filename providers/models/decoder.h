@@ -46,7 +46,13 @@ struct mf_decoder {
     /* The dtype that the graph holds a weight in. */
     enum mf_dtype (*weight_dtype)(const void *owner, const char *name);
     const void *owner;
+    bool fuse; /* queries, keys and values are one product, gate and up are one: their weights lie as rows of
+                  one */
 };
+
+/* The name of a weight whose rows are those of several on disk: their names with this in between. */
+#define MF_DECODER_FUSED "+"
+enum { MF_DECODER_FUSED_BYTES = 3 * MF_DECODER_NAME_BYTES };
 
 /* The names of the f32 weights that hold mf_rope_frequencies of `rope` and of `window_rope`. */
 #define MF_DECODER_ROPE_NAME        "rope.inverse_frequency"

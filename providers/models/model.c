@@ -1,6 +1,7 @@
 #include "providers/models/model.h"
 
 #include "kernels/passes/expand.h"
+#include "kernels/passes/residual.h"
 #include "providers/models/decoder.h"
 #include "providers/registry.h"
 #include "providers/weights/safetensors.h"
@@ -23,6 +24,7 @@ struct mf_model {
     enum mf_dtype compute_dtype;
     enum mf_quantization quantization; /* of linear modules but the head, as bitsandbytes chooses them */
     bool nested_quantization;
+    bool fuse;
     struct mf_model_module *module;
     size_t module_count;
     int64_t parameters;
@@ -134,6 +136,7 @@ static enum mf_status open_parts(const struct mf_model_options *options, struct 
     model->compute_dtype = options->compute_dtype;
     model->quantization = options->quantization;
     model->nested_quantization = options->nested_quantization;
+    model->fuse = options->fuse;
     model->folder = strdup(options->folder);
     if (!model->folder)
         return mf_error_errno(error, ENOMEM, "%s", options->folder);
@@ -256,7 +259,8 @@ enum mf_status mf_model_choose_modules(const struct mf_model *model, const char 
 static bool is_quantized(const struct mf_model *model, const char *weight) {
     for (size_t i = 0; model->quantization && i < model->module_count; i++) {
         const size_t length = strlen(model->module[i].name);
-        if (!strncmp(weight, model->module[i].name, length) && !strcmp(weight + length, ".weight"))
+        if (!strncmp(weight, model->module[i].name, length) &&
+            (!strcmp(weight + length, ".weight") || !strncmp(weight + length, ".weight" MF_DECODER_FUSED, 8)))
             return !model->module[i].head;
     }
     return false;
@@ -275,7 +279,8 @@ static struct mf_decoder decoder_of(const struct mf_model *model) {
     return (struct mf_decoder){.architecture = &model->architecture,
                                .module = model->module,
                                .weight_dtype = weight_dtype,
-                               .owner = model};
+                               .owner = model,
+                               .fuse = model->fuse};
 }
 
 enum mf_status mf_model_add_adapters(const struct mf_model *model, struct mf_graph *graph, int16_t slot,
@@ -313,6 +318,8 @@ enum mf_status mf_model_build(const struct mf_model *model, struct mf_graph *gra
         if (tensor->storage == MF_WEIGHT && tensor->name && is_quantized(model, tensor->name))
             mf_graph_mark_quantized(graph, id, model->quantization, model->nested_quantization);
     }
+    if (status == MF_OK && model->fuse)
+        status = mf_pass_residual(graph, out->program, error);
     return status ? status : mf_pass_expand(graph, out->program, error);
 }
 
@@ -407,6 +414,30 @@ static enum mf_status weight_data(struct mf_model *model, const struct mf_stored
     return MF_OK;
 }
 
+/* A weight that the graph has in one and the files in parts, one behind the other. */
+static enum mf_status bind_parts(struct mf_model *model, const struct mf_tensor *tensor,
+                                 struct mf_executor *executor, struct mf_error *error) {
+    const char *name = tensor->name;
+    size_t first = 0;
+    enum mf_status status = MF_OK;
+    while (*name && status == MF_OK) {
+        char part[MF_DECODER_NAME_BYTES];
+        const size_t length = strcspn(name, MF_DECODER_FUSED);
+        const void *data;
+        size_t bytes;
+        (void)snprintf(part, sizeof part, "%.*s", (int)length, name);
+        const struct mf_stored_tensor *stored = mf_safetensors_find(model->weights, part);
+        if (!stored)
+            return mf_error_set(error, MF_ERROR_WEIGHT_MISMATCH, "%s: the model has no such weight", part);
+        status = weight_data(model, stored, (enum mf_dtype)tensor->dtype, &data, &bytes, error);
+        if (status == MF_OK)
+            status = mf_executor_bind_weight_part(executor, tensor->id, first, data, bytes, error);
+        first += bytes;
+        name += length + (name[length] != '\0');
+    }
+    return status;
+}
+
 enum mf_status mf_model_bind(struct mf_model *model, struct mf_provider_context *context,
                              const struct mf_graph *graph, struct mf_executor *executor,
                              struct mf_error *error) {
@@ -417,6 +448,10 @@ enum mf_status mf_model_bind(struct mf_model *model, struct mf_provider_context 
             continue;
         if (context && context->cancelled && context->cancelled(context->argument))
             return mf_error_set(error, MF_ERROR_CANCELLED, "cancelled while loading the weights");
+        if (strstr(tensor->name, MF_DECODER_FUSED)) {
+            status = bind_parts(model, tensor, executor, error);
+            continue;
+        }
         const struct mf_stored_tensor *stored = mf_safetensors_find(model->weights, tensor->name);
         const void *data = NULL;
         size_t bytes = 0;

@@ -27,6 +27,7 @@ struct mf_model_options {
     enum mf_dtype compute_dtype;       /* MF_F32 or MF_BF16: of weights and activations */
     enum mf_quantization quantization; /* of the linear modules but the head */
     bool nested_quantization;          /* 4 bits: the scales are quantised too */
+    bool fuse;                         /* queries, keys and values are one product, gate and up are one */
 };
 
 /* Reads description and weight headers of a Hugging Face folder and checks one against the other: every

@@ -14,7 +14,7 @@ export OMP_NUM_THREADS=1 MODELFORGE_TRAINER_PROVIDER_SECONDS=1
 write_config "$work/worker.conf" trainer.path="$real_trainer" worker.slots=1 provider.grace_seconds=2 tenants="$requests=default" \
   providers.folder="$folder" providers.trusted="gguf,good,crash_model,other_abi,hang"
 start_worker "$work/worker.conf" "$work/worker.log"
-wait_sql 60 "{crash_model,gguf,good,huggingface}" "SELECT array_agg(provider ORDER BY provider) FROM workers, UNNEST(providers) AS provider WHERE provider <> 'unsloth'"
+wait_sql 60 "{crash_model,gguf,good,huggingface,unsloth}" "SELECT array_agg(provider ORDER BY provider) FROM workers, UNNEST(providers) AS provider"
 # Those that are refused are told, with the reason.
 sql_is "provider_unavailable" "SELECT provider ->> 'code' FROM workers, jsonb_array_elements(details::jsonb -> 'trainer' -> 'providers') AS provider
   WHERE provider ->> 'name' = 'hang' AND provider ->> 'reason' LIKE '%was not loaded within 1 s'" || fail "what the worker says of a plug-in that hangs"
@@ -66,7 +66,7 @@ request unknown "$model" '.provider = "xyz"'
 send unknown unknown
 wait_sql 60 1 "SELECT count(*) FROM jobs WHERE request_id = 'unknown' AND (waiting_reason LIKE '%xyz%' OR state = 'failed')"
 ends unknown failed
-sql_is t "SELECT error_message LIKE 'ProviderError: Unknown provider ''xyz''. Valid providers: crash_model, gguf, good, huggingface%' FROM jobs WHERE request_id = 'unknown'" ||
+sql_is t "SELECT error_message LIKE 'ProviderError: Unknown provider ''xyz''. Valid providers: crash_model, gguf, good, huggingface, unsloth%' FROM jobs WHERE request_id = 'unknown'" ||
   fail "the list: $(sql "SELECT error_message FROM jobs WHERE request_id = 'unknown'")"
 request after "$model" '.provider = "good"'
 send after after

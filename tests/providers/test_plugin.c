@@ -136,8 +136,9 @@ static void hostile_ones_are_refused_by_reason(void **state) {
     for (size_t i = 0; i < sizeof hostile / sizeof *hostile; i++) {
         char wanted[1024];
         install(&hostile[i].name, 1);
-        snprintf(wanted, sizeof wanted, "provider '%s' cannot be used: %s%s. Valid providers: huggingface",
-                 hostile[i].name, library(hostile[i].name), hostile[i].reason);
+        snprintf(wanted, sizeof wanted,
+                 "provider '%s' cannot be used: %s%s. Valid providers: huggingface, unsloth", hostile[i].name,
+                 library(hostile[i].name), hostile[i].reason);
         expect(hostile[i].name, MF_ERROR_PROVIDER_UNAVAILABLE, wanted);
         assert_int_equal(unlink(library(hostile[i].name)), 0);
     }
@@ -160,7 +161,7 @@ static void files_of_others_are_refused(void **state) {
         assert_int_equal(chmod(scratch_folder(), modes[i].folder), 0);
         snprintf(wanted, sizeof wanted,
                  "provider 'mine' cannot be used: %s may be written by %s (mode %04o): chmod go-w it. Valid "
-                 "providers: huggingface",
+                 "providers: huggingface, unsloth",
                  file ? path : scratch_folder(), modes[i].who,
                  (unsigned)(file ? modes[i].file : modes[i].folder));
         expect("mine", MF_ERROR_PROVIDER_UNAVAILABLE, wanted);
@@ -172,7 +173,7 @@ static void files_of_others_are_refused(void **state) {
         snprintf(
             wanted, sizeof wanted,
             "provider 'mine' cannot be used: %s belongs to uid 12345, neither to root nor to the user of "
-            "this program (uid 0): chown it. Valid providers: huggingface",
+            "this program (uid 0): chown it. Valid providers: huggingface, unsloth",
             path);
         expect("mine", MF_ERROR_PROVIDER_UNAVAILABLE, wanted);
     }
@@ -180,8 +181,10 @@ static void files_of_others_are_refused(void **state) {
     assert_int_equal(unlink(path), 0);
     assert_int_equal(symlink("/etc", path), 0);
     real = realpath(path, NULL);
-    snprintf(wanted, sizeof wanted,
-             "provider 'mine' cannot be used: %s is not a regular file. Valid providers: huggingface", real);
+    snprintf(
+        wanted, sizeof wanted,
+        "provider 'mine' cannot be used: %s is not a regular file. Valid providers: huggingface, unsloth",
+        real);
     free(real);
     expect("mine", MF_ERROR_PROVIDER_UNAVAILABLE, wanted);
     /* No library at all. The loader's own words follow. */
@@ -191,7 +194,7 @@ static void files_of_others_are_refused(void **state) {
     struct mf_error error;
     assert_int_equal(mf_provider_find("mine", &provider, &error), MF_ERROR_PROVIDER_UNAVAILABLE);
     assert_non_null(strstr(error.message, "libmodelforge-provider-mine.so cannot be loaded: "));
-    assert_non_null(strstr(error.message, "Valid providers: huggingface"));
+    assert_non_null(strstr(error.message, "Valid providers: huggingface, unsloth"));
 }
 
 /* Nothing of it runs before it is named. */
@@ -205,7 +208,7 @@ static void only_trusted_ones_are_tried(void **state) {
         wanted, sizeof wanted,
         "provider 'hang' cannot be used: %s is not tried: a shared library runs as the user of this "
         "program; name 'hang' in providers.trusted (MODELFORGE_TRAINER_PROVIDERS_TRUSTED) if it may. Valid "
-        "providers: huggingface",
+        "providers: huggingface, unsloth",
         library("hang"));
     expect("hang", MF_ERROR_PROVIDER_UNAVAILABLE, wanted);
     assert_int_equal(setenv("MODELFORGE_TRAINER_PROVIDERS_TRUSTED", all_of_them, 1), 0);
@@ -220,7 +223,7 @@ static void names_are_no_paths(void **state) {
     install(good, 1);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char wanted[256];
-        snprintf(wanted, sizeof wanted, "Unknown provider '%s'. Valid providers: huggingface, good",
+        snprintf(wanted, sizeof wanted, "Unknown provider '%s'. Valid providers: huggingface, unsloth, good",
                  names[i]);
         expect(names[i], MF_ERROR_UNKNOWN_PROVIDER, wanted);
     }
@@ -238,20 +241,21 @@ static void the_list_says_what_is_there(void **state) {
     scratch_puts("libmodelforge-provider-Bad.so", "no name of a provider");
     scratch_puts("notes.txt", "no plug-in");
     assert_int_equal(mf_provider_list(&list, &count, &error), MF_OK);
-    assert_int_equal(count, 5);
+    assert_int_equal(count, 6);
     assert_string_equal(list[0].name, "huggingface");
-    assert_string_equal(list[1].name, "exits");
-    assert_string_equal(list[2].name, "good");
-    assert_string_equal(list[3].name, "no_device");
-    assert_string_equal(list[4].name, "other_abi");
+    assert_string_equal(list[1].name, "unsloth");
+    assert_string_equal(list[2].name, "exits");
+    assert_string_equal(list[3].name, "good");
+    assert_string_equal(list[4].name, "no_device");
+    assert_string_equal(list[5].name, "other_abi");
     assert_non_null(list[0].devices);
-    assert_null(list[1].devices);
-    assert_int_equal(list[1].error.status, MF_ERROR_PROVIDER_UNAVAILABLE);
-    assert_null(list[4].devices);
-    const json_t *cpu = json_object_get(list[3].devices, "cpu");
+    assert_null(list[2].devices);
+    assert_int_equal(list[2].error.status, MF_ERROR_PROVIDER_UNAVAILABLE);
+    assert_null(list[5].devices);
+    const json_t *cpu = json_object_get(list[4].devices, "cpu");
     assert_string_equal(json_string_value(json_object_get(cpu, "reason")),
                         "libtest is not installed: apt-get install libtest");
-    assert_true(json_is_true(json_object_get(json_object_get(list[2].devices, "cpu"), "available")));
+    assert_true(json_is_true(json_object_get(json_object_get(list[3].devices, "cpu"), "available")));
     mf_provider_list_free(list, count);
 }
 

@@ -30,9 +30,10 @@ static void finds_by_name(void **state) {
     assert_int_equal(mf_provider_find("xyz", &provider, &error), MF_ERROR_UNKNOWN_PROVIDER);
     assert_null(provider);
     assert_string_equal(mf_error_format(&error, text, sizeof text),
-                        "ProviderError: Unknown provider 'xyz'. Valid providers: huggingface");
+                        "ProviderError: Unknown provider 'xyz'. Valid providers: huggingface, unsloth");
     assert_int_equal(mf_provider_find("", &provider, &error), MF_ERROR_UNKNOWN_PROVIDER);
-    assert_int_equal(mf_provider_find("unsloth", &provider, &error), MF_ERROR_UNKNOWN_PROVIDER);
+    assert_int_equal(mf_provider_find("unsloth", &provider, &error), MF_OK);
+    assert_string_equal(provider->get_provider_name(), "unsloth");
     assert_int_equal(mf_provider_find("Huggingface", &provider, &error), MF_ERROR_UNKNOWN_PROVIDER);
 }
 

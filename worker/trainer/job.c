@@ -3,6 +3,8 @@
 #include "common/clock.h"
 #include "common/files.h"
 #include "common/json.h"
+#include "kernels/passes/cast.h"
+#include "kernels/passes/columns.h"
 #include "worker/trainer/best.h"
 #include "worker/trainer/checkpoint.h"
 #include "worker/trainer/memory.h"
@@ -461,10 +463,52 @@ static enum mf_status add_adapters(struct mf_job *job, struct mf_error *error) {
     return status;
 }
 
+static int by_length(const void *left, const void *right) {
+    const int32_t a = *(const int32_t *)left, b = *(const int32_t *)right;
+    return (a > b) - (a < b);
+}
+
+/* How many of the shortest rows fill a pass: no pass has more. */
+static enum mf_status count_most_sequences(const struct mf_samples *samples, int32_t pass_tokens,
+                                           int32_t *most, struct mf_error *error) {
+    int32_t *length = calloc(samples->count + 1, sizeof *length);
+    if (!length)
+        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "trainer: out of memory");
+    for (size_t i = 0; i < samples->count; i++)
+        length[i] = samples->sample[i].length;
+    qsort(length, samples->count, sizeof *length, by_length);
+    int64_t tokens = 0;
+    int32_t count = 0;
+    for (size_t i = 0; i < samples->count && (tokens += length[i]) <= pass_tokens; i++)
+        count++;
+    free(length);
+    *most = count > *most ? count : *most;
+    return MF_OK;
+}
+
+/* Of the rows of one pass. */
+static enum mf_status find_most_sequences(struct mf_job *job, struct mf_error *error) {
+    job->pass_sequences = 1;
+    enum mf_status status =
+        count_most_sequences(&job->samples, job->pass_tokens, &job->pass_sequences, error);
+    return status == MF_OK
+               ? count_most_sequences(&job->validation_samples, job->pass_tokens, &job->pass_sequences, error)
+               : status;
+}
+
+/* A pass of training lies within a window, packs aside. */
+static int32_t most_sequences(const struct mf_job *job, int32_t program) {
+    const struct mf_request *request = &job->request;
+    const int64_t window = request->per_device_train_batch_size * request->gradient_accumulation_steps;
+    const bool train = program == job->programs.train.program && !request->packing;
+    return train && window < job->pass_sequences ? (int32_t)window : job->pass_sequences;
+}
+
 static void set_bounds(struct mf_job *job, int32_t program) {
     mf_program_set_bound(job->runtime.graph, program, MF_TOKENS, job->pass_tokens);
     mf_program_set_bound(job->runtime.graph, program, MF_LABELLED, job->pass_tokens);
-    mf_program_set_bound(job->runtime.graph, program, MF_SEQUENCES, job->pass_tokens / 2 + 1);
+    mf_program_set_bound(job->runtime.graph, program, MF_SEQUENCES, most_sequences(job, program));
+    mf_program_set_bound(job->runtime.graph, program, MF_LONGEST, mf_job_longest(job));
 }
 
 /* paged_adamw_32bit is adamw_torch: the plan has room for all of the state. */
@@ -479,6 +523,14 @@ static struct mf_optimizer optimizer_of(const struct mf_request *request) {
     return optimizer;
 }
 
+/* What saves copies and changes no result: last, when the nodes stand. */
+static enum mf_status tidy(struct mf_job *job, int32_t program, struct mf_error *error) {
+    struct mf_graph *graph = job->runtime.graph;
+    enum mf_status status = mf_pass_columns(graph, program, error);
+    return status == MF_OK && job->runtime.backend->converts_adapters ? mf_pass_cast(graph, program, error)
+                                                                      : status;
+}
+
 static enum mf_status build_programs(struct mf_job *job, struct mf_error *error) {
     const struct mf_optimizer optimizer = optimizer_of(&job->request);
     struct mf_graph *graph = job->runtime.graph;
@@ -490,6 +542,10 @@ static enum mf_status build_programs(struct mf_job *job, struct mf_error *error)
         set_bounds(job, job->programs.evaluate.program);
         status = mf_pass_memory(graph, job->programs.train.program, &job->memory, error);
     }
+    if (status == MF_OK)
+        status = tidy(job, job->programs.train.program, error);
+    if (status == MF_OK)
+        status = tidy(job, job->programs.evaluate.program, error);
     if (status == MF_OK)
         status = mf_graph_build_update(graph, MF_POLICY_SLOT, &optimizer, &job->update, &job->norm, error);
     return status;
@@ -506,7 +562,9 @@ static enum mf_status plan_programs(struct mf_job *job, struct mf_error *error) 
     int64_t pass = window > batch ? window : batch;
     pass = pass > most ? most : pass;
     job->pass_tokens = (int32_t)(pass > longest ? pass : longest);
-    enum mf_status status = mf_job_fit_memory(job, build_programs, error);
+    enum mf_status status = find_most_sequences(job, error);
+    if (status == MF_OK)
+        status = mf_job_fit_memory(job, build_programs, error);
     return status ? status : mf_runtime_realize(&job->runtime, error);
 }
 

@@ -51,6 +51,7 @@ struct mf_job {
     struct mf_strategy_programs programs;
     int32_t update, norm;           /* the update program and its gradient norm (1) f32 */
     int32_t pass_tokens;            /* most tokens in one run of a program */
+    int32_t pass_sequences;         /* most sequences of a pass */
     struct mf_memory_choice memory; /* what is given up of speed, because memory is short */
 };
 

@@ -87,6 +87,15 @@ static enum mf_status copy(const struct mf_kernel_call *call, struct mf_error *e
 }
 const struct mf_kernel mf_reference_copy[1] = {{.function = copy}};
 
+static enum mf_status cast(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const struct mf_array *x = &call->in[0], *y = &call->out[0]; // (n)
+    for (int64_t i = 0; i < x->dim[0]; i++)
+        mf_array_set(y, i, mf_array_get(x, i));
+    return MF_OK;
+}
+const struct mf_kernel mf_reference_cast[1] = {{.function = cast}};
+
 static enum mf_status zero(const struct mf_kernel_call *call, struct mf_error *error) {
     (void)error;
     const struct mf_array *state = &call->out[0];

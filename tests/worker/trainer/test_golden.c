@@ -3,6 +3,7 @@
  * and clipping through the trainer's own loop. Tolerances: loss 1e-5 relative, gradients 1e-4 and parameters
  * 1e-5 of the norm. */
 #include "kernels/gradient.h"
+#include "kernels/passes/columns.h"
 #include "providers/weights/safetensors.h"
 #include "worker/trainer/evaluate.h"
 #include "worker/trainer/generate.h"
@@ -98,11 +99,13 @@ static void build(struct golden *golden) {
     bound(golden, &job->programs.evaluate, 128);
     bound(golden, &golden->evaluate_base, 128);
     mf_model_set_longest_row(runtime->model, job->samples.longest);
+    must(mf_pass_columns(runtime->graph, job->programs.train.program, &error), &error);
+    must(mf_pass_columns(runtime->graph, job->programs.evaluate.program, &error), &error);
     must(mf_runtime_realize(runtime, &error), &error);
     must(mf_adapter_load(golden->adapter, runtime->graph, runtime->executor, &error), &error);
 }
 
-static void open_golden(const char *name, bool reference, struct golden *golden) {
+static void open_golden(const char *name, const char *provider, bool reference, struct golden *golden) {
     struct mf_error error;
     char model[256], path[512];
     snprintf(model, sizeof model, "tests/golden/models/%s", name);
@@ -115,7 +118,7 @@ static void open_golden(const char *name, bool reference, struct golden *golden)
     snprintf(path, sizeof path, "%s/adapter", model);
     must(mf_adapter_open(path, &golden->adapter, &error), &error);
     const struct mf_runtime_options options = {
-        .provider = "huggingface", .model = model, .compute = MF_COMPUTE_F32, .reference = reference};
+        .provider = provider, .model = model, .compute = MF_COMPUTE_F32, .reference = reference};
     struct mf_job *job = &golden->job;
     must(mf_strategy_find("sft", &job->strategy, &error), &error);
     must(mf_runtime_open(&options, &job->runtime, &error), &error);
@@ -327,9 +330,9 @@ static void check_training(struct golden *golden) {
     }
 }
 
-static void check_model(const char *name, bool reference, double *worst) {
+static void check_model(const char *name, const char *provider, bool reference, double *worst) {
     struct golden golden;
-    open_golden(name, reference, &golden);
+    open_golden(name, provider, reference, &golden);
     golden.worst = worst;
     check_losses(&golden, &golden.evaluate_base, "base_loss");
     check_losses(&golden, &golden.job.programs.evaluate, "adapter_loss");
@@ -342,17 +345,18 @@ static void check_model(const char *name, bool reference, double *worst) {
     close_golden(&golden);
 }
 
-/* Every model of make_models.py, on both backends. */
+/* Every model of make_models.py, on both backends; on the fast one fused too. */
 static struct model {
     const char *name;
     bool reference;
+    const char *provider;
     double worst[QUANTITIES];
 } models[] = {
-#define BOTH(name)       \
-    {name, true, {0}}, { \
-        name, false, {   \
-            0            \
-        }                \
+#define BOTH(name)                                                         \
+    {name, true, "huggingface", {0}}, {name, false, "huggingface", {0}}, { \
+        name, false, "unsloth", {                                          \
+            0                                                              \
+        }                                                                  \
     }
     BOTH("tied-gqa"),
     BOTH("untied-llama3-rope"),
@@ -378,15 +382,17 @@ enum { MODELS = sizeof models / sizeof *models };
 
 static void test_model(void **state) {
     struct model *model = *state;
-    check_model(model->name, model->reference, model->worst);
+    check_model(model->name, model->provider, model->reference, model->worst);
 }
 
 static void print_table(void) {
-    printf("| model | backend | loss | logits | LoRA gradients | loss of 20 steps | gradient norms | "
-           "parameters after |\n"
-           "| --- | --- | --- | --- | --- | --- | --- | --- |\n");
+    printf(
+        "| model | provider | backend | loss | logits | LoRA gradients | loss of 20 steps | gradient norms | "
+        "parameters after |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
     for (size_t i = 0; i < MODELS; i++) {
-        printf("| %s | %s |", models[i].name, models[i].reference ? "oracle" : "fast");
+        printf("| %s | %s | %s |", models[i].name, models[i].provider,
+               models[i].reference ? "oracle" : "fast");
         for (int quantity = 0; quantity < QUANTITIES; quantity++)
             printf(" %.1e |", models[i].worst[quantity]);
         printf("\n");
@@ -398,7 +404,7 @@ int main(int argc, char **argv) {
     struct CMUnitTest tests[MODELS] = {0};
     char names[MODELS][64];
     for (size_t i = 0; i < MODELS; i++) {
-        snprintf(names[i], sizeof names[i], "%s on the %s", models[i].name,
+        snprintf(names[i], sizeof names[i], "%s by %s on the %s", models[i].name, models[i].provider,
                  models[i].reference ? "oracle" : "fast backend");
         tests[i] =
             (struct CMUnitTest){.name = names[i], .test_func = test_model, .initial_state = &models[i]};

@@ -608,7 +608,7 @@ static void test_errors(void **state) {
     expect_error("e2", tiny, ",\"max_seq_length\":4096", "conflicting_fields", "max_seq_length: 4096");
     expect_error("e3", tiny, ",\"target_modules\":[\"query\"]", "invalid_field", "query");
     expect_error("e4", tiny, ",\"provider\":\"xyz\"", "unknown_provider",
-                 "Unknown provider 'xyz'. Valid providers: huggingface");
+                 "Unknown provider 'xyz'. Valid providers: huggingface, unsloth");
     expect_error("e5", tiny, ",\"learning_rat\":1", "unknown_field", "learning_rat");
     expect_error("e7", tiny, ",\"use_nested_quant\":true", "conflicting_fields", "use_nested_quant");
     expect_error("e6", tiny, ",\"max_seq_length\":8", "dataset_no_labels", "rows.jsonl");
