@@ -54,9 +54,10 @@ enum mf_status mf_attempt_make_folder(const struct mf_settings *settings, const 
     char *runs = mf_path_join(settings->work_dir, "runs");
     *folder = runs ? mf_path_join(runs, claim->attempt_id) : NULL;
     enum mf_status status =
-        *folder ? mf_directory_create(*folder, 0700, error)
-                : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for an attempt's folder");
-    if (!status && settings->providers_user) /* it is to get at its own folder, and list no other */
+        runs && *folder ? mf_directory_create(*folder, 0700, error)
+                        : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for an attempt's folder");
+    if (!status && settings->providers_user && runs &&
+        *folder) /* it is to get at its own folder, and list no other */
         status = let_through(settings->work_dir, runs, *folder, error);
     if (status) {
         free(*folder);

@@ -148,15 +148,16 @@ enum mf_status mf_pass_columns(struct mf_graph *graph, int32_t id, struct mf_err
     columns.reads = calloc(tensors, sizeof *columns.reads);
     columns.dropped = calloc(nodes, sizeof *columns.dropped);
     columns.chain = calloc(nodes, sizeof *columns.chain);
-    if (!columns.writer || !columns.reads || !columns.dropped || !columns.chain)
+    const bool room = columns.writer && columns.reads && columns.dropped && columns.chain;
+    if (!room)
         status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory to rewrite a program");
-    if (status == MF_OK)
+    if (room)
         status = mf_program_seal(graph, id, error); /* before a tensor is moved */
-    if (status == MF_OK) {
+    if (room && status == MF_OK) {
         find_all(&columns);
         status = mf_rewrite_begin(graph, id, &rewrite, error);
     }
-    if (status == MF_OK) {
+    if (room && status == MF_OK) {
         for (int32_t n = 0; n < rewrite.nodes; n++)
             if (!columns.dropped[n])
                 mf_rewrite_copy(&rewrite, n);
