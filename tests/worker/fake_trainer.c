@@ -35,7 +35,7 @@ static void plan(int64_t steps) {
     sha256[64] = 0;
     say(&(struct mf_event){.type = MF_EVENT_PROGRESS, .progress = {MF_PHASE_LOAD, 1}});
     say(&(struct mf_event){.type = MF_EVENT_PLAN,
-                           .plan = {1 << 20, steps, 90, 10, 4000, 1, 2, sha256, NULL, NULL}});
+                           .plan = {1 << 20, steps, 90, 10, 4000, 1, 2, sha256, NULL, NULL, NULL}});
 }
 
 static void step(int64_t number, int64_t of) {
