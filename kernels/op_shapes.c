@@ -154,13 +154,9 @@ RULE(linear) {
 
 RULE(adapted_linear) {
     enum mf_status status = demand_linear(graph, node, dtype, error);
-    if (status != MF_OK)
-        return status;
-    set(&output[0], (uint8_t)dtype, 2, IN(0)->dim[0], IN(1)->dim[0]);
-    DEMAND(!IN(3) || (is_activation(IN(3), 2, dtype) && mf_dim_equal(IN(3)->dim[0], output[0].dim[0]) &&
-                      mf_dim_equal(IN(3)->dim[1], output[0].dim[1])),
-           3, "an addend (T, N)");
-    return MF_OK;
+    if (status == MF_OK)
+        set(&output[0], (uint8_t)dtype, 2, IN(0)->dim[0], IN(1)->dim[0]);
+    return status;
 }
 
 RULE(linear_input_gradient) {

@@ -70,7 +70,7 @@ static int32_t add_branches(struct mf_builder *builder, int32_t x, int32_t y, in
 }
 
 int32_t mf_expansion_adapted_linear(struct mf_builder *builder, const struct mf_node *node) {
-    int32_t y = mf_emit(builder, MF_OP_LINEAR, node->in, 4, &(union mf_attributes){.linear = {.alpha = 1}});
+    int32_t y = mf_emit(builder, MF_OP_LINEAR, node->in, 3, &(union mf_attributes){.linear = {.alpha = 1}});
     struct mf_segment together[MERGED];
     const int32_t segments = node->a.adapted_linear.segments;
     int32_t merged = -1;

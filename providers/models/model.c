@@ -1,7 +1,6 @@
 #include "providers/models/model.h"
 
 #include "kernels/passes/expand.h"
-#include "kernels/passes/residual.h"
 #include "providers/models/decoder.h"
 #include "providers/registry.h"
 #include "providers/weights/safetensors.h"
@@ -318,8 +317,6 @@ enum mf_status mf_model_build(const struct mf_model *model, struct mf_graph *gra
         if (tensor->storage == MF_WEIGHT && tensor->name && is_quantized(model, tensor->name))
             mf_graph_mark_quantized(graph, id, model->quantization, model->nested_quantization);
     }
-    if (status == MF_OK && model->fuse)
-        status = mf_pass_residual(graph, out->program, error);
     return status ? status : mf_pass_expand(graph, out->program, error);
 }
 
