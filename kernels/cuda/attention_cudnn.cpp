@@ -169,29 +169,29 @@ const plan *find(const mf_cuda_fused &fused, const shape &wanted) {
 
 } // namespace
 
-extern "C" struct mf_cuda_fused *mf_cuda_fused_create(const struct mf_cuda_backend *backend, char *words,
+extern "C" struct mf_cuda_fused *mf_cuda_fused_create(const struct mf_cuda_backend *backend, char *reason,
                                                       size_t bytes) {
-    char reason[256];
     if (backend->device.capability < 80) {
-        (void)snprintf(words, bytes, "none");
+        (void)snprintf(reason, bytes, "this GPU has no bf16 products");
         return nullptr;
     }
-    if (!mf_cudnn_open(reason, sizeof reason)) {
-        (void)snprintf(words, bytes, "none");
+    if (!mf_cudnn_open(reason, bytes))
         return nullptr;
-    }
     mf_cuda_fused *fused = new (std::nothrow) mf_cuda_fused{};
-    if (!fused)
+    if (fused)
+        fused->handle = (cudnnHandle_t)mf_cudnn_handle_create(backend->stream);
+    if (!fused || !fused->handle) {
+        (void)snprintf(reason, bytes, "it gave no handle");
+        delete fused;
         return nullptr;
-    fused->handle = (cudnnHandle_t)mf_cudnn_handle_create(backend->stream);
+    }
     fused->capability = backend->device.capability;
     fused->most_bytes = backend->device.memory_bytes / 16;
-    (void)snprintf(words, bytes, "%zu", mf_cudnn_version());
-    if (fused->handle)
-        return fused;
-    delete fused;
-    (void)snprintf(words, bytes, "none");
-    return nullptr;
+    return fused;
+}
+
+extern "C" size_t mf_cuda_fused_version(const struct mf_cuda_fused *) {
+    return mf_cudnn_version();
 }
 
 extern "C" void mf_cuda_fused_destroy(struct mf_cuda_fused *fused) {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/log.h"
 #include "kernels/cuda/fused_attention.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/kernels.h"
@@ -204,12 +205,14 @@ static enum mf_status make_parts(struct mf_cuda_backend *own, struct mf_error *e
     return status;
 }
 
-/* Which cuDNN computes attention belongs to the numeric plan as the rest does. */
+/* Which cuDNN computes attention belongs to the numeric plan as the rest does; why none does, to the log. */
 static void make_fused_attention(struct mf_cuda_backend *own) {
-    char words[32];
-    own->fused = mf_cuda_fused_create(own, words, sizeof words);
-    const size_t length = strlen(own->library);
-    (void)snprintf(own->library + length, sizeof own->library - length, ", cudnn %s", words);
+    char reason[256] = "";
+    own->fused = mf_cuda_fused_create(own, reason, sizeof reason);
+    const size_t length = strlen(own->library), version = own->fused ? mf_cuda_fused_version(own->fused) : 0;
+    (void)snprintf(own->library + length, sizeof own->library - length, ", cudnn %zu", version);
+    if (!own->fused)
+        mf_log_info("our own kernels compute attention, not cuDNN", MF_LOG_TEXT("reason", reason));
 }
 
 enum mf_status mf_cuda_create(int index, struct mf_backend **backend, struct mf_error *error) {

@@ -8,10 +8,11 @@
 
 struct mf_cuda_fused; /* a handle and the plans made so far; of one backend, used by one thread */
 
-/* NULL where cuDNN cannot be opened, and for GPUs without bf16 products: `words` then says why, else which
- * version. */
-struct mf_cuda_fused *mf_cuda_fused_create(const struct mf_cuda_backend *backend, char *words, size_t bytes);
-void mf_cuda_fused_destroy(struct mf_cuda_fused *fused); /* NULL is allowed */
+/* NULL on GPUs without bf16 products, and where cuDNN or its NVRTC cannot be opened; `reason` then says why.
+ */
+struct mf_cuda_fused *mf_cuda_fused_create(const struct mf_cuda_backend *backend, char *reason, size_t bytes);
+size_t mf_cuda_fused_version(const struct mf_cuda_fused *fused); /* 91900: cuDNN 9.19.0 */
+void mf_cuda_fused_destroy(struct mf_cuda_fused *fused);         /* NULL is allowed */
 
 /* Greatest sizes of a program, to which a plan is made; a run may have less of each. */
 struct mf_cuda_fused_bound {

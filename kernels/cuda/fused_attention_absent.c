@@ -3,10 +3,16 @@
 
 #include <stdio.h>
 
-struct mf_cuda_fused *mf_cuda_fused_create(const struct mf_cuda_backend *backend, char *words, size_t bytes) {
+struct mf_cuda_fused *mf_cuda_fused_create(const struct mf_cuda_backend *backend, char *version,
+                                           size_t bytes) {
     (void)backend;
-    (void)snprintf(words, bytes, "none");
+    (void)snprintf(reason, bytes, "it was compiled without the headers of cuDNN, cudnn-frontend and NVRTC");
     return NULL;
+}
+
+size_t mf_cuda_fused_version(const struct mf_cuda_fused *fused) {
+    (void)fused;
+    return 0;
 }
 
 void mf_cuda_fused_destroy(struct mf_cuda_fused *fused) {

@@ -1,89 +1,27 @@
 #include "providers/huggingface/huggingface.h"
 
-static const struct mf_host_api *host;
+#include "providers/built_in.h"
 
-/* The first row that matches counts. */
+#define TRAINS(architecture)                                                              \
+    MF_ROWS_TRAINED(                                                                      \
+        architecture, "the reference path, compared with Transformers and PEFT", LIMITED, \
+        "the reference path with quantised weights; whole quantised models are compared on llama only")
+
 static const struct mf_capability rows[] = {
-#define ROW(level, architecture, task, strategy, reason) \
-    { sizeof(struct mf_capability), MF_CAPABILITY_##level, architecture, task, strategy, reason }
-/* The model types of models/architecture.c that golden values of make_models.py hold for. */
-#define TRAINS(architecture, level, reason)                         \
-    ROW(SUPPORTED, architecture, "text-generation", "sft",          \
-        "the reference path, compared with Transformers and PEFT"), \
-        ROW(level, architecture, "text-generation", "qlora", reason)
-#define ALSO_TRAINS(architecture) \
-    TRAINS(architecture, LIMITED, \
-           "the reference path with quantised weights; whole quantised models are compared on llama only")
-    ROW(UNSUPPORTED, "*", "summarization", "*", "this version trains text-generation only"),
-    ROW(UNSUPPORTED, "*", "extractive-question-answering", "*", "this version trains text-generation only"),
-    ROW(UNSUPPORTED, "*", "*", "dpo", "this version has the strategies sft and qlora only"),
-    ROW(UNSUPPORTED, "*", "*", "rlhf", "this version has the strategies sft and qlora only"),
-    TRAINS("llama", SUPPORTED, "the reference path, compared with bitsandbytes and PEFT"),
-    ALSO_TRAINS("mistral"),
-    ALSO_TRAINS("qwen2"),
-    ALSO_TRAINS("qwen3"),
-    ALSO_TRAINS("gemma"),
-    ALSO_TRAINS("gemma2"),
-    ALSO_TRAINS("gemma3_text"),
-    ALSO_TRAINS("phi"),
-    ALSO_TRAINS("phi3"),
-#undef TRAINS
-#undef ALSO_TRAINS
-#undef ROW
+    MF_ROWS_REFUSED,
+    MF_ROWS_TRAINED("llama", "the reference path, compared with Transformers and PEFT", SUPPORTED,
+                    "the reference path, compared with bitsandbytes and PEFT"),
+    TRAINS("mistral"),
+    TRAINS("qwen2"),
+    TRAINS("qwen3"),
+    TRAINS("gemma"),
+    TRAINS("gemma2"),
+    TRAINS("gemma3_text"),
+    TRAINS("phi"),
+    TRAINS("phi3"),
 };
 
-static const char *get_provider_name(void) {
-    return "huggingface";
-}
+static const struct mf_built_in own = {
+    .name = "huggingface", .row = rows, .rows = sizeof rows / sizeof *rows, .fuse = false};
 
-static int capabilities(const struct mf_device *device, struct mf_capabilities *out, struct mf_error *error) {
-    if (device->kind != MF_DEVICE_CPU && device->kind != MF_DEVICE_CUDA)
-        return host->fail(error, "provider_unavailable",
-                          "huggingface: this version computes on CPUs and CUDA GPUs");
-    out->stride = sizeof(struct mf_capability); /* the same programs on both, so the same rows */
-    out->row = rows;
-    out->count = sizeof rows / sizeof *rows;
-    return MF_PROVIDER_OK;
-}
-
-static int validate_model_access(struct mf_provider_context *context,
-                                 const struct mf_model_reference *reference, struct mf_error *error) {
-    return host->check_model(context, reference, error);
-}
-
-static int load_model(struct mf_provider_context *context, const struct mf_load_options *options,
-                      struct mf_model **out, struct mf_error *error) {
-    if (options->provider_config[0])
-        return host->fail(error, "invalid_field",
-                          "provider_config.%s: huggingface has no such setting (it has none)",
-                          options->provider_config[0]);
-    const int status = host->check_model(context, options->reference, error);
-    if (status)
-        return status;
-    if (host->cancelled(context))
-        return host->fail(error, "cancelled", "cancelled while loading the model");
-    host->log(context, "opening the model folder");
-    return host->open_model(context, options, out, error);
-}
-
-static int load_tokenizer(struct mf_provider_context *context, const struct mf_model_reference *reference,
-                          struct mf_tokenizer **out, struct mf_error *error) {
-    return host->open_tokenizer(context, reference, out, error);
-}
-
-static const struct mf_provider provider = {
-    .size = sizeof provider,
-    .abi_version = MF_PROVIDER_ABI,
-    .get_provider_name = get_provider_name,
-    .capabilities = capabilities,
-    .validate_model_access = validate_model_access,
-    .load_model = load_model,
-    .load_tokenizer = load_tokenizer,
-};
-
-const struct mf_provider *mf_huggingface_entry(uint32_t host_abi, const struct mf_host_api *host_api) {
-    if (host_abi != MF_PROVIDER_ABI || host_api->size < sizeof *host_api)
-        return NULL;
-    host = host_api;
-    return &provider;
-}
+MF_BUILT_IN_PROVIDER(mf_huggingface_entry, own)
