@@ -1,0 +1,116 @@
+/* The kernels of update programs against the oracle (op_cases.c). */
+#include "tests/kernels/op_compare.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+static void test_gradient_norm(void **state) {
+    (void)state;
+    for (int64_t n = 1; n <= 20001; n += 20000)
+        for (int clip = 0; clip < 2; clip++) {
+            struct bench bench;
+            bench_begin(&bench, MF_OP_GRADIENT_NORM);
+            bench.step.clip = clip ? 0.5f : 0;
+            bench_input(&bench, 0, MF_F32, 1, DIM(n), 0);
+            bench_output(&bench, 0, MF_F32, 1, DIM(1), 0);
+            bench_output(&bench, 1, MF_F32, 1, DIM(1), 0);
+            op_compare(&bench, MF_F32, 1);
+            bench_end(&bench);
+        }
+}
+
+static void test_adamw(void **state) {
+    (void)state;
+    struct bench bench;
+    bench_begin(&bench, MF_OP_ADAMW);
+    bench.node.a.adamw = (struct mf_adamw_attributes){0.9f, 0.999f, 1e-8f, 0.01f};
+    bench.step.learning_rate = 2e-3f;
+    bench.step.optimizer_step = 5;
+    for (int i = 0; i < 4; i++)
+        bench_input(&bench, i, MF_F32, 1, DIM(10001), 0);
+    float *second = bench.call.in[2].data;
+    for (int i = 0; i < 10001; i++)
+        second[i] *= second[i];
+    bench_input(&bench, 4, MF_F32, 1, DIM(1), 0);
+    for (int i = 0; i < 3; i++)
+        bench_in_place(&bench, i, i);
+    op_compare(&bench, MF_F32, 0.1);
+    bench_end(&bench);
+}
+
+/* Moments as they are after a step, and some blocks as they are at first. */
+static void bench_codes(struct bench *bench, int index, int64_t n) {
+    const int64_t words = n / 4;
+    int32_t *value = calloc((size_t)words + 1, sizeof *value);
+    assert_non_null(value);
+    for (int64_t i = 256; i < n; i++)
+        ((uint8_t *)value)[i] = (uint8_t)(127 + 127 * bench_random(bench));
+    bench_integers(bench, index, value, words);
+    bench->call.in[index].dtype = MF_U8;
+    bench->call.in[index].dim[0] = n;
+    free(value);
+}
+
+static void test_adamw_8bit(void **state) {
+    (void)state;
+    for (int64_t n = 0; n <= 256 * 37; n += 256 * 37) {
+        struct bench bench;
+        bench_begin(&bench, MF_OP_ADAMW_8BIT);
+        bench.node.a.adamw = (struct mf_adamw_attributes){0.9f, 0.999f, 1e-8f, 0.01f};
+        bench.step.learning_rate = 2e-3f;
+        bench.step.optimizer_step = 5;
+        bench_input(&bench, 0, MF_F32, 1, DIM(n), 0);
+        bench_codes(&bench, 1, n);
+        bench_codes(&bench, 2, n);
+        float *scale = bench_input(&bench, 3, MF_F32, 2, DIM(n / 256, 2), 0)->data;
+        for (int64_t i = 0; i < n / 256 * 2; i++)
+            scale[i] = i < 2 ? 0 : fabsf(scale[i]);
+        float *gradient = bench_input(&bench, 4, MF_F32, 1, DIM(n), 0)->data;
+        for (int64_t i = n / 512 * 256; i < n / 512 * 256 + 256 && n;
+             i++) { /* almost 0, but on one side of it */
+            gradient[i] = i % 2 ? -1e-7f : 0;
+            ((uint8_t *)bench.call.in[1].data)[i] = i % 4 ? 127 : 200;
+        }
+        *(float *)bench_input(&bench, 5, MF_F32, 1, DIM(1), 0)->data = 0.75f;
+        for (int i = 0; i < 4; i++)
+            bench_in_place(&bench, i, i);
+        op_compare(&bench, MF_F32, 0.1);
+        bench_end(&bench);
+    }
+}
+
+static void test_sgd(void **state) {
+    (void)state;
+    struct bench bench;
+    bench_begin(&bench, MF_OP_SGD);
+    bench.node.a.sgd.weight_decay = 0.01f;
+    bench.step.learning_rate = 2e-3f;
+    for (int i = 0; i < 2; i++)
+        bench_input(&bench, i, MF_F32, 1, DIM(10001), 0);
+    bench_input(&bench, 2, MF_F32, 1, DIM(1), 0);
+    bench_in_place(&bench, 0, 0);
+    op_compare(&bench, MF_F32, 0.1);
+    bench_end(&bench);
+}
+
+static void test_zero(void **state) {
+    (void)state;
+    struct bench bench;
+    bench_begin(&bench, MF_OP_ZERO);
+    bench_input(&bench, 0, MF_F32, 1, DIM(1001), 0);
+    bench_in_place(&bench, 0, 0);
+    op_compare(&bench, MF_F32, 0);
+    bench_end(&bench);
+}
+
+int op_cases_update_run(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_gradient_norm), cmocka_unit_test(test_adamw), cmocka_unit_test(test_adamw_8bit),
+        cmocka_unit_test(test_sgd),           cmocka_unit_test(test_zero),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
