@@ -35,7 +35,6 @@ struct mf_gguf_family {
     bool interleaved;     /* rows of q and k change places, see below */
     bool query_bias;      /* q, k and v have a bias in every model */
     bool optional_biases; /* q, k, v, o and the feed-forward may have one */
-    bool query_key_norm;  /* so have their heads norms */
     bool unit_norms;      /* norms multiply by 1 + weight in Hugging Face, by the weight in GGUF */
     bool soft_caps;       /* of scores and logits, always */
     bool local_theta;     /* windowed layers have rotary positions of their own, never scaled */
