@@ -88,6 +88,8 @@ static enum mf_status read_description(const struct mf_gguf *file, struct descri
         return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "metadata %s is not in 0 to %d", key, INT32_MAX);
     if (!mf_gguf_number(file, key_of(out, "attention.layer_norm_rms_epsilon", key), &out->epsilon))
         return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "metadata %s is missing", key);
+    if (!(out->epsilon > 0 && out->epsilon <= 1))
+        return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "metadata %s is not above 0 and up to 1", key);
     out->rope = json_object();
     return mf_gguf_read_rope(file, out->family, out->head_dim, out->positions, out->rope, error);
 }

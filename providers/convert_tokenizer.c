@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -201,6 +202,10 @@ static enum mf_status pieces_json(const struct mf_gguf *file, const struct vocab
                             !mf_gguf_numbers(file, "tokenizer.ggml.scores", score, count)))
         status = mf_error_set(error, MF_ERROR_BAD_TOKENIZER,
                               "tokenizer.ggml.scores must be a list of one number a token");
+    for (size_t i = 0; i < count && status == MF_OK; i++)
+        if (!isfinite(score[i])) /* what has no order cannot be sorted */
+            status = mf_error_set(error, MF_ERROR_BAD_TOKENIZER, "tokenizer.ggml.scores: %g of token %zu",
+                                  score[i], i);
     if (status == MF_OK)
         status = mf_gguf_merges(tokens, text, role, count, score, out, error);
     for (size_t i = 0; text && i < count; i++)

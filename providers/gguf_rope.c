@@ -286,6 +286,9 @@ enum mf_status mf_gguf_read_rope(const struct mf_gguf *file, const struct mf_ggu
         return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "%s: %lld of %lld columns are not supported", key,
                             (long long)reading.columns, (long long)head_dim);
     reading.theta = mf_gguf_shortest(number(&reading, "freq_base", 10000));
+    if (!(reading.theta >= 1 && isfinite(reading.theta)))
+        return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "%s: %g is no number from 1 on",
+                            key_of(&reading, "freq_base", key), reading.theta);
     json_object_set_new(config, "rope_theta", json_real(reading.theta));
     if (reading.columns != head_dim)
         json_object_set_new(config, "partial_rotary_factor",
