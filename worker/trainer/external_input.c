@@ -57,8 +57,11 @@ static enum mf_status copy_entry(const struct mf_external *program, const char *
     struct stat about;
     if (lstat(from, &about))
         return mf_error_errno(error, errno, "cannot copy %s", from);
-    if (S_ISDIR(about.st_mode))
+    if (S_ISDIR(about.st_mode) && depth > 1)
         return copy_tree(program, from, to, depth - 1, error);
+    if (!S_ISREG(about.st_mode))
+        return mf_error_set(error, MF_ERROR_IO, "cannot copy %s: %s", from,
+                            S_ISDIR(about.st_mode) ? "it lies too deep" : "it is no file");
     enum mf_status status = copy_file(from, to, error);
     return status ? status : give(program, to, error);
 }
@@ -68,7 +71,9 @@ static enum mf_status copy_tree(const struct mf_external *program, const char *f
                                 int depth, struct mf_error *error) {
     struct dirent **entry = NULL;
     enum mf_status status = make_folder(program, to, error);
-    const int count = status == MF_OK && depth ? scandir(from, &entry, NULL, NULL) : 0;
+    const int count = status == MF_OK ? scandir(from, &entry, NULL, NULL) : 0;
+    if (count < 0)
+        status = mf_error_errno(error, errno, "cannot copy %s", from);
     for (int i = 0; i < count; i++) {
         const char *name = entry[i]->d_name;
         if (status == MF_OK && strcmp(name, ".") != 0 && strcmp(name, "..") != 0) {
