@@ -370,18 +370,24 @@ static enum mf_status run(struct mf_external *program, struct mf_text *answer, s
         return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE, "provider '%s': %s", program->name,
                             error->message);
     }
-    const bool ended = read_answer(out[0], answer);
+    bool ended = read_answer(out[0], answer);
     close(out[0]);
     if (!ended)
         mf_process_kill_group(&process, SIGKILL);
     if ((status = mf_process_wait(&process, mf_external_patience_ms(), &exit, error)))
         return status;
+    if (!exit.finished) { /* it closed its output and went on */
+        ended = false;
+        mf_process_kill_group(&process, SIGKILL);
+        if ((status = mf_process_wait(&process, -1, &exit, error)))
+            return status;
+    }
     if (answer->length >= MF_EXTERNAL_ANSWER_BYTES)
         return refuse(program, error, "wrote more than 1 MiB");
     if (!ended)
         snprintf(what, sizeof what, "did not end within %lld s",
                  (long long)(mf_external_patience_ms() / 1000));
-    else if (!exit.finished || exit.signal || exit.code)
+    else if (exit.signal || exit.code)
         snprintf(what, sizeof what, "failed: %s", mf_process_exit_text(&exit, how, sizeof how));
     else
         return mf_text_status(answer, error);
