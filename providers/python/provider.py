@@ -4,7 +4,7 @@
     provider.py run REQUEST.json    JSON lines on descriptor 3, commands on descriptor 4
 
 MODELFORGE_PROVIDER names which: transformers-python or unsloth-python. See README.md beside this file."""
-import dataclasses, hashlib, importlib.metadata, json, os, sys, threading, time
+import dataclasses, hashlib, importlib.metadata, json, math, os, sys, threading, time
 
 NAME = os.environ.get("MODELFORGE_PROVIDER", "transformers-python")
 UNSLOTH = NAME == "unsloth-python"
@@ -142,9 +142,10 @@ def train(request, protocol, version):
         adam_beta2=request["adam_beta2"], adam_epsilon=request["adam_epsilon"], lr_scheduler_type=request["lr_scheduler_type"],
         logging_steps=request["logging_steps"], **more, eval_strategy="steps" if evals else "no", eval_steps=request["eval_steps"], report_to=[], disable_tqdm=True,
         save_strategy="steps" if request["save_steps"] else "no", save_steps=request["save_steps"] or 500,
-        remove_unused_columns=False, dataloader_pin_memory=device == "cuda")
+        logging_nan_inf_filter=False, remove_unused_columns=False, dataloader_pin_memory=device == "cuda")
 
     tokens = {"now": 0, "before": 0, "at": 0}
+    stopped = None  # what was obeyed: a pause that came after the last step left no checkpoint
 
     def collate(batch):
         longest = max(len(row["input_ids"]) for row in batch)
@@ -168,6 +169,9 @@ def train(request, protocol, version):
 
         def on_log(self, args, state, control, logs=None, **_):
             if "loss" in logs:
+                for name in ("loss", "grad_norm"):  # JSON has no NaN, and the filter of Transformers would hide it
+                    if not math.isfinite(logs.get(name, 0)):
+                        raise Refusal("loss_not_finite", f"step {state.global_step}: {name} is {logs[name]}; a lower learning_rate may help")
                 seconds, count = time.monotonic() - started, tokens["now"] - tokens["before"]
                 protocol.say("step", step=state.global_step, epoch=state.epoch, loss=float(logs["loss"]), tokens=count,
                              learning_rate=float(logs["learning_rate"]), gradient_norm=float(logs.get("grad_norm", 0)),
@@ -176,14 +180,18 @@ def train(request, protocol, version):
 
         def on_step_end(self, args, state, control, **_):
             protocol.say("progress", phase="train", fraction=state.global_step / state.max_steps)
-            control.should_save |= protocol.checkpoint or protocol.stop == "pause"
-            control.should_training_stop |= protocol.stop is not None
+            nonlocal stopped
+            stopped = protocol.stop
+            control.should_save |= protocol.checkpoint or stopped == "pause"
+            control.should_training_stop |= stopped is not None
             protocol.checkpoint = False
 
         def on_save(self, args, state, control, **_):
             protocol.say("checkpoint", step=state.global_step, path=os.path.join(args.output_dir, f"checkpoint-{state.global_step}"))
 
         def on_evaluate(self, args, state, control, metrics=None, **_):
+            if not math.isfinite(metrics["eval_loss"]):
+                raise Refusal("loss_not_finite", f"step {state.global_step}: the loss of the evaluation is {metrics['eval_loss']}")
             protocol.say("eval", step=state.global_step, loss=metrics["eval_loss"], perplexity=float(torch.tensor(metrics["eval_loss"]).exp()))
 
         def on_prediction_step(self, args, state, control, **_):
@@ -192,8 +200,8 @@ def train(request, protocol, version):
     trainer = Counting(model=model, args=arguments, train_dataset=rows, eval_dataset=evals or None, data_collator=collate,
                        callbacks=[Teller()])
     result = trainer.train(resume_from_checkpoint=run.get("resume_from"))
-    if protocol.stop:
-        return {"pause": ("paused", 3), "cancel": ("cancelled", 4)}[protocol.stop], {}
+    if protocol.stop == "cancel" or stopped:
+        return ("cancelled", 4) if protocol.stop == "cancel" else ("paused", 3), {}
     loss = trainer.evaluate()["eval_loss"] if evals else None
     protocol.say("progress", phase="save", fraction=0)
     folder = os.path.join(run["output_dir"], "adapter")
