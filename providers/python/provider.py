@@ -4,7 +4,7 @@
     provider.py run REQUEST.json    JSON lines on descriptor 3, commands on descriptor 4
 
 MODELFORGE_PROVIDER names which: transformers-python or unsloth-python. See README.md beside this file."""
-import dataclasses, hashlib, importlib.metadata, json, math, os, sys, threading, time
+import dataclasses, hashlib, importlib.metadata, importlib.util, json, math, os, sys, threading, time
 
 NAME = os.environ.get("MODELFORGE_PROVIDER", "transformers-python")
 UNSLOTH = NAME == "unsloth-python"
@@ -20,6 +20,7 @@ learning_rate weight_decay optim adam_beta1 adam_beta2 adam_epsilon lr_scheduler
 max_seq_length on_overflow train_on use_chat_template chat_template group_by_length eval_split eval_steps logging_steps
 save_steps save_total_limit exact_resume output""".split())
 OPTIMIZERS = {"paged_adamw_32bit": "adamw_torch", "adamw_torch": "adamw_torch"}  # the same numbers, from pageable memory
+NO_QUANTIZATION = f"quantised weights take the Python package bitsandbytes. Run: {sys.executable} -m pip install bitsandbytes"
 
 
 class Refusal(Exception):
@@ -48,6 +49,8 @@ def capabilities():
     how = "Unsloth's own patches, on an NVIDIA GPU" if UNSLOTH else "Transformers' Trainer with PEFT"
     rows = [{"architecture": "*", "task": "text-generation", "strategy": strategy, "level": "limited", "reason":
              f"{how}; an interrupted run does not go on bit for bit"} for strategy in ("sft", "qlora")]
+    if not importlib.util.find_spec("bitsandbytes"):
+        rows[1].update(level="unsupported", reason=NO_QUANTIZATION)
     return {"protocol": 1, "version": version, "available": True, "exact_resume": False, "capabilities": rows}
 
 
@@ -78,6 +81,8 @@ class Protocol:
 def load(request, torch, device):
     from peft import LoraConfig, get_peft_model
     four, eight = request["use_4bit"] or (request["use_4bit"] is None and request["strategy"] == "qlora"), request["use_8bit"]
+    if (four or eight) and not importlib.util.find_spec("bitsandbytes"):
+        raise Refusal("provider_unavailable", NO_QUANTIZATION)
     bf16 = request["bf16"] if request["bf16"] is not None else device == "cuda" and torch.cuda.is_bf16_supported()
     targets = request["target_modules"]
     lora = dict(r=request["lora_r"], lora_alpha=request["lora_alpha"], lora_dropout=request["lora_dropout"],
