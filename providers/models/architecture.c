@@ -25,8 +25,7 @@ enum windows {
  * another row, with new columns where it differs. */
 struct row {
     const char *model_type;
-    const char *class_name; /* the entry of `architectures` that we build */
-    enum mf_model_form form;
+    const char *class_name;                  /* the entry of `architectures` that we build */
     const char *hidden_act, *old_hidden_act; /* the name of the activation, and one more; NULL: none */
     enum mf_activation activation;
     enum mf_weight_names names;
@@ -604,7 +603,6 @@ static enum mf_status read_ropes(const json_t *config, const char *where, const 
 /* What no field of config.json can change. */
 static void take_row(const struct row *row, struct mf_architecture *out) {
     out->model_type = row->model_type;
-    out->form = row->form;
     out->activation = row->activation;
     out->names = row->names;
     out->norm = row->norm;

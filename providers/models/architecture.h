@@ -15,14 +15,11 @@
 
 enum { MF_ARCHITECTURE_MAX_EOS = 16, MF_ARCHITECTURE_MAX_LAYERS = 4096 };
 
-enum mf_model_form { MF_FORM_DECODER };
-
 /* What the weights are called on disk. */
 enum mf_weight_names { MF_NAMES_LLAMA, MF_NAMES_PHI };
 
 struct mf_architecture {
     const char *model_type; /* "llama": the key of the capability tables; static */
-    enum mf_model_form form;
     enum mf_activation activation;
     enum mf_weight_names names;
     enum mf_norm_variant norm;

@@ -164,6 +164,10 @@ static enum mf_status read_long(const json_t *dictionary, const char *where,
         return status;
     if (given > 0)
         rope->attention_factor = given;
+    else if (rope->factor > 1 && rope->original_positions < 2)
+        return mf_error_set(error, MF_ERROR_MODEL_CONFIG,
+                            "%s: original_max_position_embeddings: %d gives no attention_factor; name one",
+                            where, (int)rope->original_positions);
     else if (rope->factor > 1)
         rope->attention_factor = sqrt(1 + log(rope->factor) / log(rope->original_positions));
     return MF_OK;
@@ -215,6 +219,11 @@ static enum mf_status read_dictionary(const json_t *dictionary, const char *wher
     if ((status = mf_config_optional_size(dictionary, where, "original_max_position_embeddings",
                                           MF_CONFIG_MAX_POSITIONS, &rope->original_positions, error)))
         return status;
+    if (rope->kind == MF_ROPE_YARN && rope->theta <= 1)
+        return mf_error_set(error, MF_ERROR_MODEL_CONFIG,
+                            "%s: rope_theta: %g is too small for yarn, which divides by "
+                            "its logarithm",
+                            where, rope->theta);
     if (rope->kind == MF_ROPE_LONG)
         return read_long(dictionary, where, defaults, rope, error);
     return rope->kind == MF_ROPE_LLAMA3 ? read_llama3(dictionary, where, rope, error)

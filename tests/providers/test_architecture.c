@@ -156,6 +156,12 @@ static void refuses_by_name(void **state) {
         {"{\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":2,\"low_freq_factor\":1}}",
          "low_freq_factor"},
         {"{\"rope_scaling\":{\"factor\":2}}", "factor"},
+        {"{\"rope_theta\":1,\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2}}",
+         "rope_theta: 1 is too small for yarn"},
+        {"{\"model_type\":\"phi3\",\"max_position_embeddings\":131072,\"partial_rotary_factor\":0.25,"
+         "\"original_max_position_embeddings\":1,\"rope_scaling\":{\"type\":\"longrope\","
+         "\"short_factor\":[1.25,2],\"long_factor\":[8,64]}}",
+         "original_max_position_embeddings: 1 gives no attention_factor"},
         {"{\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,\"high_freq_"
          "factor\":4,"
          "\"original_max_position_embeddings\":8192}}",

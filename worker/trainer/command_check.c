@@ -30,6 +30,10 @@ struct check {
     int broken;
 };
 
+static enum mf_status no_memory(struct mf_error *error) {
+    return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a check");
+}
+
 /* ---- what one run did ---- */
 
 struct artifact {
@@ -294,7 +298,7 @@ static void try_run(struct check *check, const struct run *run, char **checkpoin
     char *request = NULL, *output = mf_path_join(check->folder, "output");
     const int64_t started_ms = mf_clock_monotonic_ms();
     bool opened = false;
-    enum mf_status status = output ? mf_tree_remove(output, &error) : MF_ERROR_OUT_OF_MEMORY;
+    enum mf_status status = output ? mf_tree_remove(output, &error) : no_memory(&error);
     if (status == MF_OK)
         status = write_request(check, run, &request, &error);
     if (status == MF_OK)
@@ -385,12 +389,12 @@ static void try_all(struct check *check) {
 static enum mf_status write_inputs(const struct check *check, struct mf_error *error) {
     static const char *const names[] = {"model", "damaged"};
     char *rows = mf_path_join(check->folder, "rows.jsonl");
-    enum mf_status status = rows ? mf_tiny_rows_write(rows, error) : MF_ERROR_OUT_OF_MEMORY;
+    enum mf_status status = rows ? mf_tiny_rows_write(rows, error) : no_memory(error);
     free(rows);
     for (size_t i = 0; i < 2 && status == MF_OK; i++) {
         char *folder = mf_path_join(check->folder, names[i]);
         char *weights = folder ? mf_path_join(folder, "model.safetensors") : NULL;
-        status = weights ? mf_tiny_model_write(folder, error) : MF_ERROR_OUT_OF_MEMORY;
+        status = weights ? mf_tiny_model_write(folder, error) : no_memory(error);
         if (status == MF_OK && i && truncate(weights, 3000) != 0)
             status = mf_error_set(error, MF_ERROR_IO, "%s cannot be cut", weights);
         free(weights);
