@@ -62,7 +62,7 @@ static bool has_text(const json_t *array, const char *text) {
 }
 
 static void add_text(json_t *array, const char *text) {
-    if (*text && strcmp(text, "*") != 0 && !has_text(array, text))
+    if (text && *text && strcmp(text, "*") != 0 && !has_text(array, text))
         json_array_append_new(array, json_string(text));
 }
 
@@ -206,8 +206,11 @@ static void print_groups(json_t *workers) {
         json_t *group = json_array(), *others = json_array(), *worker, *provider;
         size_t w, p;
         const json_t *leader = providers_of(json_array_get(workers, 0));
-        json_array_foreach(workers, w, worker) json_array_append(
-            json_equal((json_t *)leader, (json_t *)providers_of(worker)) ? group : others, worker);
+        json_array_foreach(workers, w, worker) {
+            const json_t *providers = providers_of(worker);
+            const bool same = !leader ? !providers : json_equal((json_t *)leader, (json_t *)providers);
+            json_array_append(same ? group : others, worker);
+        }
         printf("%s", first ? "" : "\n");
         json_array_foreach(group, w, worker)
             printf("%s%s (%s)", w ? ", " : "worker ", text_of(worker, "worker_id"), text_of(worker, "host"));
