@@ -23,6 +23,7 @@ enum {
     PASS_MS = 20,    /* rows under way are met again by every pass: not more often than this */
     REPORTS_MS = 10, /* longest wait for reports before the flags are looked at */
     PURGE_MS = 5000,
+    CLOSE_MS = 2000,          /* for reports of what is under way when the worker stops */
     EVENTS_RETRY_MS = 15000,  /* back-off of a job's events at most */
     LETTERS_RETRY_MS = 60000, /* of the dead letters of a partition */
     LOCK_MS = 2000,           /* how often shards of vanished holders are tried */
@@ -518,6 +519,8 @@ static void wait_for_work(struct outbox *outbox, int64_t *look_ms) {
 /* What is under way when the worker stops is waited for a while, so that it is not sent again. */
 static void close_outbox(struct outbox *outbox) {
     struct mf_error error;
+    if (outbox->reports)
+        rd_kafka_flush(outbox->producer, CLOSE_MS);
     drop_producer(outbox);
     if (mf_link_ready(&outbox->link))
         (void)settle_delivered(outbox, &error);
