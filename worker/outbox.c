@@ -369,7 +369,8 @@ static enum mf_status leave_shards(struct outbox *outbox, struct mf_error *error
     if (outbox->reports)
         drop_producer(outbox);
     enum mf_status status = settle_delivered(outbox, error);
-    forget(outbox);
+    if (!status) /* else they would be sent again at every reconnect while PostgreSQL takes no writes */
+        forget(outbox);
     return status;
 }
 
