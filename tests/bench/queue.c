@@ -1,7 +1,9 @@
 /* Rates of the queue in PostgreSQL, by the calls that the worker makes: requests taken in, claims with their
  * ends at a growing history, step rows by COPY. On a database of its own that it makes and drops.
  *
- *     queue SUPERUSER_URL [HISTORY]...        e.g. 1000 100000 1000000: ended jobs that are there before */
+ *     queue_bench SUPERUSER_URL [HISTORY]...  e.g. 1000 100000 1000000: ended jobs made before claims are
+ * measured. What earlier measurements left is there as well: each line says how many ended jobs there were in
+ * all. */
 #include "common/clock.h"
 #include "sql/migrate.h"
 #include "sql/store.h"
@@ -169,6 +171,8 @@ static void *claim_and_finish(void *argument) {
     return NULL;
 }
 
+static long measured; /* jobs of earlier measurements, ended by now */
+
 static void measure_claims(const char *what, long history, int threads, size_t limit) {
     (void)ingest(CLAIMED);
     claim_limit = limit;
@@ -176,8 +180,10 @@ static void measure_claims(const char *what, long history, int threads, size_t l
     double seconds = in_threads(threads, claim_and_finish);
     if (atomic_load(&claimed) != CLAIMED)
         fprintf(stderr, "%d jobs instead of %d\n", atomic_load(&claimed), CLAIMED);
-    printf("claim + finish %-24s history %8ld  %8.0f jobs/s\n", what, history, CLAIMED / seconds);
+    printf("claim + finish %-24s ended before %8ld  %8.0f jobs/s\n", what, measured + history,
+           CLAIMED / seconds);
     fflush(stdout);
+    measured += CLAIMED;
 }
 
 /* Ended jobs with all that belongs to them but their audit rows' triggers, which would take hours. */
@@ -249,7 +255,7 @@ int main(int argc, char **argv) {
     struct mf_error error;
     struct mf_migrate_report report;
     if (argc < 2) {
-        fprintf(stderr, "usage: queue SUPERUSER_URL [HISTORY]...\n");
+        fprintf(stderr, "usage: queue_bench SUPERUSER_URL [HISTORY]...\n");
         return EXIT_FAILURE;
     }
     struct mf_database *administrator = connect_to(argv[1]);
@@ -288,6 +294,7 @@ int main(int argc, char **argv) {
     mf_database_close(owner);
 
     long before = 0;
+    measured = INGESTED + INGEST_THREADS * INGEST_BATCH;
     for (int i = 2; i < argc; i++) {
         long history = strtol(argv[i], NULL, 10);
         grow_history(before, history);
