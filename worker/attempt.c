@@ -56,9 +56,12 @@ enum mf_status mf_attempt_make_folder(const struct mf_settings *settings, const 
     enum mf_status status =
         runs && *folder ? mf_directory_create(*folder, 0700, error)
                         : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for an attempt's folder");
-    if (!status && settings->providers_user && runs &&
-        *folder) /* it is to get at its own folder, and list no other */
+    if (!status && settings->providers_user && runs && *folder) {
+        /* it is to get at its own folder, and list no other */
         status = let_through(settings->work_dir, runs, *folder, error);
+        if (status)
+            (void)rmdir(*folder); /* nobody will know of it */
+    }
     if (status) {
         free(*folder);
         *folder = NULL;
