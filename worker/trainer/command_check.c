@@ -395,7 +395,7 @@ static enum mf_status write_inputs(const struct check *check, struct mf_error *e
         char *folder = mf_path_join(check->folder, names[i]);
         char *weights = folder ? mf_path_join(folder, "model.safetensors") : NULL;
         status = weights ? mf_tiny_model_write(folder, error) : no_memory(error);
-        if (status == MF_OK && i && truncate(weights, 3000) != 0)
+        if (status == MF_OK && weights && i && truncate(weights, 3000) != 0)
             status = mf_error_set(error, MF_ERROR_IO, "%s cannot be cut", weights);
         free(weights);
         free(folder);
