@@ -1,6 +1,6 @@
 #include "providers/external.h"
 
-#include "common/clock.h"
+#include "common/answer.h"
 #include "common/config.h"
 #include "common/files.h"
 #include "common/json.h"
@@ -11,7 +11,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
@@ -320,24 +319,6 @@ struct mf_process_options mf_external_options(struct mf_external *program, const
                                        .limit_count = program->limits};
 }
 
-/* What it writes until it ends; false: too much, or too late. */
-static bool read_answer(int descriptor, struct mf_text *answer) {
-    const int64_t until_ms = mf_clock_monotonic_ms() + mf_external_patience_ms();
-    char block[4096];
-    int64_t left_ms;
-    while (answer->length < MF_EXTERNAL_ANSWER_BYTES && (left_ms = until_ms - mf_clock_monotonic_ms()) > 0) {
-        struct pollfd ready = {.fd = descriptor, .events = POLLIN};
-        if (poll(&ready, 1, (int)left_ms) <= 0)
-            continue;
-        const ssize_t n = read(descriptor, block, sizeof block);
-        if (n == 0)
-            return true;
-        if (n > 0)
-            mf_text_append(answer, block, (size_t)n);
-    }
-    return false;
-}
-
 static enum mf_status refuse(const struct mf_external *program, struct mf_error *error, const char *what) {
     return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE, "provider '%s': '%s capabilities' %s",
                         program->name, program->argv[program->argc - 1], what);
@@ -346,7 +327,8 @@ static enum mf_status refuse(const struct mf_external *program, struct mf_error 
 static enum mf_status run(struct mf_external *program, struct mf_text *answer, struct mf_error *error) {
     int out[2];
     struct mf_process process;
-    struct mf_process_exit exit = {0};
+    struct mf_process_exit exit;
+    enum mf_answer end;
     char what[200], how[128];
     char **environment = mf_external_environment(program, NULL);
     if (!environment || pipe2(out, O_CLOEXEC)) {
@@ -370,21 +352,14 @@ static enum mf_status run(struct mf_external *program, struct mf_text *answer, s
         return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE, "provider '%s': %s", program->name,
                             error->message);
     }
-    bool ended = read_answer(out[0], answer);
+    status = mf_answer_read(&process, out[0], MF_EXTERNAL_ANSWER_BYTES, mf_external_patience_ms(), answer,
+                            &exit, &end, error);
     close(out[0]);
-    if (!ended)
-        mf_process_kill_group(&process, SIGKILL);
-    if ((status = mf_process_wait(&process, mf_external_patience_ms(), &exit, error)))
+    if (status != MF_OK)
         return status;
-    if (!exit.finished) { /* it closed its output and went on */
-        ended = false;
-        mf_process_kill_group(&process, SIGKILL);
-        if ((status = mf_process_wait(&process, -1, &exit, error)))
-            return status;
-    }
-    if (answer->length >= MF_EXTERNAL_ANSWER_BYTES)
+    if (end == MF_ANSWER_TOO_LONG)
         return refuse(program, error, "wrote more than 1 MiB");
-    if (!ended)
+    if (end == MF_ANSWER_TOO_LATE)
         snprintf(what, sizeof what, "did not end within %lld s",
                  (long long)(mf_external_patience_ms() / 1000));
     else if (exit.signal || exit.code)

@@ -1,6 +1,6 @@
 #include "providers/plugin.h"
 
-#include "common/clock.h"
+#include "common/answer.h"
 #include "common/json.h"
 #include "common/process.h"
 #include "common/text.h"
@@ -11,7 +11,6 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -194,25 +193,6 @@ static int64_t seconds_allowed(void) {
     return text && *text && !*end && value >= 1 && value <= 3600 ? value : MF_PLUGIN_SECONDS;
 }
 
-/* Reads until the child closes its end; false: the time is over, or it is too much. */
-static bool read_answer(int descriptor, int64_t until_ms, struct mf_text *answer) {
-    char block[4096];
-    int64_t left_ms;
-    while (answer->length < ANSWER_BYTES && (left_ms = until_ms - mf_clock_monotonic_ms()) > 0) {
-        struct pollfd ready = {.fd = descriptor, .events = POLLIN};
-        if (poll(&ready, 1, (int)left_ms) <= 0)
-            continue;
-        const ssize_t n = read(descriptor, block, sizeof block);
-        if (n == 0)
-            return true;
-        if (n > 0)
-            mf_text_append(answer, block, (size_t)n);
-        else if (errno != EINTR)
-            return true;
-    }
-    return false;
-}
-
 static enum mf_status judge(const char *path, const struct mf_process_exit *exit,
                             const struct mf_text *answer, json_t **devices, struct mf_error *error) {
     char how[128];
@@ -238,10 +218,10 @@ static enum mf_status judge(const char *path, const struct mf_process_exit *exit
 static enum mf_status try_library(const char *name, const char *path, const struct mf_host_api *host,
                                   json_t **devices, struct mf_error *error) {
     const int64_t seconds = seconds_allowed();
-    const int64_t until_ms = mf_clock_monotonic_ms() + seconds * 1000;
     struct mf_text answer = {0};
     struct mf_process process = {0};
-    struct mf_process_exit exit = {0};
+    struct mf_process_exit exit;
+    enum mf_answer end;
     int pipes[2];
     if (pipe2(pipes, O_CLOEXEC))
         return mf_error_errno(error, errno, "a pipe to try %s", path);
@@ -254,21 +234,15 @@ static enum mf_status try_library(const char *name, const char *path, const stru
         return mf_error_errno(error, errno, "a process to try %s", path);
     }
     setpgid(process.pid, process.pid); /* the child does the same; whoever is first */
-    enum mf_status status = MF_OK;
-    if (read_answer(pipes[0], until_ms, &answer)) {
-        const int64_t left_ms = until_ms - mf_clock_monotonic_ms();
-        status = mf_process_wait(&process, left_ms > 0 ? left_ms : 0, &exit, error);
-    }
+    enum mf_status status =
+        mf_answer_read(&process, pipes[0], ANSWER_BYTES, seconds * 1000, &answer, &exit, &end, error);
     close(pipes[0]);
-    const bool ended = exit.finished;
-    if (!ended) {
-        mf_process_kill_group(&process, SIGKILL);
-        if (status == MF_OK)
-            status = mf_process_wait(&process, -1, &exit, error);
-    }
-    if (status == MF_OK)
-        status = ended ? judge(path, &exit, &answer, devices, error)
-                       : refuse(error, path, "was not loaded within %lld s", (long long)seconds);
+    if (status == MF_OK && end == MF_ANSWER_TOO_LATE)
+        status = refuse(error, path, "was not loaded within %lld s", (long long)seconds);
+    else if (status == MF_OK && end == MF_ANSWER_TOO_LONG)
+        status = refuse(error, path, "said more than %d bytes while it was loaded", ANSWER_BYTES);
+    else if (status == MF_OK)
+        status = judge(path, &exit, &answer, devices, error);
     mf_text_free(&answer);
     return status;
 }

@@ -1,6 +1,6 @@
 #include "worker/providers.h"
 
-#include "common/clock.h"
+#include "common/answer.h"
 #include "common/json.h"
 #include "common/text.h"
 #include "schemas/request.h"
@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,7 +38,8 @@ static enum mf_status run(struct mf_worker *worker, struct mf_text *answer, stru
                                                .descriptor_count = 1,
                                                .death_signal = SIGKILL};
     struct mf_process process;
-    struct mf_process_exit exit = {0};
+    struct mf_process_exit exit;
+    enum mf_answer end;
     enum mf_status status = mf_spawner_spawn(worker->spawner, &options, &process, error);
     close(out[1]);
     free(environment);
@@ -47,21 +47,14 @@ static enum mf_status run(struct mf_worker *worker, struct mf_text *answer, stru
         close(out[0]);
         return mf_error_set(error, MF_ERROR_CONFIGURATION, "trainer.path: %s", error->message);
     }
-    int64_t until_ms = mf_clock_monotonic_ms() + ANSWER_MS, left_ms;
-    char block[4096];
-    ssize_t n = 1;
-    while (n > 0 && answer->length < ANSWER_BYTES && (left_ms = until_ms - mf_clock_monotonic_ms()) > 0) {
-        struct pollfd ready = {.fd = out[0], .events = POLLIN};
-        if (poll(&ready, 1, (int)left_ms) > 0 && (n = read(out[0], block, sizeof block)) > 0)
-            mf_text_append(answer, block, (size_t)n);
-    }
+    status = mf_answer_read(&process, out[0], ANSWER_BYTES, ANSWER_MS, answer, &exit, &end, error);
     close(out[0]);
-    if (n > 0)
-        mf_process_kill_group(&process, SIGKILL);
-    status = mf_process_wait(&process, 5000, &exit, error);
     if (status)
         return status;
-    if (!exit.finished || exit.signal || exit.code) {
+    if (end != MF_ANSWER_WHOLE)
+        return fail(worker, error,
+                    end == MF_ANSWER_TOO_LONG ? "wrote more than 1 MiB" : "did not end within a minute");
+    if (exit.signal || exit.code) {
         char how[128];
         return fail(worker, error, mf_process_exit_text(&exit, how, sizeof how));
     }

@@ -26,7 +26,7 @@
 static const char all_of_them[] =
     "good previous mine crash_loading crash_entry crash_rows hang hang_closed noisy bears exits other_abi "
     "small_struct null_function other_name no_symbol no_rows many_rows bad_level no_device silent_failure "
-    "empty_success";
+    "empty_success stops kills wide_rows exit_rows";
 
 static char built[4096]; /* where the build has put the plug-ins */
 
@@ -106,6 +106,10 @@ static const struct {
     {"hang_closed", " was not loaded within 1 s"},
     {"noisy", " was not loaded within 1 s"},
     {"bears", " was not loaded within 1 s"},
+    {"stops", " was not loaded within 1 s"},
+    {"kills", " crashed while it was loaded: killed by signal 9 (Killed)"},
+    {"wide_rows", " crashed while it was loaded: killed by signal 11 (Segmentation fault)"},
+    {"exit_rows", " ended the process while it was loaded: exit code 0"},
     {"exits", " ended the process while it was loaded: exit code 0"},
     {"other_abi", " has version 7 of the provider ABI, this program version 1: rebuild it"},
     {"small_struct", " offers a struct mf_provider of 12 bytes, fewer than the 48 of the ABI"},

@@ -29,12 +29,20 @@
 #define BEARS          20 /* leaves a process behind */
 #define CRASH_MODEL    21 /* behaves until it is to load a model */
 #define BAD_TEXT       22 /* says what is no UTF-8, and a code that there is not */
+#define STOPS          23 /* stops its process while it is loaded */
+#define KILLS          24 /* kills it */
+#define WIDE_ROWS      25 /* a garbage size of its rows */
+#define EXIT_ROWS      26 /* ends the process when it is asked */
 
 static const struct mf_host_api *host;
 
 #if CASE == CRASH_LOADING
 __attribute__((constructor)) static void at_load(void) {
     raise(SIGSEGV);
+}
+#elif CASE == STOPS || CASE == KILLS
+__attribute__((constructor)) static void at_load(void) {
+    raise(CASE == STOPS ? SIGSTOP : SIGKILL);
 }
 #elif CASE == HANG || CASE == HANG_CLOSED || CASE == NOISY
 __attribute__((constructor)) static void at_load(void) {
@@ -68,9 +76,11 @@ static int capabilities(const struct mf_device *device, struct mf_capabilities *
         return host->fail(error, "provider_unavailable", "libtest is not installed: apt-get install libtest");
     if (CASE == CRASH_ROWS)
         abort();
+    if (CASE == EXIT_ROWS)
+        exit(0);
     if (device->kind == MF_DEVICE_CUDA)
         return host->fail(error, "provider_unavailable", MF_TEST_NAME ": computes on CPUs only");
-    out->stride = sizeof rows[0];
+    out->stride = CASE == WIDE_ROWS ? 0xfffffff8U : sizeof rows[0];
     out->row = CASE == NO_ROWS ? NULL : rows;
     out->count = CASE == MANY_ROWS ? (uint64_t)1 << 60 : 2;
     return MF_PROVIDER_OK;
