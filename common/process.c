@@ -202,6 +202,10 @@ enum mf_status mf_process_spawn(const struct mf_process_options *options, struct
                           options->argv[0]);
 }
 
+int mf_process_exit_descriptor(const struct mf_process *process) {
+    return process->pid ? (int)syscall(SYS_pidfd_open, process->pid, 0) : -1;
+}
+
 /* Waits until the process has ended, without reaping it. False: still running at the end of the time. */
 static bool wait_for_end(pid_t pid, int64_t timeout_ms) {
     int64_t end_ms = mf_clock_monotonic_ms() + timeout_ms;

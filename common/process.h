@@ -64,6 +64,10 @@ struct mf_process_exit {
 enum mf_status mf_process_wait(struct mf_process *process, int64_t timeout_ms, struct mf_process_exit *exit,
                                struct mf_error *error);
 
+/* A descriptor that becomes readable when the process has ended, for poll(2); the caller closes it. -1 where
+ * the kernel has none (before Linux 5.3). */
+int mf_process_exit_descriptor(const struct mf_process *process);
+
 /* Sends `signal` to the whole group of its own; nothing when it was reaped already or has none. */
 void mf_process_kill_group(const struct mf_process *process, int signal);
 

@@ -358,9 +358,10 @@ static bool take_notifications(PGconn *connection) {
     return any;
 }
 
-enum mf_status mf_database_wait(struct mf_database *database, int timeout_ms, bool *notified,
+enum mf_status mf_database_wait(struct mf_database *database, int timeout_ms, int wake_fd, bool *notified,
                                 struct mf_error *error) {
     int64_t until = mf_clock_monotonic_ms() + timeout_ms;
+    bool woken = false;
     for (;;) {
         if (!PQconsumeInput(database->connection)) {
             *notified = false;
@@ -368,10 +369,12 @@ enum mf_status mf_database_wait(struct mf_database *database, int timeout_ms, bo
         }
         *notified = take_notifications(database->connection);
         int64_t left = until - mf_clock_monotonic_ms();
-        if (*notified || left <= 0)
+        if (*notified || woken || left <= 0)
             return MF_OK;
-        struct pollfd socket = {.fd = PQsocket(database->connection), .events = POLLIN};
-        if (poll(&socket, 1, (int)left) < 0 && errno != EINTR)
+        struct pollfd fds[2] = {{.fd = PQsocket(database->connection), .events = POLLIN},
+                                {.fd = wake_fd, .events = POLLIN}};
+        if (poll(fds, 2, (int)left) < 0 && errno != EINTR)
             return mf_error_errno(error, errno, "wait for a notification");
+        woken = fds[1].revents != 0;
     }
 }

@@ -119,9 +119,10 @@ enum mf_status mf_database_transaction(struct mf_database *database,
 /* LISTEN on a channel (an identifier, not user text). NOTIFY runs alone, outside a transaction. */
 enum mf_status mf_database_listen(struct mf_database *database, const char *channel, struct mf_error *error);
 enum mf_status mf_database_notify(struct mf_database *database, const char *channel, struct mf_error *error);
-/* Waits up to timeout_ms (0: only looks) for a notification on any channel listened to; *notified says
- * whether at least one came (all waiting ones are consumed). MF_ERROR_DATABASE when the connection broke. */
-enum mf_status mf_database_wait(struct mf_database *database, int timeout_ms, bool *notified,
+/* Waits up to timeout_ms (0: only looks) for a notification on any channel listened to, or until the
+ * descriptor `wake_fd` (-1: none) is readable; *notified says whether at least one notification came (all
+ * waiting ones are consumed). MF_ERROR_DATABASE when the connection broke. */
+enum mf_status mf_database_wait(struct mf_database *database, int timeout_ms, int wake_fd, bool *notified,
                                 struct mf_error *error);
 
 /* ---- reading results (text format) ---- */

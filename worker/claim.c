@@ -12,7 +12,7 @@
 #include <string.h>
 
 enum {
-    SLICE_MS = 100, /* longest wait for a notification before flags are looked at */
+    SLICE_MS = 100, /* longest wait before times are looked at */
     REAP_MS = 1000,
     PARTITIONS_MS = 3600 * 1000,
     STATEMENT_MS = 20000,
@@ -163,14 +163,13 @@ static void one_turn(struct claimer *claimer) {
     }
     if (claimer->link.failures)
         return;
-    if (mf_wakeup_wait(&claimer->worker->claim_wakeup, 0))
-        claimer->next_poll_ms = 0; /* a slot became free */
-    else if (mf_link_note(&claimer->link,
-                          mf_database_wait(claimer->link.database, SLICE_MS, &notified, &error),
-                          "waiting for jobs", &error))
+    if (mf_link_note(&claimer->link,
+                     mf_database_wait(claimer->link.database, SLICE_MS, claimer->worker->claim_wakeup.fd,
+                                      &notified, &error),
+                     "waiting for jobs", &error))
         return;
-    if (notified)
-        claimer->next_poll_ms = 0;
+    if (mf_wakeup_wait(&claimer->worker->claim_wakeup, 0) || notified)
+        claimer->next_poll_ms = 0; /* a slot became free, or a job ready */
 }
 
 void *mf_claim_main(void *argument) {

@@ -271,8 +271,8 @@ static void fail_unstorable(struct mf_job *job, const struct mf_error *refusal) 
 static void forget(struct recorder *recorder, struct mf_job *job, enum mf_job_state state) {
     count_end(recorder->worker, job, state);
     mf_job_table_remove(recorder->worker->jobs, job);
-    mf_supervisor_free(job);
     mf_wakeup_raise(&recorder->worker->claim_wakeup);
+    mf_supervisor_free(job); /* removes its files, too: the next job need not wait for that */
     mf_wakeup_raise(&recorder->worker->outbox_wakeup);
 }
 

@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 enum {
-    TICK_MS = 100,             /* how often time limits and the child are looked at */
+    TICK_MS = 100,             /* how often time limits are looked at */
     TERMINATE_MS = 5000,       /* from SIGTERM to SIGKILL */
     LAST_WORD_MS = 10000,      /* from the terminal line to the exit */
     STORAGE_RETRY_MS = 600000, /* how long a failing storage is tried */
@@ -483,12 +483,14 @@ static void enforce(struct supervision *s) {
 static void watch(struct supervision *s) {
     struct mf_error error;
     bool reading = true;
+    int exit_fd = mf_process_exit_descriptor(&s->process);
     s->last_heard_ms = mf_clock_monotonic_ms();
     while (!s->story.exit.finished) {
-        struct pollfd fds[3] = {{.fd = s->job->wake_fd, .events = POLLIN},
+        struct pollfd fds[4] = {{.fd = s->job->wake_fd, .events = POLLIN},
                                 {.fd = reading ? s->event_fd : -1, .events = POLLIN},
-                                {.fd = s->text_fd, .events = POLLIN}};
-        (void)poll(fds, 3, TICK_MS);
+                                {.fd = s->text_fd, .events = POLLIN},
+                                {.fd = exit_fd, .events = POLLIN}};
+        (void)poll(fds, 4, TICK_MS);
         uint64_t woken;
         if (fds[0].revents && read(s->job->wake_fd, &woken, sizeof woken) < 0) { /* the flag says it all */
         }
@@ -499,6 +501,7 @@ static void watch(struct supervision *s) {
         enforce(s);
         (void)mf_process_wait(&s->process, 0, &s->story.exit, &error);
     }
+    close_fd(&exit_fd);
     while (reading && !s->story.broke.status) { /* what it wrote before it ended */
         struct pollfd rest = {.fd = s->event_fd, .events = POLLIN};
         if (poll(&rest, 1, 0) <= 0)

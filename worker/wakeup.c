@@ -1,43 +1,41 @@
 #include "worker/wakeup.h"
 
-#include <time.h>
+#include "common/clock.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 void mf_wakeup_init(struct mf_wakeup *wakeup) {
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_mutex_init(&wakeup->lock, NULL);
-    pthread_cond_init(&wakeup->raised_condition, &attributes);
-    pthread_condattr_destroy(&attributes);
-    wakeup->raised = false;
+    wakeup->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 }
 
 void mf_wakeup_destroy(struct mf_wakeup *wakeup) {
-    pthread_cond_destroy(&wakeup->raised_condition);
-    pthread_mutex_destroy(&wakeup->lock);
+    if (wakeup->fd >= 0)
+        close(wakeup->fd);
+    wakeup->fd = -1;
 }
 
 void mf_wakeup_raise(struct mf_wakeup *wakeup) {
-    pthread_mutex_lock(&wakeup->lock);
-    wakeup->raised = true;
-    pthread_cond_signal(&wakeup->raised_condition);
-    pthread_mutex_unlock(&wakeup->lock);
+    const uint64_t one = 1;
+    if (wakeup->fd >= 0 && write(wakeup->fd, &one, sizeof one) < 0) { /* full: it is raised */
+    }
 }
 
 bool mf_wakeup_wait(struct mf_wakeup *wakeup, int64_t timeout_ms) {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += timeout_ms / 1000;
-    until.tv_nsec += timeout_ms % 1000 * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
+    const int64_t until_ms = mf_clock_monotonic_ms() + timeout_ms;
+    for (;;) {
+        uint64_t raised;
+        int64_t left_ms = until_ms - mf_clock_monotonic_ms();
+        struct pollfd event = {.fd = wakeup->fd, .events = POLLIN};
+        if (left_ms > INT_MAX)
+            left_ms = INT_MAX;
+        const int ready = poll(&event, 1, left_ms > 0 ? (int)left_ms : 0);
+        if (ready > 0)
+            return read(wakeup->fd, &raised, sizeof raised) == (ssize_t)sizeof raised;
+        if (left_ms <= 0 || (ready < 0 && errno != EINTR))
+            return false;
     }
-    pthread_mutex_lock(&wakeup->lock);
-    while (!wakeup->raised && !pthread_cond_timedwait(&wakeup->raised_condition, &wakeup->lock, &until)) {
-    }
-    bool raised = wakeup->raised;
-    wakeup->raised = false;
-    pthread_mutex_unlock(&wakeup->lock);
-    return raised;
 }

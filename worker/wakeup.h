@@ -2,14 +2,12 @@
 #ifndef MF_WORKER_WAKEUP_H
 #define MF_WORKER_WAKEUP_H
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 struct mf_wakeup {
-    pthread_mutex_t lock;
-    pthread_cond_t raised_condition; /* on CLOCK_MONOTONIC */
-    bool raised;
+    int fd; /* an eventfd: readable while the flag is raised, so that a thread may wait for other things, too;
+               -1 when it could not be made: then every wait lasts its whole time */
 };
 
 void mf_wakeup_init(struct mf_wakeup *wakeup);

@@ -1,4 +1,5 @@
 /* Connections, error classes, parameters, transactions, COMMIT whose outcome is unknown, notifications. */
+#include "common/clock.h"
 #include "support.h"
 
 #include <libpq-fe.h>
@@ -7,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void test_classes(void **unused) {
     (void)unused;
@@ -203,15 +205,25 @@ static void test_notifications(void **unused) {
     struct mf_database *listener = connect_as(NULL), *speaker = connect_as(NULL);
     (void)unused;
     assert_fine(mf_database_listen(listener, "modelforge_jobs", &error));
-    assert_fine(mf_database_wait(listener, 0, &notified, &error));
+    assert_fine(mf_database_wait(listener, 0, -1, &notified, &error));
     assert_false(notified);
     assert_fine(mf_database_notify(speaker, "modelforge_jobs", &error));
-    assert_fine(mf_database_wait(listener, 10000, &notified, &error));
+    assert_fine(mf_database_wait(listener, 10000, -1, &notified, &error));
     assert_true(notified);
-    assert_fine(mf_database_wait(listener, 10, &notified, &error));
+    assert_fine(mf_database_wait(listener, 10, -1, &notified, &error));
     assert_false(notified);
     run_sql("SELECT pg_terminate_backend(%d)", PQbackendPID(mf_database_handle(listener)));
-    assert_status(mf_database_wait(listener, 10000, &notified, &error), MF_ERROR_DATABASE);
+    /* Another descriptor ends the wait, too. */
+    int wake_fd[2];
+    assert_int_equal(pipe(wake_fd), 0);
+    assert_int_equal(write(wake_fd[1], "x", 1), 1);
+    const int64_t before_ms = mf_clock_monotonic_ms();
+    assert_fine(mf_database_wait(listener, 10000, wake_fd[0], &notified, &error));
+    assert_false(notified);
+    assert_true(mf_clock_monotonic_ms() - before_ms < 5000);
+    close(wake_fd[0]);
+    close(wake_fd[1]);
+    assert_status(mf_database_wait(listener, 10000, -1, &notified, &error), MF_ERROR_DATABASE);
     mf_database_close(listener);
     mf_database_close(speaker);
 }
