@@ -41,7 +41,7 @@ struct mf_process_options {
     size_t limit_count;
 };
 
-enum { MF_PROCESS_DESCRIPTORS = 16 };
+enum { MF_PROCESS_DESCRIPTORS = 72 };
 
 struct mf_process {
     pid_t pid; /* also the process group, unless it kept this process's; 0 after it was reaped */

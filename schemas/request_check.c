@@ -313,6 +313,9 @@ static enum mf_status check_together(const struct mf_request *request, struct mf
             error, MF_ERROR_UNSUPPORTED_FIELD,
             "device_map: balanced is refused by this version: a model is not shared among GPUs "
             "yet; use auto or cuda:N");
+    if (cpu && request->min_gpu_memory_gib.set)
+        return conflict(error, "device and min_gpu_memory_gib: a job on cpu takes no GPU; leave "
+                               "min_gpu_memory_gib out, or use device auto");
     if (cpu && !strncmp(request->device_map, "cuda", 4))
         return conflict(error,
                         "device and device_map: a job on cpu has no cuda device; leave device_map at auto");

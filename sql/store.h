@@ -25,6 +25,7 @@ enum {
     MF_REJECT_INLINE_BYTES = 900 * 1024, /* larger messages go to the dead-letter topic as a reject id */
     MF_LOG_ROWS_PER_ATTEMPT = 10000,     /* later log lines of an attempt are counted, not kept */
     MF_DRAIN_LIMIT = 20,                 /* drains of a job without a new checkpoint */
+    MF_MAX_GPUS = 64,                    /* of one worker */
     MF_INTERRUPTION_LIMIT = 5 /* interruptions without a new checkpoint: interrupted_without_progress */
 };
 #define MF_OFFSET_NONE (-1) /* no offset is known of this partition */
@@ -142,15 +143,24 @@ enum mf_status mf_store_reset_partition(struct mf_database *database, const char
 
 /* ================================================================ (h) workers */
 
+/* A provider that a worker runs, and what it computes it on. */
+struct mf_worker_provider {
+    const char *name;
+    bool on_cpu, on_gpu, many_gpus; /* many_gpus: a job may have several */
+};
+
 struct mf_worker_row {
     const char *worker_id; /* configured, stable over restarts */
     const char *host, *boot_id;
     const char *version;
-    const char *const *providers; /* names it can run now */
+    const struct mf_worker_provider *providers;
     size_t provider_count;
-    int32_t slots;       /* jobs at once */
-    int32_t devices;     /* devices a single job can have here */
-    const char *details; /* JSON object: devices, memory, labels; shown in worker_status */
+    int32_t slots;    /* jobs at once */
+    const char *gpus; /* JSON array of all GPUs: uuid, name, memory_bytes, used_bytes, fault; NULL: none */
+    const int64_t *gpu_memory; /* bytes of each GPU that works, largest first */
+    size_t gpu_count;
+    const char *labels;  /* JSON object of strings; NULL: none */
+    const char *details; /* JSON object, shown in worker_status: what the trainer said of its providers */
 };
 /* Inserts or updates the row and says "I live now". Call at start, when it changes, and at every beat (≤
  * lease / 3): a worker not heard for `worker_alive` counts as gone. Repeatable. */
@@ -183,25 +193,40 @@ struct mf_claim {
     char *checkpoint_uri; /* the newest checkpoint to resume from; NULL: start at step 0 */
     int64_t checkpoint_step;
     char checkpoint_sha256[MF_SHA256_TEXT_BYTES]; /* as struct mf_stored_object has it */
+    size_t gpu_count;                             /* GPUs that it takes; 0: it runs on the CPU */
+    uint8_t gpu[MF_MAX_GPUS];                     /* which: indices into the offer's gpu_memory */
 };
 void mf_claim_free(struct mf_claim *claim);
 
+/* What a worker has for new jobs now. */
+struct mf_claim_offer {
+    const char *worker_id;
+    const struct mf_worker_provider *providers;
+    size_t provider_count;
+    const char *labels;        /* JSON object of strings; NULL: none */
+    bool has_gpus;             /* free or not, working or not: jobs that leave the device open wait for one */
+    const int64_t *gpu_memory; /* bytes of each free GPU, largest first */
+    size_t gpu_count;          /* at most MF_MAX_GPUS */
+};
+
 /* Takes up to `limit` jobs, one transaction each: among the tenants with ready jobs for one of the providers
  * and under their cap, the one with the least running / weight (skipping rows that another worker holds), its
- * first job; epoch + 1, lease, attempt, state running, counts, audit, outbox. *count jobs are in
+ * first job that fits what is left of the offer; epoch + 1, lease, attempt, state running, counts, audit,
+ * outbox. A job takes the smallest GPUs that are large enough. While a job of several GPUs is reserved for
+ * this worker, it gets the GPUs before all others. *count jobs are in
  * claims[0..*count); fewer than `limit` when nothing more is ready. Jobs claimed before a failure are
  * returned with the failure's status. Not repeatable: after MF_ERROR_COMMIT_UNKNOWN compare
  * mf_store_list_leases(worker_id) with the trainers running, and release what has none. */
-enum mf_status mf_store_claim(struct mf_database *database, const char *worker_id,
-                              const char *const *providers, size_t provider_count, int32_t devices,
-                              size_t limit, struct mf_claim *claims, size_t *count, struct mf_error *error);
+enum mf_status mf_store_claim(struct mf_database *database, const struct mf_claim_offer *offer, size_t limit,
+                              struct mf_claim *claims, size_t *count, struct mf_error *error);
 
 /* Puts ready what is due (run_at, back-off) and takes care of unleased jobs (a running job's deadline shows
  * in its worker's heartbeat). Every worker calls it about once a second; those that come second find nothing
  * to do. Repeatable. */
 struct mf_reap_options {
-    int32_t provider_grace_s; /* a queued job that no live worker could take fails after this long */
+    int32_t provider_grace_s; /* a ready job that no live worker could take fails after this long */
     int32_t worker_alive_s;   /* a worker that was not heard for this long is not live */
+    int32_t reserve_s;        /* a job of several GPUs waits this long before a worker is kept free for it */
     int32_t preempt_s;        /* a job waits this long before a preemptible one of lower priority gives way */
     int32_t batch_settle_s;   /* a batch has ended once nothing of it was left to do for this long */
 };
@@ -209,7 +234,8 @@ struct mf_reap_report {
     int64_t readied;         /* run_at or back-off passed */
     int64_t failed_deadline; /* queued or paused beyond the deadline: failed deadline_exceeded */
     int64_t preempted;       /* running jobs asked to give way to one of their tenant's of higher priority */
-    int64_t failed_provider; /* grace passed: failed unknown_provider or provider_unavailable */
+    int64_t failed_provider; /* grace passed: failed unknown_provider, provider_unavailable or unplaceable */
+    int64_t reserved;        /* workers that are now kept free for a job of several GPUs */
     int64_t batches;         /* ended, each with an event batch_finished of the job that ended last */
 };
 enum mf_status mf_store_reap(struct mf_database *database, const struct mf_reap_options *options,

@@ -127,14 +127,17 @@ static bool may_see(const char *variable, bool hub, bool s3) {
            (s3 && is_one_of(variable, s3_keys, 1));
 }
 
-const char **mf_attempt_environment(bool hub, bool s3) {
+const char **mf_attempt_environment(bool hub, bool s3, const char *visible_gpus) {
+    static const char *const replaced[] = {"CUDA_VISIBLE_DEVICES="};
     size_t count = 0, used = 0;
     while (environ[count])
         count++;
-    const char **result = calloc(count + 1, sizeof *result);
+    const char **result = calloc(count + 2, sizeof *result);
     for (size_t i = 0; result && i < count; i++)
-        if (may_see(environ[i], hub, s3))
+        if (may_see(environ[i], hub, s3) && !(visible_gpus && is_one_of(environ[i], replaced, 1)))
             result[used++] = environ[i];
+    if (result && visible_gpus)
+        result[used] = visible_gpus;
     return result;
 }
 

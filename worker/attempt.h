@@ -19,8 +19,9 @@ enum mf_status mf_attempt_tell_providers(const struct mf_settings *settings, str
 
 /* The trainer's environment: the few variables of this process that it may see. Freed with free(); the texts
  * are this process's. `hub`, `s3`: with the keys for model hubs and for S3; a tenant's roots say what
- * it may reach. NULL when memory runs out. */
-const char **mf_attempt_environment(bool hub, bool s3);
+ * it may reach. `visible_gpus`: "CUDA_VISIBLE_DEVICES=...", borrowed, in the place of this process's own;
+ * NULL: that one. NULL when memory runs out. */
+const char **mf_attempt_environment(bool hub, bool s3, const char *visible_gpus);
 
 /* Removes what earlier lives of this worker left under work.dir/runs/; their trainers died with them. */
 void mf_attempt_sweep(const struct mf_settings *settings);

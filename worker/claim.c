@@ -5,6 +5,7 @@
 #include "common/log.h"
 #include "sql/store.h"
 #include "worker/failpoint.h"
+#include "worker/gpus.h"
 #include "worker/job.h"
 #include "worker/supervisor.h"
 
@@ -17,7 +18,7 @@ enum {
     PARTITIONS_MS = 3600 * 1000,
     STATEMENT_MS = 20000,
     MAX_CLAIMS = 64,
-    DEVICES = 1 /* devices a job can have here: this version trains on one */
+    BUSY_MS = 20 /* until a worker of this host that chooses GPUs has done so */
 };
 
 struct claimer {
@@ -57,6 +58,10 @@ static enum mf_status compare_leases(struct claimer *claimer, struct mf_error *e
     return status;
 }
 
+static int64_t jittered(int64_t period_ms) {
+    return period_ms / 2 + (int64_t)(mf_random_u64() % (uint64_t)(period_ms + 1));
+}
+
 /* What a new session needs before it may claim. */
 static bool session_ready(struct claimer *claimer) {
     struct mf_error error;
@@ -85,32 +90,74 @@ static void give_back(struct claimer *claimer, const struct mf_lease *lease) {
     mf_link_note(&claimer->link, status, "giving a job back", &error);
 }
 
+/* The GPUs of a claimed job, out of what is held; NULL without a status: none. */
+static enum mf_status take_gpus(const struct mf_claim *claim, struct mf_gpu_hold *hold,
+                                struct mf_gpu_lock **gpus, struct mf_error *error) {
+    *gpus = NULL;
+    if (!claim->gpu_count)
+        return MF_OK;
+    if (!(*gpus = calloc(claim->gpu_count, sizeof **gpus)))
+        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a job's GPUs");
+    for (size_t i = 0; i < claim->gpu_count; i++) {
+        (*gpus)[i] = hold->gpu[claim->gpu[i]];
+        hold->gpu[claim->gpu[i]].fd = -1;
+    }
+    return MF_OK;
+}
+
+static void start(struct claimer *claimer, struct mf_claim *claim, struct mf_gpu_hold *hold) {
+    struct mf_worker *worker = claimer->worker;
+    const struct mf_lease lease = claim->lease;
+    struct mf_gpu_lock *gpus;
+    struct mf_error error;
+    mf_counter_add(&worker->counters, MF_COUNTER_CLAIMS, 1);
+    mf_log_info("claimed a job", MF_LOG_TEXT("job_id", lease.job_id), MF_LOG_INTEGER("epoch", lease.epoch),
+                MF_LOG_TEXT("tenant", claim->tenant), MF_LOG_TEXT("request_id", claim->request_id),
+                MF_LOG_INTEGER("gpus", (int64_t)claim->gpu_count));
+    const size_t gpu_count = claim->gpu_count;
+    enum mf_status status = take_gpus(claim, hold, &gpus, &error);
+    if (status)
+        mf_claim_free(claim);
+    else
+        status = mf_supervisor_start(worker, claim, gpus, gpu_count, &error);
+    if (!status)
+        return;
+    mf_log_error("a job could not be started", MF_LOG_TEXT("job_id", lease.job_id), MF_LOG_FAILURE(&error));
+    give_back(claimer, &lease);
+}
+
 static void claim(struct claimer *claimer) {
     struct mf_worker *worker = claimer->worker;
     struct mf_claim claims[MAX_CLAIMS] = {{.attempt = 0}};
+    struct mf_gpu_hold hold;
     struct mf_error error;
+    int64_t memory[MF_MAX_GPUS];
     size_t used = mf_job_table_count(worker->jobs), slots = (size_t)worker->settings->slots, count = 0;
     if (used >= slots || atomic_load(&worker->draining))
         return;
+    mf_gpus_hold(worker->gpus, &hold);
+    if (hold.busy) {
+        claimer->next_poll_ms = mf_clock_monotonic_ms() + jittered(BUSY_MS);
+        return;
+    }
+    for (size_t i = 0; i < hold.count; i++)
+        memory[i] = hold.gpu[i].memory_bytes;
+    const struct mf_claim_offer offer = {.worker_id = worker->settings->worker_id,
+                                         .providers = worker->providers,
+                                         .provider_count = worker->provider_count,
+                                         .labels = worker->settings->labels,
+                                         .has_gpus = mf_gpus_any(worker->gpus),
+                                         .gpu_memory = memory,
+                                         .gpu_count = hold.count};
     mf_failpoint("claim.before");
     enum mf_status status =
-        mf_store_claim(claimer->link.database, worker->settings->worker_id, worker->providers,
-                       worker->provider_count, DEVICES, slots - used, claims, &count, &error);
+        mf_store_claim(claimer->link.database, &offer, slots - used, claims, &count, &error);
     if (count)
         mf_failpoint("claim.after");
     mf_link_note(&claimer->link, status, "claiming", &error);
-    for (size_t i = 0; i < count; i++) {
-        struct mf_lease lease = claims[i].lease;
-        mf_counter_add(&worker->counters, MF_COUNTER_CLAIMS, 1);
-        mf_log_info("claimed a job", MF_LOG_TEXT("job_id", lease.job_id),
-                    MF_LOG_INTEGER("epoch", lease.epoch), MF_LOG_TEXT("tenant", claims[i].tenant),
-                    MF_LOG_TEXT("request_id", claims[i].request_id));
-        if (mf_supervisor_start(worker, &claims[i], &error)) {
-            mf_log_error("a job could not be started", MF_LOG_TEXT("job_id", lease.job_id),
-                         MF_LOG_FAILURE(&error));
-            give_back(claimer, &lease);
-        }
-    }
+    for (size_t i = 0; i < count; i++)
+        start(claimer, &claims[i], &hold);
+    mf_gpu_hold_end(&hold);
     if (count) {
         mf_wakeup_raise(&worker->heartbeat_wakeup);
         mf_wakeup_raise(&worker->outbox_wakeup);
@@ -121,6 +168,7 @@ static void reap(struct claimer *claimer) {
     struct mf_worker *worker = claimer->worker;
     struct mf_reap_options options = {.provider_grace_s = worker->settings->provider_grace_s,
                                       .worker_alive_s = (int32_t)(worker->settings->lease_ms / 1000 + 1),
+                                      .reserve_s = worker->settings->reserve_s,
                                       .preempt_s = worker->settings->preempt_s,
                                       .batch_settle_s = worker->settings->batch_settle_s};
     struct mf_reap_report report = {0};
@@ -137,10 +185,6 @@ static void reap(struct claimer *claimer) {
         mf_wakeup_raise(&worker->heartbeat_wakeup); /* one of them may run here */
     if (report.failed_deadline + report.failed_provider + report.preempted + report.batches)
         mf_wakeup_raise(&worker->outbox_wakeup);
-}
-
-static int64_t jittered(int64_t period_ms) {
-    return period_ms / 2 + (int64_t)(mf_random_u64() % (uint64_t)(period_ms + 1));
 }
 
 static void one_turn(struct claimer *claimer) {
@@ -163,8 +207,10 @@ static void one_turn(struct claimer *claimer) {
     }
     if (claimer->link.failures)
         return;
+    int64_t wait_ms = claimer->next_poll_ms - mf_clock_monotonic_ms();
+    wait_ms = wait_ms < 0 ? 0 : wait_ms > SLICE_MS ? SLICE_MS : wait_ms;
     if (mf_link_note(&claimer->link,
-                     mf_database_wait(claimer->link.database, SLICE_MS, claimer->worker->claim_wakeup.fd,
+                     mf_database_wait(claimer->link.database, (int)wait_ms, claimer->worker->claim_wakeup.fd,
                                       &notified, &error),
                      "waiting for jobs", &error))
         return;

@@ -3,6 +3,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "sql/store.h"
+#include "worker/gpus.h"
 #include "worker/job.h"
 #include "worker/lease_watch.h"
 
@@ -25,6 +26,11 @@ static enum mf_status register_worker(struct heart *heart, struct mf_error *erro
     const struct mf_worker *worker = heart->worker;
     if (atomic_load(&worker->draining))
         return MF_OK;
+    int64_t memory[MF_MAX_GPUS];
+    size_t working;
+    json_t *described = mf_gpus_describe(worker->gpus, memory, &working);
+    char *gpus = described ? json_dumps(described, JSON_COMPACT) : NULL;
+    json_decref(described);
     struct mf_worker_row row = {.worker_id = worker->settings->worker_id,
                                 .host = worker->settings->host,
                                 .boot_id = worker->boot_id,
@@ -32,9 +38,14 @@ static enum mf_status register_worker(struct heart *heart, struct mf_error *erro
                                 .providers = worker->providers,
                                 .provider_count = worker->settings->slots ? worker->provider_count : 0,
                                 .slots = worker->settings->slots,
-                                .devices = 1,
+                                .gpus = gpus,
+                                .gpu_memory = memory,
+                                .gpu_count = worker->settings->slots ? working : 0,
+                                .labels = worker->settings->labels,
                                 .details = worker->details};
-    return mf_store_register_worker(heart->link.database, &row, error);
+    enum mf_status status = mf_store_register_worker(heart->link.database, &row, error);
+    free(gpus);
+    return status;
 }
 
 static enum mf_status beat(struct heart *heart, struct mf_error *error) {

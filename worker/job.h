@@ -4,6 +4,7 @@
 
 #include "common/process.h"
 #include "sql/store.h"
+#include "worker/gpus.h"
 #include "worker/spool.h"
 #include "worker/storage.h"
 #include "worker/trainer/protocol.h"
@@ -77,6 +78,8 @@ struct mf_job_checkpoint {
 struct mf_job {
     struct mf_worker *worker;
     struct mf_claim claim;
+    struct mf_gpu_lock *gpus; /* that it has; the locks are let go of when the trainer has them */
+    size_t gpu_count;
     char *folder;            /* work.dir/runs/<attempt uuid> */
     bool dataset_in_s3;      /* the trainer needs the keys for it */
     bool limits_checkpoints; /* the request has a save_total_limit */

@@ -7,6 +7,7 @@
 #include "worker/attempt.h"
 #include "worker/claim.h"
 #include "worker/collector.h"
+#include "worker/gpus.h"
 #include "worker/ingest.h"
 #include "worker/job.h"
 #include "worker/kafka.h"
@@ -202,6 +203,18 @@ static enum mf_status start_thread(pthread_t *thread, void *(*function)(void *),
     return failure ? mf_error_errno(error, failure, "a thread") : MF_OK;
 }
 
+static enum mf_status open_gpus(struct daemon *daemon, struct mf_error *error) {
+    const struct mf_settings *settings = &daemon->settings;
+    const struct mf_gpus_options options = {
+        .inventory_file = settings->gpu_inventory_file,
+        .choice = settings->gpus,
+        .lock_dir = settings->gpu_lock_dir,
+        .poll_ms = settings->gpu_poll_ms,
+        .foreign_bytes = settings->gpu_foreign_bytes,
+        .changed = {&daemon->worker.claim_wakeup, &daemon->worker.heartbeat_wakeup}};
+    return settings->slots ? mf_gpus_open(&options, &daemon->worker.gpus, error) : MF_OK;
+}
+
 /* All but the threads. */
 static enum mf_status prepare(struct daemon *daemon, struct mf_error *error) {
     struct mf_worker *worker = &daemon->worker;
@@ -210,7 +223,7 @@ static enum mf_status prepare(struct daemon *daemon, struct mf_error *error) {
     if ((status = take_instance_lock(daemon, error)) || (status = mf_kafka_check(worker, error)) ||
         (status = mf_storage_open(&storage, &worker->storage, error)) ||
         (status = mf_job_table_new(&worker->jobs, error)) ||
-        (status = mf_spawner_start(&worker->spawner, error)) ||
+        (status = mf_spawner_start(&worker->spawner, error)) || (status = open_gpus(daemon, error)) ||
         (status =
              mf_status_server_start(worker, daemon->settings.http_listen, &daemon->status_server, error)))
         return status;
@@ -298,6 +311,7 @@ static void clean_up(struct daemon *daemon) {
     mf_status_server_stop(daemon->status_server);
     mf_spawner_stop(worker->spawner);
     mf_job_table_free(worker->jobs);
+    mf_gpus_close(worker->gpus);
     mf_storage_close(worker->storage);
     mf_providers_free(worker);
     mf_settings_free(&daemon->settings);

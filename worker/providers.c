@@ -25,7 +25,7 @@ static enum mf_status fail(const struct mf_worker *worker, struct mf_error *erro
 /* Standard output of the program, until it ends. */
 static enum mf_status run(struct mf_worker *worker, struct mf_text *answer, struct mf_error *error) {
     int out[2];
-    const char **environment = mf_attempt_environment(false, false);
+    const char **environment = mf_attempt_environment(false, false, NULL);
     if (!environment || pipe2(out, O_CLOEXEC)) {
         free(environment);
         return mf_error_errno(error, errno, "a pipe to the trainer");
@@ -61,7 +61,20 @@ static enum mf_status run(struct mf_worker *worker, struct mf_text *answer, stru
     return mf_text_status(answer, error);
 }
 
-static enum mf_status take(struct mf_worker *worker, const json_t *list, struct mf_error *error) {
+/* Whether a provider computes on `device`; one that says nothing does on the CPU. What is not a program of
+ * its own computes with the trainer's kernels: on GPUs only where the trainer can use some. */
+static bool runs_on(const json_t *answer, const json_t *provider, const char *device) {
+    const json_t *devices = json_object_get(provider, "devices");
+    const char *kind = json_string_value(json_object_get(provider, "kind"));
+    if (!devices)
+        return !strcmp(device, "cpu");
+    return json_is_true(json_object_get(json_object_get(devices, device), "available")) &&
+           (json_integer_value(json_object_get(json_object_get(answer, "devices"), device)) > 0 ||
+            (kind && !strcmp(kind, "program")));
+}
+
+static enum mf_status take(struct mf_worker *worker, const json_t *answer, struct mf_error *error) {
+    const json_t *list = json_object_get(answer, "providers");
     size_t i;
     json_t *item;
     worker->providers = calloc(MAX_PROVIDERS, sizeof *worker->providers);
@@ -76,7 +89,12 @@ static enum mf_status take(struct mf_worker *worker, const json_t *list, struct 
         char *copy = strdup(name);
         if (!copy)
             return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for providers");
-        worker->providers[worker->provider_count++] = copy;
+        worker->providers[worker->provider_count++] = (struct mf_worker_provider){
+            .name = copy,
+            .on_cpu = runs_on(answer, item, "cpu"),
+            .on_gpu = runs_on(answer, item, "cuda"),
+            .many_gpus =
+                runs_on(answer, item, "cuda") && json_integer_value(json_object_get(item, "max_gpus")) > 1};
     }
     return MF_OK;
 }
@@ -91,7 +109,7 @@ enum mf_status mf_providers_ask(struct mf_worker *worker, struct mf_error *error
     if (!status && !json_is_array(list))
         status = fail(worker, error, "gave no array \"providers\"");
     if (!status)
-        status = take(worker, list, error);
+        status = take(worker, object, error);
     if (!status) {
         long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
         details = json_pack("{s:O, s:I, s:I}", "trainer", object, "processors",
@@ -109,7 +127,7 @@ enum mf_status mf_providers_ask(struct mf_worker *worker, struct mf_error *error
 
 void mf_providers_free(struct mf_worker *worker) {
     for (size_t i = 0; i < worker->provider_count; i++)
-        free((void *)worker->providers[i]);
+        free((void *)worker->providers[i].name);
     free(worker->providers);
     free(worker->details);
 }

@@ -66,7 +66,39 @@ static const struct mf_option options[] = {
      .initial = "1",
      .minimum = 0,
      .maximum = 64,
-     .meaning = "jobs that may run here at once; 0: only ingest and publish"},
+     .meaning = "jobs that may run here at once, each on GPUs of its own; 0: only ingest and publish"},
+    {.name = "worker.labels",
+     .kind = STRING,
+     .meaning =
+         "what this worker is or has: name=value,name=value; a request that names labels runs only where "
+         "all of them are"},
+    {.name = "worker.gpus",
+     .kind = STRING,
+     .meaning = "GPUs that jobs may have: all, none, or uuids or positions in nvidia-smi's order, separated "
+                "by commas "
+                "(CUDA_VISIBLE_DEVICES, else all)"},
+    {.name = "gpu.lock_dir",
+     .kind = STRING,
+     .initial = "/run/lock",
+     .meaning =
+         "folder of the locks by which all workers of a host share its GPUs; the same for all of them"},
+    {.name = "gpu.poll_ms",
+     .kind = INTEGER,
+     .initial = "2000",
+     .minimum = 20,
+     .maximum = 60000,
+     .meaning = "milliseconds between two looks at the health and the memory of the GPUs"},
+    {.name = "gpu.foreign_mib",
+     .kind = INTEGER,
+     .initial = "1024",
+     .minimum = 0,
+     .maximum = 1 << 20,
+     .meaning = "a GPU on which programs other than modelforge's use more memory than this is not taken"},
+    {.name = "gpu.inventory_file",
+     .kind = STRING,
+     .meaning = "for tests on a machine without GPUs: a JSON file that says which GPUs there are, read again "
+                "at every "
+                "look; refused where there are real ones"},
     {.name = "work.dir",
      .kind = STRING,
      .initial = "/var/lib/modelforge",
@@ -133,7 +165,16 @@ static const struct mf_option options[] = {
      .initial = "600",
      .minimum = 0,
      .maximum = 604800,
-     .meaning = "a queued job whose provider no live worker has fails after this long"},
+     .meaning =
+         "a job fails after this long in which no live worker could take it: its provider, its device, its "
+         "GPUs' memory or its labels are nowhere"},
+    {.name = "reserve.seconds",
+     .kind = INTEGER,
+     .initial = "60",
+     .minimum = 0,
+     .maximum = 604800,
+     .meaning = "a job of several GPUs waits this long before a worker takes no other job of GPUs until it "
+                "has them"},
     {.name = "preempt.seconds",
      .kind = INTEGER,
      .initial = "5",
@@ -487,6 +528,41 @@ static void take_limits(struct mf_settings *settings) {
     settings->schema_wait_ms = milliseconds(config, "ingest.schema_wait");
 }
 
+/* "a=b, c=d" to a JSON object. */
+static enum mf_status take_labels(struct mf_settings *settings, struct mf_error *error) {
+    const char *text = mf_config_string(settings->config, "worker.labels");
+    char *list = strdup(text ? text : ""), *rest = list, *entry;
+    json_t *labels = json_object();
+    enum mf_status status = MF_OK;
+    while (!status && rest && *rest && (entry = strsep(&rest, ","))) {
+        char *name = trim(strsep(&entry, "=")), *value = entry ? trim(entry) : NULL;
+        if (!*name || !value || strlen(name) > 128 || json_object_get(labels, name) ||
+            json_object_set_new(labels, name, json_string(value)))
+            status = mf_error_set(error, MF_ERROR_CONFIGURATION,
+                                  "worker.labels: '%.100s' is not name=value with a name of its own", name);
+    }
+    settings->labels = status ? NULL : json_dumps(labels, JSON_COMPACT | JSON_SORT_KEYS);
+    if (!status && !settings->labels)
+        status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for settings");
+    json_decref(labels);
+    free(list);
+    return status;
+}
+
+static void take_gpus(struct mf_settings *settings) {
+    const struct mf_config *config = settings->config;
+    const char *given = mf_config_string(config, "worker.gpus"), *visible = getenv("CUDA_VISIBLE_DEVICES");
+    settings->gpus = given                                    ? given
+                     : !visible                               ? "all"
+                     : *visible && strcmp(visible, "-1") != 0 ? visible
+                                                              : "none";
+    settings->gpu_lock_dir = mf_config_string(config, "gpu.lock_dir");
+    settings->gpu_inventory_file = mf_config_string(config, "gpu.inventory_file");
+    settings->gpu_poll_ms = mf_config_integer(config, "gpu.poll_ms");
+    settings->gpu_foreign_bytes = mf_config_integer(config, "gpu.foreign_mib") << 20;
+    settings->reserve_s = (int32_t)mf_config_integer(config, "reserve.seconds");
+}
+
 static char *copy_or(const char *given, char *(*otherwise)(void)) {
     return given ? strdup(given) : otherwise();
 }
@@ -511,6 +587,7 @@ enum mf_status mf_settings_load(const char *path, const struct mf_config_overrid
     settings->providers_trusted = mf_config_string(config, "providers.trusted");
     settings->providers_user = mf_config_string(config, "providers.user");
     take_limits(settings);
+    take_gpus(settings);
     settings->collect_ms = mf_config_integer(config, "storage.collect_seconds") * 1000;
     settings->keep_s = mf_config_integer(config, "storage.keep_seconds");
     settings->host = own_host_name();
@@ -522,7 +599,7 @@ enum mf_status mf_settings_load(const char *path, const struct mf_config_overrid
     if ((status = add_topics(settings, "topics.requests", false, error)) ||
         (status = add_topics(settings, "topics.commands", true, error)) ||
         (status = apply_tenants(settings, error)) || (status = apply_roots(settings, error)) ||
-        (status = take_work_dir(settings, error)))
+        (status = take_labels(settings, error)) || (status = take_work_dir(settings, error)))
         return status;
     settings->download_ca_file = mf_config_string(config, "download.ca_file");
     settings->storage_s3_endpoint = mf_config_string(config, "storage.s3_endpoint");
@@ -554,6 +631,7 @@ void mf_settings_free(struct mf_settings *settings) {
         free(settings->roots[i].root);
     }
     free(settings->roots);
+    free(settings->labels);
     free(settings->worker_id);
     free(settings->host);
     free(settings->work_dir);

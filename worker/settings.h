@@ -37,6 +37,11 @@ struct mf_settings {
     struct mf_tenant_roots *roots; /* of tenants.roots */
     size_t root_count;
     const char *download_ca_file; /* NULL: the system's */
+    char *labels;                 /* JSON object of strings */
+    const char *gpus;             /* as mf_gpus_options.choice */
+    const char *gpu_lock_dir, *gpu_inventory_file;
+    int64_t gpu_poll_ms, gpu_foreign_bytes;
+    int32_t reserve_s;
     struct mf_topic_rule topic[MF_MAX_TOPICS];
     size_t topic_count;
     int slots;

@@ -3,6 +3,7 @@
 #include "common/clock.h"
 #include "common/files.h"
 #include "common/log.h"
+#include "common/text.h"
 #include "worker/attempt.h"
 #include "worker/spawner.h"
 
@@ -54,10 +55,27 @@ static void close_fd(int *fd) {
     *fd = -1;
 }
 
+/* "CUDA_VISIBLE_DEVICES=GPU-...,GPU-...": nothing after the = hides every GPU. NULL: no memory. */
+static char *visible_gpus(const struct mf_job *job) {
+    struct mf_text text = {0};
+    mf_text_printf(&text, "CUDA_VISIBLE_DEVICES=");
+    for (size_t i = 0; i < job->gpu_count; i++)
+        mf_text_printf(&text, "%s%s", i ? "," : "", job->gpus[i].uuid);
+    char *result = mf_text_status(&text, NULL) ? NULL : strdup(mf_text_string(&text));
+    mf_text_free(&text);
+    return result;
+}
+
+static void let_go_of_gpus(struct mf_job *job) {
+    for (size_t i = 0; i < job->gpu_count; i++)
+        mf_gpu_unlock(&job->gpus[i]);
+}
+
 static enum mf_status start_trainer(struct supervision *s, struct mf_error *error) {
     int events[2] = {-1, -1}, commands[2] = {-1, -1}, text[2] = {-1, -1};
-    const char **environment = mf_attempt_environment(true, s->job->dataset_in_s3);
-    char *request = mf_path_join(s->job->folder, "request.json");
+    const struct mf_job *job = s->job;
+    char *visible = visible_gpus(job), *request = mf_path_join(job->folder, "request.json");
+    const char **environment = visible ? mf_attempt_environment(true, job->dataset_in_s3, visible) : NULL;
     enum mf_status status = MF_OK;
     if (!environment || !request) {
         status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory to start a trainer");
@@ -68,15 +86,20 @@ static enum mf_status start_trainer(struct supervision *s, struct mf_error *erro
         goto done;
     }
     const char *const argv[] = {s->settings->trainer_path, "run", request, NULL};
-    const struct mf_process_descriptor descriptors[] = {{events[1], MF_PROTOCOL_EVENT_FD},
-                                                        {commands[0], MF_PROTOCOL_COMMAND_FD},
-                                                        {text[1], STDOUT_FILENO},
-                                                        {text[1], STDERR_FILENO}};
+    enum { PIPES = 4 };
+    struct mf_process_descriptor descriptors[PIPES + MF_MAX_GPUS] = {{events[1], MF_PROTOCOL_EVENT_FD},
+                                                                     {commands[0], MF_PROTOCOL_COMMAND_FD},
+                                                                     {text[1], STDOUT_FILENO},
+                                                                     {text[1], STDERR_FILENO}};
+    for (size_t i = 0; i < job->gpu_count;
+         i++) /* it does nothing with them: that they are open is the lock */
+        descriptors[PIPES + i] =
+            (struct mf_process_descriptor){job->gpus[i].fd, MF_PROTOCOL_COMMAND_FD + 1 + (int)i};
     const struct mf_process_options options = {.argv = argv,
                                                .environment = environment,
                                                .directory = s->job->folder,
                                                .descriptors = descriptors,
-                                               .descriptor_count = sizeof descriptors / sizeof *descriptors,
+                                               .descriptor_count = PIPES + job->gpu_count,
                                                .death_signal = SIGKILL};
     status = mf_spawner_spawn(s->job->worker->spawner, &options, &s->process, error);
     if (status)
@@ -95,8 +118,10 @@ done:
         close_fd(&commands[i]);
         close_fd(&text[i]);
     }
+    let_go_of_gpus(s->job);
     free(request);
     free(environment);
+    free(visible);
     return status;
 }
 
@@ -130,7 +155,8 @@ static void take_hello(struct supervision *s, const struct mf_event *event) {
         name = NULL;
     pthread_mutex_lock(&job->lock);
     set_text(&job->device, name);
-    set_text(&job->gpu_uuids, json_dumps(uuids, JSON_COMPACT));
+    if (json_array_size(uuids)) /* else what it was given stays */
+        set_text(&job->gpu_uuids, json_dumps(uuids, JSON_COMPACT));
     set_text(&job->versions, json_dumps(versions, JSON_COMPACT));
     job->details.device = job->device;
     job->details.gpu_uuids = job->gpu_uuids;
@@ -629,6 +655,7 @@ static void *supervise(void *argument) {
     enum mf_status status = prepare(&s, &storage_away, &error);
     if (!status)
         status = start_trainer(&s, &error);
+    let_go_of_gpus(job); /* where no trainer was started */
     if (status) {
         s.story.broke = error;
     } else {
@@ -669,23 +696,35 @@ static void details_from_request(struct mf_job *job) {
     job->details = mf_attempt_details_none();
     if (json_is_integer(seed))
         job->details.seed = json_integer_value(seed);
+    json_t *uuids = json_array();
+    for (size_t i = 0; i < job->gpu_count; i++)
+        json_array_append_new(uuids, json_string(job->gpus[i].uuid));
+    job->gpu_uuids = json_dumps(uuids, JSON_COMPACT);
+    job->details.gpu_uuids = job->gpu_uuids;
+    json_decref(uuids);
     job->details_changed = true;
     job->dataset_in_s3 = in_s3(request, "dataset") || in_s3(request, "validation_dataset");
     job->limits_checkpoints = json_is_integer(json_object_get(request, "save_total_limit"));
     json_decref(request);
 }
 
-enum mf_status mf_supervisor_start(struct mf_worker *worker, struct mf_claim *claim, struct mf_error *error) {
+enum mf_status mf_supervisor_start(struct mf_worker *worker, struct mf_claim *claim, struct mf_gpu_lock *gpus,
+                                   size_t gpu_count, struct mf_error *error) {
     const struct mf_settings *settings = worker->settings;
     struct mf_job *job = calloc(1, sizeof *job);
     char *spool_path = NULL;
     enum mf_status status;
     if (!job) {
+        for (size_t i = 0; i < gpu_count; i++)
+            mf_gpu_unlock(&gpus[i]);
+        free(gpus);
         mf_claim_free(claim);
         return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a job");
     }
     job->worker = worker;
     job->claim = *claim;
+    job->gpus = gpus;
+    job->gpu_count = gpu_count;
     memset(claim, 0, sizeof *claim);
     job->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pthread_mutex_init(&job->lock, NULL);
@@ -729,6 +768,8 @@ void mf_supervisor_free(struct mf_job *job) {
     mf_stored_artifact_free(&job->checkpoint.stored);
     mf_job_end_free(&job->end);
     mf_claim_free(&job->claim);
+    let_go_of_gpus(job);
+    free(job->gpus);
     if (job->wake_fd >= 0)
         close(job->wake_fd);
     pthread_mutex_destroy(&job->lock);

@@ -6,13 +6,14 @@
  *     heartbeat     beats leases, watches those of others     recorder       metrics and ends of jobs
  *     outbox        PostgreSQL to Kafka                       spawner        forks trainers
  *     supervisor    one a job                                 collector      the storage's upkeep
+ *     GPU watch     looks at the health of GPUs
  *
  * A thread that needs PostgreSQL has a connection of its own (struct mf_link). */
 #ifndef MF_WORKER_WORKER_H
 #define MF_WORKER_WORKER_H
 
 #include "common/error.h"
-#include "sql/database.h"
+#include "sql/store.h"
 #include "worker/counters.h"
 #include "worker/settings.h"
 #include "worker/wakeup.h"
@@ -21,6 +22,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct mf_gpus;
 struct mf_job_table;
 struct mf_spawner;
 struct mf_storage;
@@ -31,9 +33,10 @@ struct mf_worker {
     struct mf_storage *storage;
     struct mf_spawner *spawner;
     struct mf_job_table *jobs;
-    const char **providers; /* names that the trainer can run here */
+    struct mf_gpus *gpus;                 /* NULL: this worker has none */
+    struct mf_worker_provider *providers; /* that the trainer can run here */
     size_t provider_count;
-    char *details;           /* JSON object shown in worker_status */
+    char *details;           /* JSON object shown in worker_status: what the trainer said of its providers */
     char boot_id[64];        /* of the kernel */
     bool same_boot;          /* leases under this worker's id are of this boot: their trainers died with us */
     atomic_bool draining;    /* take nothing new, end what runs */

@@ -54,6 +54,8 @@ static const struct mf_option options[] = {
     {"tenants.*", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},
     {"providers.*", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},
     {"preempt.*", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},
+    {"gpu.*", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},
+    {"reserve.*", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},
     {"download.*", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},
 };
 static const struct mf_config_table table = {"modelforge", options, sizeof options / sizeof *options};

@@ -20,10 +20,10 @@ WITH incoming AS (
     FROM first_of_key JOIN new_keys USING (tenant, request_id)
 ), new_jobs AS (
     INSERT INTO jobs (id, tenant, request_id, batch_id, queue, priority, devices, not_before, ready_at, claim_order,
-                      deadline, max_attempts, preemptible)
+                      deadline, max_attempts, preemptible, needs)
     SELECT job_id, tenant, request_id, batch_id, queue, priority, devices, run_at, CASE WHEN is_ready THEN now() END,
            coalesce(run_at, now()) - priority * interval '1 hour', deadline, max_attempts,
-           coalesce((config ->> 'preemptible')::boolean, false)
+           coalesce((config ->> 'preemptible')::boolean, false), job_needs(config)
     FROM accepted
 ), new_configs AS (
     INSERT INTO job_configs (job_id, config, submitted_by, source_topic, source_partition, source_offset,

@@ -5,11 +5,11 @@ WITH ended AS (
     WHERE id = $1 AND state IN ('failed', 'cancelled') AND coalesce(deadline > now(), true)
 ), fresh AS (
     INSERT INTO jobs (id, tenant, request_id, generation, retry_of, batch_id, queue, priority, devices, not_before,
-                      ready_at, claim_order, deadline, max_attempts, preemptible)
+                      ready_at, claim_order, deadline, max_attempts, preemptible, needs)
     SELECT $2, tenant, request_id, generation + 1, id, batch_id, queue, priority, devices,
            CASE WHEN not_before > now() THEN not_before END,
            CASE WHEN coalesce(not_before <= now(), true) THEN now() END,
-           greatest(not_before, now()) - priority * interval '1 hour', deadline, max_attempts, preemptible
+           greatest(not_before, now()) - priority * interval '1 hour', deadline, max_attempts, preemptible, needs
     FROM ended
     RETURNING id, tenant, request_id, ready_at IS NOT NULL AS is_ready
 ), config AS (

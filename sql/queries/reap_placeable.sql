@@ -1,13 +1,26 @@
--- Invariant: a job that a live worker could take again waits for nothing.
-WITH able AS (
-    SELECT provider, max(devices) AS devices
-    FROM (SELECT UNNEST(providers) AS provider, devices FROM workers
-          WHERE stopped_at IS NULL AND heard_at > now() - make_interval(secs => $1)) AS live
-    GROUP BY provider
+-- Invariant: a job that a live worker ($1: seconds it may be silent) could take again waits for nothing. Kind by kind.
+WITH RECURSIVE live AS MATERIALIZED (
+    SELECT * FROM workers WHERE stopped_at IS NULL AND heard_at > now() - make_interval(secs => $1)
+), kind AS (
+    (SELECT first.queue, first.tenant, first.needs_hash, first.needs FROM jobs AS first
+     WHERE first.state = 'queued' AND first.waiting_since IS NOT NULL
+     ORDER BY first.queue, first.tenant, first.needs_hash LIMIT 1)
+    UNION ALL
+    SELECT next.queue, next.tenant, next.needs_hash, next.needs
+    FROM kind
+    CROSS JOIN LATERAL (SELECT job.queue, job.tenant, job.needs_hash, job.needs FROM jobs AS job
+                        WHERE job.state = 'queued' AND job.waiting_since IS NOT NULL
+                          AND (job.queue, job.tenant, job.needs_hash) > (kind.queue, kind.tenant, kind.needs_hash)
+                        ORDER BY job.queue, job.tenant, job.needs_hash LIMIT 1) AS next
 )
 UPDATE jobs SET waiting_since = NULL, waiting_reason = NULL
-WHERE id IN (SELECT waiting.id FROM jobs AS waiting
-             JOIN able ON able.provider = waiting.queue AND able.devices >= waiting.devices
+WHERE id IN (SELECT waiting.id FROM kind
+             JOIN jobs AS waiting ON waiting.queue = kind.queue AND waiting.tenant = kind.tenant
+                                     AND waiting.needs_hash = kind.needs_hash
              WHERE waiting.state = 'queued' AND waiting.waiting_since IS NOT NULL
+               AND EXISTS (SELECT FROM live
+                           WHERE job_fits(kind.needs, kind.queue = ANY (live.on_cpu), kind.queue = ANY (live.on_gpu),
+                                          kind.queue = ANY (live.many_gpus), live.gpus <> '[]', live.gpu_memory,
+                                          live.labels))
              LIMIT 1000
              FOR NO KEY UPDATE OF waiting SKIP LOCKED)

@@ -147,7 +147,7 @@ static size_t claim_limit;
 static atomic_int claimed;
 
 static void *claim_and_finish(void *argument) {
-    static const char *const providers[] = {"huggingface"};
+    static const struct mf_worker_provider provider = {.name = "huggingface", .on_cpu = true};
     const struct mf_finish finish = {.outcome = MF_OUTCOME_SUCCEEDED,
                                      .result = "{\"steps\": 125, \"train_loss\": 1.5}"};
     const struct mf_retry_policy policy = {0};
@@ -157,9 +157,9 @@ static void *claim_and_finish(void *argument) {
     char name[32];
     size_t count = 1;
     snprintf(name, sizeof name, "worker-%d", *(const int *)argument);
+    const struct mf_claim_offer offer = {.worker_id = name, .providers = &provider, .provider_count = 1};
     while (count) {
-        check(mf_store_claim(database, name, providers, 1, 1, claim_limit, claims, &count, &error), &error,
-              "claim");
+        check(mf_store_claim(database, &offer, claim_limit, claims, &count, &error), &error, "claim");
         for (size_t i = 0; i < count; i++) {
             check(mf_store_finish(database, name, &claims[i].lease, &finish, &policy, NULL, &error), &error,
                   "finish");
@@ -224,7 +224,7 @@ static void grow_history(long from, long to) {
 /* ---- metrics ---- */
 
 static void *write_metrics(void *argument) {
-    static const char *const providers[] = {"huggingface"};
+    static const struct mf_worker_provider provider = {.name = "huggingface", .on_cpu = true};
     struct mf_database *database = connect_worker();
     struct mf_step_metric *steps = calloc(METRIC_ROWS, sizeof *steps);
     struct mf_claim claim;
@@ -233,7 +233,8 @@ static void *write_metrics(void *argument) {
     bool repeat;
     char name[32];
     snprintf(name, sizeof name, "metrics-%d", *(const int *)argument);
-    check(mf_store_claim(database, name, providers, 1, 1, 1, &claim, &count, &error), &error, "claim");
+    const struct mf_claim_offer offer = {.worker_id = name, .providers = &provider, .provider_count = 1};
+    check(mf_store_claim(database, &offer, 1, &claim, &count, &error), &error, "claim");
     for (int64_t batch = 1; batch <= METRIC_BATCHES; batch++) {
         for (int64_t i = 0; i < METRIC_ROWS; i++) {
             int64_t step = (batch - 1) * METRIC_ROWS + i + 1;

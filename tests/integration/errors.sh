@@ -8,7 +8,7 @@
 
 [[ -x $real_trainer ]] || fail "no $real_trainer"
 set_up
-write_config "$work/worker.conf" trainer.path="$real_trainer" worker.slots=2 provider.grace_seconds=2 ingest.schema_wait=1 \
+write_config "$work/worker.conf" trainer.path="$real_trainer" worker.slots=2 worker.gpus=none provider.grace_seconds=2 ingest.schema_wait=1 \
   tenants="$requests=default"
 start_worker "$work/worker.conf" "$work/worker.log"
 
@@ -40,6 +40,7 @@ truncated_avro() {
   printf "\\x00$(printf '\\x%02x\\x%02x\\x%02x\\x%02x' $((id >> 24 & 255)) $((id >> 16 & 255)) $((id >> 8 & 255)) $((id & 255)))\\x1e" >"$work/raw"
   raw "$1" "$work/raw"
 }
+gpu_missing() { request "$1" device=cuda; }
 unknown_provider() { request "$1" provider=xyz; }
 field_out_of_range() { request "$1" learning_rate=0.123456789 "#0.123456789=3"; }
 unsupported_feature() { request "$1" strategy=sft ~sft=dpo; }
@@ -90,6 +91,7 @@ fill() {
   local text=$1
   text=${text//'{work}'/$work}
   text=${text//'{requests}'/$requests}
+  text=${text//'{worker}'/$name}
   text=${text//'{model}'/$model}
   text=${text//'{checkpoint}'/${checkpoint:-}}
   printf '%s' "$text"

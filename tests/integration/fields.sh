@@ -29,7 +29,7 @@ shows run_at "job.run_at = '2033-01-01T00:00:00Z' AND job.state = 'queued' AND j
 shows deadline "job.deadline = '2033-01-02T00:00:00Z'" t
 shows max_attempts job.max_attempts 5
 shows preemptible "(SELECT preemptible FROM jobs WHERE id = job_id)" t
-shows labels "config.config -> 'labels' ->> 'team'" x
+shows labels "(SELECT needs -> 'labels' ->> 'team' FROM jobs WHERE id = job_id)" x
 shows metadata "config.config -> 'metadata' ->> 'a'" 1
 sql_is "team-a|night|1" "SELECT tenant, batch_id, jobs FROM batch_summary" || fail "batch_summary"
 left=$(sed -n "s/^queue='\(.*\)'$/\1/p" tests/worker/trainer/fields.sh)

@@ -12,6 +12,7 @@ static const char changed_request[] =
     "02T00:00:00.000Z\",\"max_"
     "attempts\":5,"
     "\"labels\":{\"team\":\"x\"},\"metadata\":{\"a\":\"1\",\"b\":\"\xE2\x82\xAC\"},\"device\":\"cuda\","
+    "\"gpus\":2,\"min_gpu_memory_gib\":10.5,"
     "\"device_map\":\"cuda:1\",\"provider_config\":{\"share\":\"0.5\"},"
     "\"memory_budget_gib\":2.5,\"lora_"
     "r\":8,"

@@ -304,6 +304,7 @@ static void fields_that_contradict_are_refused(void **state) {
         "\"use_4bit\":true,\"bf16\":true,\"bnb_4bit_compute_dtype\":\"float32\"",
         "\"use_4bit\":true,\"bf16\":false,\"bnb_4bit_compute_dtype\":\"bf16\"",
         "\"device\":\"cpu\",\"gpus\":2",
+        "\"device\":\"cpu\",\"min_gpu_memory_gib\":10",
         "\"device\":\"cpu\",\"device_map\":\"cuda:0\"",
         "\"chat_template\":\"x\"",
         "\"lr_scheduler_type\":\"constant\",\"warmup_steps\":3",

@@ -237,11 +237,17 @@ void add_job(struct mf_database *database, const char *tenant, const char *reque
 }
 
 bool claim_one(struct mf_database *database, const char *worker, struct mf_claim *claim) {
-    static const char *const providers[] = {"huggingface"};
+    static const struct mf_worker_provider providers[] = {ON_ALL("huggingface")};
+    const struct mf_claim_offer offer = cpu_offer(worker, providers, 1);
     struct mf_error error;
     size_t count = 0;
-    assert_fine(mf_store_claim(database, worker, providers, 1, 1, 1, claim, &count, &error));
+    assert_fine(mf_store_claim(database, &offer, 1, claim, &count, &error));
     return count == 1;
+}
+
+struct mf_claim_offer cpu_offer(const char *worker_id, const struct mf_worker_provider *providers,
+                                size_t count) {
+    return (struct mf_claim_offer){.worker_id = worker_id, .providers = providers, .provider_count = count};
 }
 
 enum mf_ingest_fate send_command(struct mf_database *database, const char *tenant, const char *request_id,

@@ -81,4 +81,11 @@ enum mf_ingest_fate send_command_of(struct mf_database *database, const char *te
                                     int32_t generation);
 extern const struct mf_retry_policy at_once; /* no back-off */
 
+/* A provider of this name that runs on the CPU and on one or several GPUs. */
+#define ON_ALL(NAME) \
+    { .name = (NAME), .on_cpu = true, .on_gpu = true, .many_gpus = true }
+/* What a worker without GPUs offers. */
+struct mf_claim_offer cpu_offer(const char *worker_id, const struct mf_worker_provider *providers,
+                                size_t count);
+
 #endif

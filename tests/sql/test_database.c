@@ -212,7 +212,6 @@ static void test_notifications(void **unused) {
     assert_true(notified);
     assert_fine(mf_database_wait(listener, 10, -1, &notified, &error));
     assert_false(notified);
-    run_sql("SELECT pg_terminate_backend(%d)", PQbackendPID(mf_database_handle(listener)));
     /* Another descriptor ends the wait, too. */
     int wake_fd[2];
     assert_int_equal(pipe(wake_fd), 0);
@@ -223,6 +222,7 @@ static void test_notifications(void **unused) {
     assert_true(mf_clock_monotonic_ms() - before_ms < 5000);
     close(wake_fd[0]);
     close(wake_fd[1]);
+    run_sql("SELECT pg_terminate_backend(%d)", PQbackendPID(mf_database_handle(listener)));
     assert_status(mf_database_wait(listener, 10000, -1, &notified, &error), MF_ERROR_DATABASE);
     mf_database_close(listener);
     mf_database_close(speaker);

@@ -46,15 +46,15 @@ struct claimer {
 
 /* Claims and finishes until nothing is left. */
 static void *claim_all(void *context) {
-    static const char *const providers[] = {"huggingface", "unsloth"};
+    static const struct mf_worker_provider providers[] = {ON_ALL("huggingface"), ON_ALL("unsloth")};
     struct claimer *claimer = context;
     struct mf_error error;
     struct mf_database *database = connect_worker();
+    const struct mf_claim_offer offer = cpu_offer(claimer->name, providers, 2);
     for (;;) {
         struct mf_claim claims[3];
         size_t count = 0;
-        enum mf_status status =
-            mf_store_claim(database, claimer->name, providers, 2, 1, 3, claims, &count, &error);
+        enum mf_status status = mf_store_claim(database, &offer, 3, claims, &count, &error);
         for (size_t i = 0; i < count; i++) {
             const struct mf_finish finish = {.outcome = MF_OUTCOME_SUCCEEDED, .result = "{}"};
             claimer->claimed++;
@@ -137,19 +137,20 @@ static void test_a_cap_holds_against_all_workers(void **unused) {
 /* One tenant with a hundred jobs before the others came does not keep them waiting; weights share in
  * proportion. */
 static void test_tenants_share_by_weight(void **unused) {
-    static const char *const providers[] = {"huggingface"};
+    static const struct mf_worker_provider providers[] = {ON_ALL("huggingface")};
     static const char *const first[] = {"greedy"}, *const later[] = {"small", "heavy"};
     struct mf_error error;
     struct mf_database *database = connect_worker();
     struct mf_claim claims[16];
     size_t count = 0;
     int greedy = 0, small = 0, heavy = 0;
+    const struct mf_claim_offer offer = cpu_offer("worker", providers, 1);
     (void)unused;
     add_many(database, 100, first, 1);
     run_sql("DELETE FROM ingest_offsets");
     add_many(database, 100, later, 2);
     run_sql("UPDATE tenant_queues SET weight = 2 WHERE tenant = 'heavy'");
-    assert_fine(mf_store_claim(database, "worker", providers, 1, 1, 16, claims, &count, &error));
+    assert_fine(mf_store_claim(database, &offer, 16, claims, &count, &error));
     assert_int_equal(count, 16);
     for (size_t i = 0; i < count; i++) {
         greedy += !strcmp(claims[i].tenant, "greedy");
@@ -162,7 +163,7 @@ static void test_tenants_share_by_weight(void **unused) {
     assert_int_equal(heavy, 8);
     /* A cap holds whatever the share. */
     run_sql("UPDATE tenant_queues SET cap = running WHERE tenant <> 'greedy'");
-    assert_fine(mf_store_claim(database, "worker", providers, 1, 1, 8, claims, &count, &error));
+    assert_fine(mf_store_claim(database, &offer, 8, claims, &count, &error));
     assert_int_equal(count, 8);
     for (size_t i = 0; i < count; i++) {
         assert_string_equal(claims[i].tenant, "greedy");
@@ -176,9 +177,6 @@ static void urgent(struct mf_ingest_request *request) {
 }
 static void later_today(struct mf_ingest_request *request) {
     request->run_at = INT64_C(4102444800000); /* 2100 */
-}
-static void two_devices(struct mf_ingest_request *request) {
-    request->devices = 2;
 }
 static void other_provider(struct mf_ingest_request *request) {
     request->provider = "xyz";
@@ -214,7 +212,7 @@ static void test_order_within_a_tenant(void **unused) {
 }
 
 static void test_a_claim_carries_what_a_trainer_needs(void **unused) {
-    static const char *const providers[] = {"huggingface"};
+    static const struct mf_worker_provider providers[] = {ON_ALL("huggingface")};
     struct mf_error error;
     struct mf_claim claim;
     struct mf_database *database = connect_worker();
@@ -224,8 +222,7 @@ static void test_a_claim_carries_what_a_trainer_needs(void **unused) {
                                          .version = "0.1.0",
                                          .providers = providers,
                                          .provider_count = 1,
-                                         .slots = 1,
-                                         .devices = 1};
+                                         .slots = 1};
     (void)unused;
     assert_fine(mf_store_register_worker(database, &worker, &error));
     add_job(database, "team", "whole", NULL, NULL);
@@ -249,23 +246,6 @@ static void test_a_claim_carries_what_a_trainer_needs(void **unused) {
     mf_database_close(database);
 }
 
-static void test_jobs_that_do_not_fit_let_others_pass(void **unused) {
-    static const char *const providers[] = {"huggingface"};
-    struct mf_error error;
-    struct mf_claim claim;
-    size_t count;
-    struct mf_database *database = connect_worker();
-    (void)unused;
-    add_job(database, "big", "pair", two_devices, NULL);
-    add_job(database, "small", "single", NULL, NULL);
-    expect_claim(database, "single");
-    assert_false(claim_one(database, "worker", &claim));
-    assert_fine(mf_store_claim(database, "large-worker", providers, 1, 2, 1, &claim, &count, &error));
-    assert_int_equal(count, 1);
-    mf_claim_free(&claim);
-    mf_database_close(database);
-}
-
 /* ---- the reaper ---- */
 
 static struct mf_reap_report reap(struct mf_database *database, int grace_s) {
@@ -276,8 +256,8 @@ static struct mf_reap_report reap(struct mf_database *database, int grace_s) {
     return report;
 }
 
-static void register_worker(struct mf_database *database, const char *name, const char *const *providers,
-                            size_t count) {
+static void register_worker(struct mf_database *database, const char *name,
+                            const struct mf_worker_provider *providers, size_t count) {
     struct mf_error error;
     const struct mf_worker_row worker = {.worker_id = name,
                                          .host = "h",
@@ -285,13 +265,12 @@ static void register_worker(struct mf_database *database, const char *name, cons
                                          .version = "v",
                                          .providers = providers,
                                          .provider_count = count,
-                                         .slots = 1,
-                                         .devices = 1};
+                                         .slots = 1};
     assert_fine(mf_store_register_worker(database, &worker, &error));
 }
 
 static void test_run_at_makes_ready_when_it_passes(void **unused) {
-    static const char *const providers[] = {"huggingface"};
+    static const struct mf_worker_provider providers[] = {ON_ALL("huggingface")};
     struct mf_claim claim;
     struct mf_database *database = connect_worker();
     (void)unused;
@@ -308,7 +287,8 @@ static void test_run_at_makes_ready_when_it_passes(void **unused) {
 }
 
 static void test_unknown_provider_fails_after_the_grace_time(void **unused) {
-    static const char *const two[] = {"unsloth", "huggingface"}, *const gone[] = {"legacy"};
+    static const struct mf_worker_provider two[] = {ON_ALL("unsloth"), ON_ALL("huggingface")},
+                                           gone[] = {ON_ALL("legacy")};
     struct mf_error error;
     struct mf_database *database = connect_worker();
     (void)unused;
@@ -334,24 +314,11 @@ static void test_unknown_provider_fails_after_the_grace_time(void **unused) {
     reap(database, 0);
     assert_string_equal(ask("SELECT error_code FROM jobs WHERE request_id = 'stopped'"),
                         "provider_unavailable");
-
-    add_job(database, "team", "too large", two_devices, NULL);
-    reap(database, 3600);
-    assert_string_equal(ask("SELECT waiting_reason FROM jobs WHERE request_id = 'too large'"),
-                        "needs 2 devices at once; no live worker of provider 'huggingface' has so many");
-    run_sql("UPDATE workers SET devices = 2 WHERE worker_id = 'w1'");
-    reap(database, 0);
-    assert_string_equal(
-        ask("SELECT state || coalesce(waiting_reason, '') FROM jobs WHERE request_id = 'too large'"),
-        "queued");
-    run_sql("UPDATE workers SET devices = 1 WHERE worker_id = 'w1'");
-    reap(database, 0);
-    assert_string_equal(ask("SELECT error_code FROM jobs WHERE request_id = 'too large'"), "plan_too_large");
     mf_database_close(database);
 }
 
 static void test_deadline_of_unleased_jobs(void **unused) {
-    static const char *const providers[] = {"huggingface"};
+    static const struct mf_worker_provider providers[] = {ON_ALL("huggingface")};
     struct mf_error error;
     struct mf_claim claim;
     struct mf_beat beat;
@@ -384,7 +351,7 @@ static void test_deadline_of_unleased_jobs(void **unused) {
 }
 
 static void test_leases_of_another_boot_are_told_apart(void **unused) {
-    static const char *const providers[] = {"huggingface"};
+    static const struct mf_worker_provider providers[] = {ON_ALL("huggingface")};
     struct mf_error error;
     bool same = false;
     struct mf_database *database = connect_worker();
@@ -421,15 +388,14 @@ static void high(struct mf_ingest_request *request) {
 }
 
 static void test_who_gives_way_to_whom(void **unused) {
-    static const char *const providers[] = {"huggingface"};
+    static const struct mf_worker_provider providers[] = {ON_ALL("huggingface")};
     struct mf_worker_row worker = {.worker_id = "worker",
                                    .host = "h",
                                    .boot_id = "b",
                                    .version = "1",
                                    .providers = providers,
                                    .provider_count = 1,
-                                   .slots = 3,
-                                   .devices = 1};
+                                   .slots = 3};
     struct mf_database *database = connect_worker();
     struct mf_claim claims[4];
     struct mf_beat beat;
@@ -490,7 +456,6 @@ int main(void) {
         ON_NEW_DATABASE(test_tenants_share_by_weight),
         ON_NEW_DATABASE(test_order_within_a_tenant),
         ON_NEW_DATABASE(test_a_claim_carries_what_a_trainer_needs),
-        ON_NEW_DATABASE(test_jobs_that_do_not_fit_let_others_pass),
         ON_NEW_DATABASE(test_run_at_makes_ready_when_it_passes),
         ON_NEW_DATABASE(test_unknown_provider_fails_after_the_grace_time),
         ON_NEW_DATABASE(test_deadline_of_unleased_jobs),

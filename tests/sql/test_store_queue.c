@@ -25,13 +25,14 @@ static void add_jobs(struct mf_database *worker, const char *tenant, int count) 
 
 /* Claims up to `limit` and says how many were of each of two tenants. */
 static void claim_up_to(struct mf_database *worker, size_t limit, const char *const tenants[2], int got[2]) {
-    static const char *const providers[] = {"huggingface"};
+    static const struct mf_worker_provider providers[] = {ON_ALL("huggingface")};
     struct mf_claim claims[32];
     struct mf_error error;
     size_t count = 0;
     got[0] = got[1] = 0;
     assert_true(limit <= sizeof claims / sizeof *claims);
-    assert_fine(mf_store_claim(worker, "worker", providers, 1, 1, limit, claims, &count, &error));
+    const struct mf_claim_offer offer = cpu_offer("worker", providers, 1);
+    assert_fine(mf_store_claim(worker, &offer, limit, claims, &count, &error));
     for (size_t i = 0; i < count; i++) {
         for (int t = 0; t < 2; t++)
             got[t] += !strcmp(claims[i].tenant, tenants[t]);

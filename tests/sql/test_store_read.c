@@ -13,7 +13,7 @@ static void in_batch(struct mf_ingest_request *request) {
 
 /* One job done with metrics, one running half way, one failed, one waiting. */
 static void fill(void) {
-    static const char *const providers[] = {"huggingface"};
+    static const struct mf_worker_provider providers[] = {ON_ALL("huggingface")};
     struct mf_error error;
     struct mf_claim claim;
     struct mf_database *database = connect_worker();
@@ -24,7 +24,6 @@ static void fill(void) {
                                          .providers = providers,
                                          .provider_count = 1,
                                          .slots = 2,
-                                         .devices = 1,
                                          .details = "{\"memory_gib\": 8}"};
     struct mf_attempt_details details = mf_attempt_details_none();
     const struct mf_step_metric step = {

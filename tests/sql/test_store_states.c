@@ -21,10 +21,11 @@ static void into_queue(struct mf_ingest_request *request) {
 }
 
 static bool claim(struct subject *subject, struct mf_claim *claim_) {
-    const char *const providers[] = {subject->queue};
+    const struct mf_worker_provider providers[] = {ON_ALL(subject->queue)};
     struct mf_error error;
     size_t count = 0;
-    assert_fine(mf_store_claim(subject->database, "worker", providers, 1, 1, 1, claim_, &count, &error));
+    const struct mf_claim_offer offer = cpu_offer("worker", providers, 1);
+    assert_fine(mf_store_claim(subject->database, &offer, 1, claim_, &count, &error));
     return count == 1;
 }
 

@@ -25,7 +25,10 @@ static void say(const struct mf_event *event) {
 
 static void hello(void) {
     struct mf_event event = {.type = MF_EVENT_HELLO, .hello = {.version = "fake", .device_count = 1}};
+    const char *gpus = getenv("CUDA_VISIBLE_DEVICES");
     event.hello.device[0] = (struct mf_event_device){"cpu", "a fake processor", "", 1 << 30};
+    if (gpus && *gpus)
+        event.hello.device[0] = (struct mf_event_device){"cuda", gpus, "", 1 << 30};
     say(&event);
 }
 
@@ -119,6 +122,28 @@ static int train(int64_t steps, int pause_ms) {
 static int good(void) {
     return train(20, 0);
 }
+/* Trains for a moment on GPUs that nobody else may use meanwhile: TMPDIR holds a file for each that is used.
+ */
+static int alone(void) {
+    const char *gpus = getenv("CUDA_VISIBLE_DEVICES"), *folder = getenv("TMPDIR");
+    char list[4096], *rest = list, *gpu, path[8192];
+    snprintf(list, sizeof list, "%s", gpus ? gpus : "");
+    hello();
+    plan(9);
+    for (int pass = 0; pass < 2; pass++, rest = list) {
+        snprintf(list, sizeof list, "%s", gpus ? gpus : "");
+        while ((gpu = strsep(&rest, ","))) {
+            snprintf(path, sizeof path, "%s/used-%s", folder ? folder : "/tmp", gpu);
+            if (pass ? unlink(path) : close(open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600)))
+                return 55;
+        }
+        if (!pass && cancelled(200))
+            return stopped();
+    }
+    make_output();
+    return done(9, "output/adapter", 30);
+}
+
 static int slow(void) {
     return train(3000, 20);
 }
@@ -269,9 +294,12 @@ int main(int argc, char **argv) {
         {"longline", longline},   {"flood", flood},     {"outside", outside},     {"climbing", climbing},
         {"linked", linked},       {"missing", missing}, {"empty", empty},         {"lying", lying},
         {"rude", rude},           {"unasked", unasked}, {"backwards", backwards}, {"failing", failing},
-        {"inventive", inventive}, {"lasting", lasting}};
+        {"inventive", inventive}, {"lasting", lasting}, {"alone", alone}};
     if (argc == 3 && !strcmp(argv[1], "providers")) {
-        puts("{\"providers\": [{\"name\": \"huggingface\", \"available\": true},"
+        puts("{\"devices\": {\"cpu\": 1, \"cuda\": 8}, \"providers\": [{\"name\": \"huggingface\", "
+             "\"available\": true,"
+             " \"max_gpus\": 8,"
+             " \"devices\": {\"cpu\": {\"available\": true}, \"cuda\": {\"available\": true}}},"
              " {\"name\": \"unsloth\", \"available\": false}]}");
         return 0;
     }

@@ -7,6 +7,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -54,7 +55,12 @@ static void a_thread_that_cannot_be_made(void **state) {
                              .tenant = strdup("default"),
                              .request_id = strdup("r"),
                              .config = strdup("{\"seed\": 1}")};
-    assert_int_not_equal(mf_supervisor_start(&worker, &claim, &error), MF_OK);
+    struct mf_gpu_lock *gpu = calloc(1, sizeof *gpu);
+    const int lock_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    assert_non_null(gpu);
+    *gpu = (struct mf_gpu_lock){.uuid = "GPU-a", .fd = lock_fd};
+    assert_int_not_equal(mf_supervisor_start(&worker, &claim, gpu, 1, &error), MF_OK);
+    assert_int_equal(fcntl(lock_fd, F_GETFD), -1); /* another job may have the GPU */
     assert_non_null(strstr(error.message, "supervisor thread"));
     assert_int_equal(jobs_seen, 0);
     assert_int_equal(mf_job_table_count(worker.jobs), 0);

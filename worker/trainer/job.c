@@ -255,6 +255,10 @@ static enum mf_status load_model(struct mf_job *job, struct mf_error *error) {
     status = settings ? mf_device_choice_parse(request->device, &options.device, error)
                       : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "trainer: out of memory");
     if (status == MF_OK)
+        status = mf_device_choice_check(
+            options.device, request->device_map, request->gpus,
+            request->min_gpu_memory_gib.set ? request->min_gpu_memory_gib.value : 0, error);
+    if (status == MF_OK)
         status = mf_runtime_open(&options, &job->runtime, error);
     free(settings);
     free(model);

@@ -76,6 +76,30 @@ static enum mf_status choose_gpu(const struct mf_runtime_options *options, struc
     return MF_OK;
 }
 
+enum mf_status mf_device_choice_check(enum mf_device_choice choice, const char *device_map, int64_t gpus,
+                                      double min_gpu_memory_gib, struct mf_error *error) {
+    const double gib = 1.0 / (1 << 30);
+    struct mf_cuda_device gpu;
+    if (gpus > 1)
+        return mf_error_set(error, MF_ERROR_UNSUPPORTED_FIELD,
+                            "gpus: %lld is refused by this provider: it trains on one GPU; leave it at 1",
+                            (long long)gpus);
+    if (min_gpu_memory_gib <= 0)
+        return MF_OK;
+    if (!mf_device_choice_is_cuda(choice) || mf_cuda_device_count(NULL) == 0)
+        return mf_error_set(
+            error, MF_ERROR_UNPLACEABLE,
+            "min_gpu_memory_gib: the job wants a GPU of at least %.6g GiB, and there is no GPU here",
+            min_gpu_memory_gib);
+    const int index = index_of(device_map);
+    enum mf_status status = mf_cuda_device_describe(index < 0 ? 0 : index, &gpu, error);
+    if (status == MF_OK && (double)gpu.memory_bytes * gib < min_gpu_memory_gib)
+        status = mf_error_set(error, MF_ERROR_UNPLACEABLE,
+                              "min_gpu_memory_gib: the job wants a GPU of at least %.6g GiB; %s has %.1f",
+                              min_gpu_memory_gib, gpu.name, (double)gpu.memory_bytes * gib);
+    return status;
+}
+
 /* Which device, and the dtype that is fastest there. */
 static enum mf_status choose_device(const struct mf_runtime_options *options, struct mf_runtime *runtime,
                                     enum mf_dtype *preferred, struct mf_error *error) {

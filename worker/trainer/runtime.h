@@ -62,6 +62,12 @@ enum mf_status mf_device_choice_parse(const char *text, enum mf_device_choice *c
 /* Is the first GPU what `choice` means here? */
 bool mf_device_choice_is_cuda(enum mf_device_choice choice);
 
+/* Whether the device that `choice` means here is what a request asks for: MF_ERROR_UNSUPPORTED_FIELD for more
+ * GPUs than the one that a job is trained on, MF_ERROR_UNPLACEABLE for a GPU that is not there or is smaller
+ * than `min_gpu_memory_gib` (0: any). */
+enum mf_status mf_device_choice_check(enum mf_device_choice choice, const char *device_map, int64_t gpus,
+                                      double min_gpu_memory_gib, struct mf_error *error);
+
 /* On failure *runtime needs no closing. */
 enum mf_status mf_runtime_open(const struct mf_runtime_options *options, struct mf_runtime *runtime,
                                struct mf_error *error);

@@ -326,6 +326,8 @@ provider_not_trusted() {
   train provider='"good"'
 }
 device_map_balanced() { train device_map='"balanced"'; }
+several_gpus() { train gpus=2; }
+large_gpu() { CUDA_VISIBLE_DEVICES='' train min_gpu_memory_gib=4000; }
 plan_too_large() { train memory_budget_gib=0.001; }
 # less than the smallest plan of a high rank, but enough for one of its variants
 plan_with_what_would_fit() {

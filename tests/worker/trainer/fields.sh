@@ -25,8 +25,9 @@ declare -A value=() beside=()
 queue='request_id tenant submitted_by batch_id priority run_at deadline max_attempts preemptible labels metadata'
 # read where a run goes on from a checkpoint: tests/worker/trainer/test_run.c
 resumed='exact_resume'
-# refused by what the run finds, not by the table: a folder has no revisions, and nobody provides under that name
-by_run='revision provider provider_config'
+# refused by what the run finds, not by the table: a folder has no revisions, nobody provides under that name, one GPU is
+# all that it trains on, and none is that large
+by_run='revision provider provider_config gpus min_gpu_memory_gib'
 
 value[task]='"summarization"'
 value[model_name]='"tests/golden/models/mistral"'
@@ -39,7 +40,7 @@ value[dataset]="\"$folder/other.jsonl\""
 value[validation_dataset]="\"$folder/other.jsonl\""
 value[device]='"mps"'
 value[gpus]=2
-value[min_gpu_memory_gib]=1
+value[min_gpu_memory_gib]=4000
 value[device_map]='"balanced"'
 value[compute_specs]='"low_end"'
 value[memory_budget_gib]=0.01

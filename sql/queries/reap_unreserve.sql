@@ -1,0 +1,15 @@
+-- Invariant: a reservation lasts only while its job waits, may run, and its worker lives ($1: seconds it may be silent)
+-- and could hold it.
+UPDATE jobs SET reserved_for = NULL
+WHERE id IN (SELECT job.id FROM jobs AS job
+             WHERE job.reserved_for IS NOT NULL
+               AND (job.state <> 'queued' OR job.ready_at IS NULL
+                    OR EXISTS (SELECT FROM tenant_queues AS share
+                               WHERE share.queue = job.queue AND share.tenant = job.tenant AND share.running >= share.cap)
+                    OR NOT EXISTS (SELECT FROM workers AS worker
+                                   WHERE worker.worker_id = job.reserved_for AND worker.stopped_at IS NULL
+                                     AND worker.heard_at > now() - make_interval(secs => $1)
+                                     AND job_fits(job.needs, job.queue = ANY (worker.on_cpu),
+                                                  job.queue = ANY (worker.on_gpu), job.queue = ANY (worker.many_gpus),
+                                                  worker.gpus <> '[]', worker.gpu_memory, worker.labels)))
+             FOR NO KEY UPDATE OF job SKIP LOCKED)
