@@ -18,10 +18,11 @@
                "this version trains text-generation only"),                                         \
         MF_ROW(UNSUPPORTED, "*", "*", "dpo", "this version has the strategies sft and qlora only"), \
         MF_ROW(UNSUPPORTED, "*", "*", "rlhf", "this version has the strategies sft and qlora only")
-/* One of the model types of models/architecture.c that golden values of make_models.py hold for. */
-#define MF_ROWS_TRAINED(architecture, sft_reason, qlora, qlora_reason)     \
+/* One of the model types of models/architecture.c that golden values hold for, of make_models.py and
+ * make_quantized.py. */
+#define MF_ROWS_TRAINED(architecture, sft_reason, qlora_reason)            \
     MF_ROW(SUPPORTED, architecture, "text-generation", "sft", sft_reason), \
-        MF_ROW(qlora, architecture, "text-generation", "qlora", qlora_reason)
+        MF_ROW(SUPPORTED, architecture, "text-generation", "qlora", qlora_reason)
 
 struct mf_built_in {
     const char *name;

@@ -2,23 +2,13 @@
 
 #include "providers/built_in.h"
 
-#define TRAINS(architecture)                                                              \
-    MF_ROWS_TRAINED(                                                                      \
-        architecture, "the reference path, compared with Transformers and PEFT", LIMITED, \
-        "the reference path with quantised weights; whole quantised models are compared on llama only")
+#define TRAINS(architecture)                                                                 \
+    MF_ROWS_TRAINED(architecture, "the reference path, compared with Transformers and PEFT", \
+                    "the reference path, compared with bitsandbytes and PEFT")
 
 static const struct mf_capability rows[] = {
-    MF_ROWS_REFUSED,
-    MF_ROWS_TRAINED("llama", "the reference path, compared with Transformers and PEFT", SUPPORTED,
-                    "the reference path, compared with bitsandbytes and PEFT"),
-    TRAINS("mistral"),
-    TRAINS("qwen2"),
-    TRAINS("qwen3"),
-    TRAINS("gemma"),
-    TRAINS("gemma2"),
-    TRAINS("gemma3_text"),
-    TRAINS("phi"),
-    TRAINS("phi3"),
+    MF_ROWS_REFUSED, TRAINS("llama"),  TRAINS("mistral"),     TRAINS("qwen2"), TRAINS("qwen3"),
+    TRAINS("gemma"), TRAINS("gemma2"), TRAINS("gemma3_text"), TRAINS("phi"),   TRAINS("phi3"),
 };
 
 static const struct mf_built_in own = {

@@ -2,10 +2,9 @@
 
 #include "providers/built_in.h"
 
-#define TRAINS(architecture)                                                             \
-    MF_ROWS_TRAINED(                                                                     \
-        architecture, "fused projections, compared with Transformers and PEFT", LIMITED, \
-        "fused projections with quantised weights; whole quantised models are compared unfused only")
+#define TRAINS(architecture)                                                                \
+    MF_ROWS_TRAINED(architecture, "fused projections, compared with Transformers and PEFT", \
+                    "fused projections, compared with bitsandbytes and PEFT")
 
 static const struct mf_capability rows[] = {
     MF_ROWS_REFUSED, TRAINS("llama"),  TRAINS("mistral"),     TRAINS("qwen2"), TRAINS("qwen3"),

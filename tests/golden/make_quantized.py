@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Golden values of weights in 4 and 8 bits, from bitsandbytes on the CPU.
 
-    PYTHONDONTWRITEBYTECODE=1 python tests/golden/make_quantized.py
+    PYTHONDONTWRITEBYTECODE=1 python tests/golden/make_quantized.py [NAME...]
 
 writes
     tests/golden/quantized.safetensors          "map": the 256 values of the nested map; and for each CASE and CODE
@@ -13,13 +13,14 @@ writes
     tests/golden/models/NAME/quantized.json     losses of the rows of golden.json with weights in CODE; with the adapter,
                                                 the loss of the first window
     tests/golden/models/NAME/quantized.safetensors   "CODE.<name>": the window's gradient of every LoRA tensor
-The models are those of make_models.py, in training mode, in which nothing is dropped. In 4 bits they are bitsandbytes' Linear4bit under PEFT's LoRA, as QLoRA runs
-them; in 8 bits their weights are dequantised, because bitsandbytes' own layer quantises activations as well.
+The models are those of make_models.py, in training mode, in which nothing is dropped. In 4 bits they are bitsandbytes'
+Linear4bit under PEFT's LoRA, as QLoRA runs them; in 8 bits their weights are dequantised, because bitsandbytes' own layer quantises activations as well.
 Versions used for the committed files: torch 2.15.0, transformers 5.24.0, peft 0.21.2, bitsandbytes 0.50.2.
 """
 import json
 import math
 import os
+import sys
 
 os.environ["TORCHDYNAMO_DISABLE"] = "1"
 import torch
@@ -29,7 +30,7 @@ from bitsandbytes import functional
 from make_models import HERE, sums, saved_name, window_loss
 from peft import PeftModel
 from safetensors.torch import save_file
-from transformers import LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 # bitsandbytes' portable operators, whose values are those of its GPU kernels, instead of its CPU library, which
 #   takes the nested code of a table of 65,536 steps: 0.15% of the codes are a neighbour of the nearest;
@@ -40,8 +41,12 @@ for operator in ("quantize_blockwise", "dequantize_blockwise", "dequantize_4bit"
     OVERRIDE.impl(operator, lambda *arguments, call=getattr(torch.ops.bitsandbytes, operator).default:
                   call.redispatch(PORTABLE, *arguments), "CPU", allow_override=True)
 
+# Every family in 4 bits, every form of weights in several families; Phi-2 and Qwen 2.5 have biases, Phi-3 stores several
+# modules as one weight, which is quantised as one.
 MODELS = {"tied-gqa": ["nf4", "nf4-nested", "fp4", "fp4-nested", "int8"], "untied-llama3-rope": ["nf4-nested"],
-          "bias-linear-rope": ["nf4"]}
+          "bias-linear-rope": ["nf4"], "mistral": ["nf4", "int8"], "qwen2.5": ["nf4-nested", "int8"], "qwen3": ["nf4"],
+          "gemma": ["nf4", "fp4"], "gemma2": ["nf4-nested", "int8"], "gemma3": ["fp4-nested"],
+          "phi3": ["nf4", "fp4-nested", "int8"], "phi2": ["nf4-nested", "int8"]}
 
 
 def thresholds(name):
@@ -111,7 +116,7 @@ def make_weights():
 
 
 def quantized_model(folder, code):
-    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").train()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").train()
     for name, module in list(model.named_modules()):
         if not isinstance(module, torch.nn.Linear) or name == "lm_head":
             continue
@@ -131,7 +136,8 @@ def quantized_model(folder, code):
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, layer.to("cpu"))
     if code != "int8":
-        assert model.model.layers[0].mlp.up_proj.weight.quant_state is not None
+        made = [module for module in model.modules() if isinstance(module, bitsandbytes.nn.Linear4bit)]
+        assert made and all(module.weight.quant_state is not None for module in made)
         model.is_loaded_in_4bit = True
     return model
 
@@ -150,7 +156,8 @@ def make_model(name, codes):
         values[code] = dict(base_loss=row_losses(model, golden["rows"]))
         model = PeftModel.from_pretrained(model, folder / "adapter", is_trainable=True)
         if code != "int8":
-            assert "4bit" in type(model.base_model.model.model.layers[0].self_attn.q_proj).__name__
+            adapted = [module for module in model.modules() if hasattr(module, "lora_A")]
+            assert adapted and all("4bit" in type(module).__name__ for module in adapted)
         values[code]["adapter_loss"] = row_losses(model, golden["rows"])
         loss = window_loss(model, golden["rows"], golden["windows"][0])
         loss.backward()
@@ -169,6 +176,7 @@ def make_model(name, codes):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    make_weights()
-    for name, codes in MODELS.items():
-        make_model(name, codes)
+    if not sys.argv[1:]:
+        make_weights()
+    for name in sys.argv[1:] or MODELS:
+        make_model(name, MODELS[name])

@@ -55,13 +55,11 @@ static void says_what_it_can_do(void **state) {
         mf_provider_capability(provider, &cpu, "llama", "text-generation", "sft", &level, &reason, &error),
         MF_OK);
     assert_string_equal(mf_capability_level_name(level), "supported");
-    /* Limited says why, and runs. */
     assert_int_equal(
         mf_provider_capability(provider, &cpu, "gemma", "text-generation", "qlora", &level, &reason, &error),
         MF_OK);
-    assert_string_equal(mf_capability_level_name(level), "limited");
-    assert_non_null(strstr(reason, "compared on llama only"));
-    assert_int_equal(mf_provider_require(provider, &cpu, "gemma", "text-generation", "qlora", &error), MF_OK);
+    assert_string_equal(mf_capability_level_name(level), "supported");
+    assert_non_null(strstr(reason, "compared with bitsandbytes"));
     static const struct {
         const char *architecture, *task, *strategy, *part;
     } refused[] = {
