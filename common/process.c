@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/process_guard.h"
 
 /* What the child tells its parent through a pipe when it cannot start the program. */
 struct start_failure {
@@ -21,6 +22,7 @@ struct start_failure {
 };
 
 enum start_step {
+    STEP_GUARD,
     STEP_GROUP,
     STEP_PARENT,
     STEP_DIRECTORY,
@@ -30,13 +32,9 @@ enum start_step {
     STEP_PROGRAM
 };
 
-static const char *const step_names[] = {"make a process group for",
-                                         "tie to its parent",
-                                         "enter the folder of",
-                                         "give descriptors to",
-                                         "set the limits of",
-                                         "change the user for",
-                                         "start"};
+static const char *const step_names[] = {
+    "make a guard for",    "make a process group for", "tie to its parent",   "enter the folder of",
+    "give descriptors to", "set the limits of",        "change the user for", "start"};
 
 /* Between fork and exec only async-signal-safe calls are allowed: other threads may have held any lock. */
 
@@ -146,10 +144,27 @@ static bool prepare_program(const struct mf_process_options *options, pid_t pare
     return true;
 }
 
+/* In the child: becomes the guard of a child of its own, in which it returns. */
+static void fork_program(pid_t *parent, int status_pipe, unsigned table_size) {
+    reset_signals(); /* of this one, too: it ends by the signal that ended the program */
+    mf_process_guard_prepare();
+    const pid_t guard = getpid(), program = _Fork();
+    if (program < 0)
+        give_up(status_pipe, STEP_GUARD);
+    if (program == 0) {
+        *parent = guard;
+        return;
+    }
+    close_between(0, ~0U, table_size);
+    mf_process_guard_run(program, *parent);
+}
+
 static _Noreturn void become_child(const struct mf_process_options *options, pid_t parent, int status_pipe,
                                    unsigned table_size) {
     static char *const no_environment[] = {NULL};
     enum start_step step = STEP_GROUP;
+    if (options->guarded)
+        fork_program(&parent, status_pipe, table_size);
     if ((options->keep_group || !setpgid(0, 0)) &&
         prepare_program(options, parent, table_size, &status_pipe, &step))
         execve(options->argv[0], (char *const *)options->argv,
@@ -167,7 +182,7 @@ enum mf_status mf_process_spawn(const struct mf_process_options *options, struct
                                 struct mf_error *error) {
     int status_pipe[2];
     struct start_failure failure;
-    process->pid = 0;
+    *process = (struct mf_process){.guarded = options->guarded};
     if (options->descriptor_count > MF_PROCESS_DESCRIPTORS)
         return mf_error_set(error, MF_ERROR_IO, "%zu descriptors for %s, at most %d",
                             options->descriptor_count, options->argv[0], MF_PROCESS_DESCRIPTORS);
@@ -183,7 +198,7 @@ enum mf_status mf_process_spawn(const struct mf_process_options *options, struct
         close(status_pipe[0]);
         return mf_error_errno(error, fork_errno, "cannot fork for %s", options->argv[0]);
     }
-    if (!options->keep_group)
+    if (!options->keep_group && !options->guarded)
         setpgid(pid, pid); /* so that the group exists when this returns, whoever runs first */
     ssize_t n;
     do
@@ -258,7 +273,7 @@ enum mf_status mf_process_wait(struct mf_process *process, int64_t timeout_ms, s
 
 void mf_process_kill_group(const struct mf_process *process, int signal) {
     if (process->pid)
-        kill(-process->pid, signal);
+        kill(process->guarded ? process->pid : -process->pid, process->guarded ? SIGTERM : signal);
 }
 
 char *mf_process_exit_text(const struct mf_process_exit *exit, char *text, size_t bytes) {

@@ -35,6 +35,8 @@ struct mf_process_options {
     size_t descriptor_count; /* <= MF_PROCESS_DESCRIPTORS */
     int death_signal; /* sent to the child when the *thread* that spawned it ends (PR_SET_PDEATHSIG), so spawn
                          from a thread that lives as long as the process; 0: none */
+    bool guarded;     /* a guard stands between (process_guard.h): when the child ends, or the thread that
+                         spawned it, all that the child started ends, too, be it in whichever group or session */
     bool keep_group;  /* stays in this process's group: who kills that kills the child, and what it started */
     const struct mf_process_user *user; /* NULL: this process's; another one takes root */
     const struct mf_process_limit *limits;
@@ -44,7 +46,9 @@ struct mf_process_options {
 enum { MF_PROCESS_DESCRIPTORS = 72 };
 
 struct mf_process {
-    pid_t pid; /* also the process group, unless it kept this process's; 0 after it was reaped */
+    pid_t pid;    /* also the process group, unless it kept this process's; the guard of one that has a guard;
+                     0 after it was reaped */
+    bool guarded; /* as it was asked for */
 };
 
 /* Starts it with default signal dispositions and an empty signal mask. 0 is /dev/null unless mapped; 1 and 2
@@ -68,7 +72,8 @@ enum mf_status mf_process_wait(struct mf_process *process, int64_t timeout_ms, s
  * the kernel has none (before Linux 5.3). */
 int mf_process_exit_descriptor(const struct mf_process *process);
 
-/* Sends `signal` to the whole group of its own; nothing when it was reaped already or has none. */
+/* Sends `signal` to the whole group of its own; nothing when it was reaped already or has none. One with a
+ * guard is killed with all that it started, whatever the signal. */
 void mf_process_kill_group(const struct mf_process *process, int signal);
 
 /* "exit code 3", "killed by signal 9 (Killed)", "still running"; returns `text`. */

@@ -155,8 +155,15 @@ static enum mf_status read_file(struct mf_external *program, struct mf_error *er
 
 static enum mf_status choose_user(struct mf_external *program, struct mf_error *error) {
     const char *name = mf_providers_user();
-    if (mf_provider_is_trusted(program->name))
+    if (mf_provider_is_trusted(program->name)) {
+        for (size_t i = 0; i < program->limits && geteuid() == 0; i++)
+            if (program->limit[i].resource == RLIMIT_NPROC)
+                return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE,
+                                    "%s: limit.processes: the system holds root to no number of processes: "
+                                    "let it run as another user (providers.user) or leave the limit out",
+                                    program->path);
         return MF_OK;
+    }
     if (!name)
         return mf_error_set(
             error, MF_ERROR_PROVIDER_UNAVAILABLE,
@@ -314,6 +321,7 @@ struct mf_process_options mf_external_options(struct mf_external *program, const
     program->argv[program->argc + 2] = NULL;
     return (struct mf_process_options){.argv = (const char *const *)program->argv,
                                        .death_signal = SIGKILL,
+                                       .guarded = true,
                                        .user = program->switches ? &program->user : NULL,
                                        .limits = program->limit,
                                        .limit_count = program->limits};

@@ -3,7 +3,7 @@
  *     exec = /opt/venv/bin/python /opt/trainer.py     the program and what it is always given; no quoting
  *     environment.NAME = value                         added to its environment
  *     limit.file_bytes = 0                             no file that it writes may be larger; 0: any size
- *     limit.processes = 0                              of its user at once; 0: any number
+ *     limit.processes = 0                              of its user at once; 0: any number; not for root
  *
  * It is run as
  *
@@ -16,6 +16,8 @@
  *         bits than one that nobody interrupted
  *     PROGRAM ... run REQUEST.json
  *         speaks the trainer protocol (worker/trainer/protocol.h)
+ *
+ * Whatever it starts ends with it, and it ends with the trainer (common/process_guard.h).
  *
  * The file, the program and the files that exec names must be safe from others (common/trusted.h). A program
  * that is not trusted (places.h) runs as another user, or is refused. Any thread, but for the user database.

@@ -164,7 +164,8 @@ static bool gone_in_time(pid_t pid) {
 }
 
 /* Starts a script that starts a child, and gives both process ids. */
-static void start_family(const char *script, int death_signal, struct mf_process *process, pid_t *child) {
+static void start_family(const char *script, int death_signal, bool guarded, struct mf_process *process,
+                         pid_t *child) {
     struct mf_error error;
     int ends[2];
     char text[32];
@@ -177,7 +178,9 @@ static void start_family(const char *script, int death_signal, struct mf_process
                                                .environment = environment,
                                                .descriptors = &descriptor,
                                                .descriptor_count = 1,
-                                               .death_signal = death_signal};
+                                               .death_signal = death_signal,
+                                               .guarded = guarded,
+                                               .keep_group = guarded};
     assert_status(mf_process_spawn(&options, process, &error), MF_OK);
     close(ends[1]);
     while (length < sizeof text - 1 && (!length || text[length - 1] != '\n')) {
@@ -197,7 +200,7 @@ static void the_whole_group_can_be_killed(void **state) {
     struct mf_process process;
     struct mf_process_exit exit;
     pid_t child;
-    start_family("sleep 1000 & echo $! >&3; wait", 0, &process, &child);
+    start_family("sleep 1000 & echo $! >&3; wait", 0, false, &process, &child);
     assert_status(mf_process_wait(&process, 0, &exit, &error), MF_OK);
     assert_false(exit.finished);
     assert_status(mf_process_wait(&process, 20, &exit, &error), MF_OK);
@@ -216,14 +219,14 @@ static void what_the_leader_leaves_behind_is_killed(void **state) {
     struct mf_process process;
     struct mf_process_exit exit;
     pid_t child;
-    start_family("sleep 1000 & echo $! >&3; exit 0", 0, &process, &child);
+    start_family("sleep 1000 & echo $! >&3; exit 0", 0, false, &process, &child);
     assert_status(mf_process_wait(&process, BOUND_MS, &exit, &error), MF_OK);
     assert_true(exit.finished && exit.code == 0 && exit.signal == 0);
     assert_true(gone_in_time(child));
 }
 
-static void it_dies_with_its_parent(void **state) {
-    (void)state;
+/* Runs start_family() in a process that is then killed; returns the family's child. */
+static pid_t kill_the_parent_of(const char *script, bool guarded) {
     int ends[2];
     pid_t grandchild = 0;
     assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
@@ -231,7 +234,7 @@ static void it_dies_with_its_parent(void **state) {
     if (parent == 0) {
         struct mf_process process;
         pid_t child;
-        start_family("echo $$ >&3; exec sleep 1000", SIGKILL, &process, &child);
+        start_family(script, SIGKILL, guarded, &process, &child);
         if (write(ends[1], &child, sizeof child) != (ssize_t)sizeof child)
             _exit(1);
         pause();
@@ -243,7 +246,83 @@ static void it_dies_with_its_parent(void **state) {
     assert_int_equal(kill(grandchild, 0), 0);
     kill(parent, SIGKILL);
     assert_int_equal(waitpid(parent, NULL, 0), parent);
-    assert_true(gone_in_time(grandchild));
+    return grandchild;
+}
+
+static void it_dies_with_its_parent(void **state) {
+    (void)state;
+    assert_true(gone_in_time(kill_the_parent_of("echo $$ >&3; exec sleep 1000", false)));
+}
+
+/* A child in a session of its own whose parent is gone: nothing but its place below the guard tells whose it
+ * is. */
+#define DAEMON "echo $( (setsid sh -c 'echo $$; exec sleep 1000 >/dev/null' &) ) >&3; "
+
+static void a_guard_ends_daemons_with_the_parent(void **state) {
+    (void)state;
+    assert_true(gone_in_time(kill_the_parent_of(DAEMON "exec sleep 1000", true)));
+}
+
+static void a_guard_ends_daemons_with_the_program(void **state) {
+    (void)state;
+    static const struct {
+        const char *script;
+        int code, signal;
+    } cases[] = {
+        {DAEMON "exit 3", 3, 0}, {DAEMON "kill -SEGV $$", 0, SIGSEGV}, {DAEMON "kill -TERM $$", 0, SIGTERM}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct mf_error error;
+        struct mf_process process;
+        struct mf_process_exit exit;
+        pid_t child;
+        start_family(cases[i].script, SIGKILL, true, &process, &child);
+        assert_status(mf_process_wait(&process, BOUND_MS, &exit, &error), MF_OK);
+        assert_true(exit.finished);
+        assert_int_equal(exit.code, cases[i].code);
+        assert_int_equal(exit.signal, cases[i].signal);
+        assert_int_equal(kill(child, 0), -1); /* not later: whoever waited may remove their files */
+    }
+}
+
+static void a_guard_kills_all_when_told(void **state) {
+    (void)state;
+    struct mf_error error;
+    struct mf_process process;
+    struct mf_process_exit exit;
+    pid_t child;
+    start_family("trap '' TERM; " DAEMON "while :; do sleep 1000; done", SIGKILL, true, &process, &child);
+    assert_status(mf_process_wait(&process, 20, &exit, &error), MF_OK);
+    assert_false(exit.finished);
+    mf_process_kill_group(&process, SIGKILL);
+    assert_status(mf_process_wait(&process, BOUND_MS, &exit, &error), MF_OK);
+    assert_int_equal(exit.signal, SIGKILL);
+    assert_int_equal(kill(child, 0), -1);
+}
+
+/* A tree that grows while it is killed: each process starts two more, six levels deep. */
+static void a_guard_is_quicker_than_a_tree_that_grows(void **state) {
+    (void)state;
+    struct mf_error error;
+    struct mf_process process;
+    struct mf_process_exit exit;
+    pid_t child;
+    start_family("grow() { [ $1 = 0 ] || { grow $(($1 - 1)) & grow $(($1 - 1)) & }; sleep 100; }; grow 6 & "
+                 "echo $! >&3; sleep 0.05",
+                 SIGKILL, true, &process, &child);
+    assert_status(mf_process_wait(&process, BOUND_MS, &exit, &error), MF_OK);
+    assert_true(exit.finished && exit.code == 0);
+    assert_int_equal(kill(child, 0), -1);
+}
+
+static void what_cannot_start_says_why_from_below_a_guard(void **state) {
+    (void)state;
+    struct mf_error error;
+    struct mf_process process;
+    const char *const argv[] = {"/nonexistent/program", NULL};
+    const struct mf_process_options options = {.argv = argv, .guarded = true};
+    assert_status(mf_process_spawn(&options, &process, &error), MF_ERROR_IO);
+    assert_string_equal(error.message, "cannot start /nonexistent/program: No such file or directory");
+    assert_int_equal(process.pid, 0);
 }
 
 int main(void) {
@@ -257,6 +336,11 @@ int main(void) {
         cmocka_unit_test(the_whole_group_can_be_killed),
         cmocka_unit_test(what_the_leader_leaves_behind_is_killed),
         cmocka_unit_test(it_dies_with_its_parent),
+        cmocka_unit_test(a_guard_ends_daemons_with_the_parent),
+        cmocka_unit_test(a_guard_ends_daemons_with_the_program),
+        cmocka_unit_test(a_guard_kills_all_when_told),
+        cmocka_unit_test(a_guard_is_quicker_than_a_tree_that_grows),
+        cmocka_unit_test(what_cannot_start_says_why_from_below_a_guard),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -223,7 +223,7 @@ int64_t mf_session_command(struct mf_session *session, enum mf_trainer_command_t
 
 void mf_session_kill(struct mf_session *session) {
     if (!session->killed && session->process.pid > 0)
-        kill(session->process.pid, SIGKILL);
+        mf_process_kill_group(&session->process, SIGKILL);
     session->killed = true;
 }
 

@@ -107,6 +107,27 @@ expect 0 'done: 6 steps' run picky
 request picky ', "learning_rate": 0.001'
 expect 1 'RequestError: learning_rate: this program has its own' run picky
 
+# ---- nothing that it started outlives it, nor the trainer that is killed by hand
+all_gone() { # FILE OF PROCESS IDS
+  local pid
+  while read -r pid; do
+    for ((turn = 0; turn < 200; turn++)); do kill -0 "$pid" 2>/dev/null || continue 2; sleep 0.05; done
+    fail "process $pid is left: $(tr '\0' ' ' <"/proc/$pid/cmdline")"
+  done <"$1"
+}
+install brood
+request brood
+MODELFORGE_TRAINER_PROVIDERS_TRUSTED=brood "$trainer" run "$folder/request.json" --output "$folder/output-brood" >"$folder/output" 2>&1 &
+for ((turn = 0; turn < 200; turn++)); do [[ ! -e $folder/output-brood/brood ]] || break; sleep 0.05; done
+[[ $(wc -l <"$folder/output-brood/brood") == 2 ]] || fail "it has no brood: $(cat "$folder/output")"
+kill -KILL $!
+wait $! 2>/dev/null || :
+all_gone "$folder/output-brood/brood"
+install lingering "environment.BROOD = $folder/brood"
+request lingering
+expect 1 'exit code 8' run lingering # its answer counts, though its output stays open
+all_gone "$folder/brood"
+
 # ---- the check names what is broken
 broken() { # NAME PATTERN
   install "$1"
@@ -134,6 +155,9 @@ done
 grep -q "pwd=$folder/output-spy/program/work" "$seen" || fail "its folder: $(cat "$seen")"
 ! grep '^fd ' "$seen" | grep -v -E "^fd (pipe:|/dev/null|$folder/program.sh|$folder/output-spy/seen|\$)" || fail "it has descriptors that are not its own"
 if [[ $(id -u) == 0 ]]; then
+  install bounded "limit.processes = 10"
+  request bounded
+  expect 1 "bounded.conf: limit.processes: the system holds root to no number of processes" run bounded
   chmod 711 "$folder"
   echo "of root alone" >"$folder/private"
   chmod 600 "$folder/private"

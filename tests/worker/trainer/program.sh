@@ -19,6 +19,11 @@ if [[ $command == capabilities ]]; then
     falls) kill -SEGV $$ ;;
     endless) exec yes '{"protocol": 1, "available": true,' ;;
     sleepy) exec sleep 1000 ;;
+    lingering) # ends, but not what it started, which holds its output open
+      setsid sleep 1000 &
+      echo $! >"${BROOD:?}"
+      capable
+      ;;
     *) capable ;;
   esac
   exit 0
@@ -47,6 +52,14 @@ case $act in
     kill -SEGV $$
     ;;
   mute) exec sleep 1000 ;;
+  brood) # a child of its group, and one that has left group, session and parent
+    hello
+    sleep 1000 &
+    echo $! >"$MODELFORGE_OUTPUT_DIR/brood.new"
+    # shellcheck disable=SC2016 # for that shell
+    (setsid sh -c 'echo $$ >>"$MODELFORGE_OUTPUT_DIR/brood.new"; mv "$MODELFORGE_OUTPUT_DIR/brood.new" "$MODELFORGE_OUTPUT_DIR/brood"; exec sleep 1000' &)
+    exec sleep 1000
+    ;;
   shouting) exec yes 'and another line' ;;
   shouting-log)
     hello
