@@ -173,8 +173,9 @@ static enum mf_status no_sense(enum mf_status status, struct mf_error *error) {
                   : MF_OK;
 }
 
-enum mf_status mf_registry_register(struct mf_registry *registry, const char *subject, const char *schema,
-                                    uint32_t *id, struct mf_error *error) {
+/* POSTs the schema below the subject; the answer's id. */
+static enum mf_status post_schema(struct mf_registry *registry, const char *subject, const char *below,
+                                  const char *schema, uint32_t *id, struct mf_error *error) {
     struct mf_text path = {0};
     json_t *answer = NULL, *body = json_pack("{s:s}", "schema", schema);
     char *text = NULL;
@@ -182,7 +183,7 @@ enum mf_status mf_registry_register(struct mf_registry *registry, const char *su
     enum mf_status status = body ? mf_json_canonical(body, &text, error) : no_memory(error);
     mf_text_puts(&path, "/subjects/");
     mf_url_escape(&path, subject);
-    mf_text_puts(&path, "/versions");
+    mf_text_puts(&path, below);
     pthread_mutex_lock(&registry->network);
     if (!status)
         status = ask(registry, "POST", &path, text, &answer, error);
@@ -194,6 +195,41 @@ enum mf_status mf_registry_register(struct mf_registry *registry, const char *su
     json_decref(answer);
     json_decref(body);
     free(text);
+    mf_text_free(&path);
+    return status;
+}
+
+enum mf_status mf_registry_register(struct mf_registry *registry, const char *subject, const char *schema,
+                                    uint32_t *id, struct mf_error *error) {
+    return post_schema(registry, subject, "/versions", schema, id, error);
+}
+
+enum mf_status mf_registry_find(struct mf_registry *registry, const char *subject, const char *schema,
+                                uint32_t *id, struct mf_error *error) {
+    return post_schema(registry, subject, "", schema, id, error);
+}
+
+enum mf_status mf_registry_compatibility(struct mf_registry *registry, const char *subject,
+                                         char level[MF_COMPATIBILITY_BYTES], struct mf_error *error) {
+    struct mf_text path = {0};
+    json_t *answer = NULL;
+    const char *text = NULL;
+    mf_text_puts(&path, "/config/");
+    mf_url_escape(&path, subject);
+    pthread_mutex_lock(&registry->network);
+    enum mf_status status = ask(registry, "GET", &path, NULL, &answer, error);
+    if (status == MF_ERROR_UNKNOWN_SCHEMA) { /* none of its own: that of all subjects counts */
+        mf_text_clear(&path);
+        mf_text_puts(&path, "/config");
+        status = ask(registry, "GET", &path, NULL, &answer, error);
+    }
+    pthread_mutex_unlock(&registry->network);
+    if (!status)
+        status = no_sense(mf_json_string(answer, "schema registry", "compatibilityLevel",
+                                         MF_COMPATIBILITY_BYTES - 1, &text, error),
+                          error);
+    snprintf(level, MF_COMPATIBILITY_BYTES, "%s", status ? "" : text);
+    json_decref(answer);
     mf_text_free(&path);
     return status;
 }

@@ -37,6 +37,13 @@ void mf_registry_free(struct mf_registry *registry);
 /* Registers the schema under the subject ("modelforge.requests-value"), or finds it there; gives its id. */
 enum mf_status mf_registry_register(struct mf_registry *registry, const char *subject, const char *schema,
                                     uint32_t *id, struct mf_error *error);
+/* The same without registering: MF_ERROR_UNKNOWN_SCHEMA when the subject does not have this schema. */
+enum mf_status mf_registry_find(struct mf_registry *registry, const char *subject, const char *schema,
+                                uint32_t *id, struct mf_error *error);
+enum { MF_COMPATIBILITY_BYTES = 32 };
+/* The level that counts for the subject, its own or that of all. */
+enum mf_status mf_registry_compatibility(struct mf_registry *registry, const char *subject,
+                                         char level[MF_COMPATIBILITY_BYTES], struct mf_error *error);
 /* "BACKWARD", "NONE", ... for one subject. */
 enum mf_status mf_registry_set_compatibility(struct mf_registry *registry, const char *subject,
                                              const char *level, struct mf_error *error);

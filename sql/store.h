@@ -554,6 +554,17 @@ enum mf_status mf_store_artifacts(struct mf_database *database, const char *job_
  * providers. */
 enum mf_status mf_store_live_workers(struct mf_database *database, int64_t seconds,
                                      struct mf_text_table *table, struct mf_error *error);
+/* One row of what `modelforge doctor` looks at (the columns of sql/queries/read_health.sql); workers that
+ * were not heard of within so many seconds are not live. */
+enum mf_status mf_store_health(struct mf_database *database, int64_t seconds, struct mf_text_table *table,
+                               struct mf_error *error);
+/* What this login may do: whether it is enough for a worker's statements, and more than those need. */
+struct mf_worker_rights {
+    char login[128];
+    bool enough, more;
+};
+enum mf_status mf_store_worker_rights(struct mf_database *database, struct mf_worker_rights *rights,
+                                      struct mf_error *error);
 /* Where every partition stands, halted ones first. */
 enum mf_status mf_store_ingest_status(struct mf_database *database, struct mf_text_table *table,
                                       struct mf_error *error);

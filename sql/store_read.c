@@ -201,6 +201,25 @@ enum mf_status mf_store_live_workers(struct mf_database *database, int64_t secon
     return mf_read_table(database, MF_QUERY_READ_WORKERS, &limit, 1, table, error);
 }
 
+enum mf_status mf_store_health(struct mf_database *database, int64_t seconds, struct mf_text_table *table,
+                               struct mf_error *error) {
+    const struct mf_parameter parameters[] = {mf_parameter_integer(seconds), mf_parameter_text(MF_VERSION)};
+    return mf_read_table(database, MF_QUERY_READ_HEALTH, parameters, 2, table, error);
+}
+
+enum mf_status mf_store_worker_rights(struct mf_database *database, struct mf_worker_rights *rights,
+                                      struct mf_error *error) {
+    PGresult *rows = NULL;
+    enum mf_status status = mf_database_query(database, MF_QUERY_WORKER_RIGHTS, NULL, 0, &rows, error);
+    if (!status) {
+        snprintf(rights->login, sizeof rights->login, "%s", mf_result_text(rows, 0, 0));
+        rights->enough = mf_result_boolean(rows, 0, 1);
+        rights->more = mf_result_boolean(rows, 0, 2);
+    }
+    mf_result_free(rows);
+    return status;
+}
+
 enum mf_status mf_store_ingest_status(struct mf_database *database, struct mf_text_table *table,
                                       struct mf_error *error) {
     return mf_read_table(database, MF_QUERY_READ_INGEST, NULL, 0, table, error);

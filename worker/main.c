@@ -5,6 +5,7 @@
 #include "sql/migrate.h"
 #include "sql/store.h"
 #include "worker/attempt.h"
+#include "worker/check.h"
 #include "worker/claim.h"
 #include "worker/collector.h"
 #include "worker/gpus.h"
@@ -53,7 +54,12 @@ static void usage(FILE *out) {
         "    modelforge-worker [--config FILE] [--set NAME=VALUE]...\n"
         "    modelforge-worker collect [--dry-run] [--config FILE] [--set NAME=VALUE]...\n"
         "        removes from the storage what it need not keep, once, as the daemon does by itself every\n"
-        "        storage.collect_seconds; --dry-run only says what that would be\n\n"
+        "        storage.collect_seconds; --dry-run only says what that would be\n"
+        "    modelforge-worker check [--json] [--development] [--config FILE] [--set NAME=VALUE]...\n"
+        "        says what is wrong with this host as a worker's and how to mend it: storage (written, read "
+        "back\n"
+        "        and removed), folders, trainer, devices, logins; exit status 1 when there is a fault.\n"
+        "        --development exempts a superuser's login; 'modelforge doctor' looks at everything else\n\n"
         "    --config FILE       properties file (else $MODELFORGE_CONFIG, else none)\n"
         "    --set NAME=VALUE    one option, over file and environment\n"
         "    --print-config      print the values in force and end\n"
@@ -67,7 +73,7 @@ struct arguments {
     const char *path;
     struct mf_config_override override[MAX_OVERRIDES];
     size_t override_count;
-    bool print_config, collect, dry_run;
+    bool print_config, collect, dry_run, check, json, development;
 };
 
 /* Returns -1 to go on, else the exit status. */
@@ -78,6 +84,8 @@ static int parse_arguments(int argc, char **argv, struct arguments *arguments) {
                                           {"version", no_argument, NULL, 'v'},
                                           {"help", no_argument, NULL, 'h'},
                                           {"dry-run", no_argument, NULL, 'd'},
+                                          {"json", no_argument, NULL, 'j'},
+                                          {"development", no_argument, NULL, 'D'},
                                           {NULL, 0, NULL, 0}};
     int option;
     while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1) {
@@ -102,6 +110,12 @@ static int parse_arguments(int argc, char **argv, struct arguments *arguments) {
         case 'd':
             arguments->dry_run = true;
             break;
+        case 'j':
+            arguments->json = true;
+            break;
+        case 'D':
+            arguments->development = true;
+            break;
         case 'v':
             puts(MF_VERSION);
             return EXIT_SUCCESS;
@@ -115,9 +129,16 @@ static int parse_arguments(int argc, char **argv, struct arguments *arguments) {
     if (optind < argc && !strcmp(argv[optind], "collect")) {
         arguments->collect = true;
         optind++;
+    } else if (optind < argc && !strcmp(argv[optind], "check")) {
+        arguments->check = true;
+        optind++;
     }
     if (arguments->dry_run && !arguments->collect) {
         fprintf(stderr, "modelforge-worker: --dry-run belongs to collect\n");
+        return EXIT_USAGE;
+    }
+    if ((arguments->json || arguments->development) && !arguments->check) {
+        fprintf(stderr, "modelforge-worker: --json and --development belong to check\n");
         return EXIT_USAGE;
     }
     if (optind == argc)
@@ -353,6 +374,19 @@ static int run(struct daemon *daemon, const sigset_t *signals) {
     return EXIT_SUCCESS;
 }
 
+/* `loaded`: how reading the configuration ended. */
+static int check(const struct arguments *arguments, const struct mf_settings *settings, enum mf_status loaded,
+                 const struct mf_error *error) {
+    struct mf_findings findings;
+    mf_log_set_level(MF_LOG_ERROR);
+    mf_findings_begin(&findings, arguments->json);
+    if (loaded)
+        mf_find(&findings, MF_FINDING_FAULT, "worker's configuration", NULL, "%s", error->message);
+    else
+        mf_check_worker(settings, arguments->development, &findings);
+    return mf_findings_end(&findings) ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
 int main(int argc, char **argv) {
     static struct daemon daemon = {.lock_fd = -1};
     struct arguments arguments = {0};
@@ -375,6 +409,11 @@ int main(int argc, char **argv) {
                                              &daemon.settings, &error);
     if (!status)
         status = mf_attempt_tell_providers(&daemon.settings, &error);
+    if (arguments.check) {
+        exit_status = check(&arguments, &daemon.settings, status, &error);
+        mf_settings_free(&daemon.settings);
+        return exit_status;
+    }
     if (status) {
         fprintf(stderr, "modelforge-worker: %s\n", error.message);
         mf_settings_free(&daemon.settings);

@@ -1,10 +1,9 @@
 #include "producer/cli/dry_run.h"
 
-#include "common/files.h"
 #include "common/process.h"
+#include "producer/cli/program.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,42 +11,11 @@
 
 static const char trainer_name[] = "modelforge-trainer";
 
-/* `name` in `folder` when it can be run there; else NULL. The caller frees it. */
-static char *program_in(const char *folder, const char *name) {
-    char *path = mf_path_join(folder, name);
-    if (path && access(path, X_OK) == 0)
-        return path;
-    free(path);
-    return NULL;
-}
-
-static char *trainer_beside_program(void) {
-    char path[PATH_MAX];
-    const ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
-    if (length <= 0)
-        return NULL;
-    path[length] = 0;
-    *strrchr(path, '/') = 0;
-    return program_in(path, trainer_name);
-}
-
-static char *trainer_in_path(void) {
-    const char *given = getenv("PATH");
-    char *list = strdup(given ? given : ""), *found = NULL;
-    for (char *rest = NULL, *folder = list ? strtok_r(list, ":", &rest) : NULL; folder && !found;
-         folder = strtok_r(NULL, ":", &rest))
-        found = program_in(folder, trainer_name);
-    free(list);
-    return found;
-}
-
 /* *path is NULL when there is none; one that the user names must be there. */
 static enum mf_status find_trainer(struct mf_settings *settings, char **path, struct mf_error *error) {
     const char *given = mf_config_string(settings->config, "trainer.path");
     if (!given) {
-        *path = trainer_beside_program();
-        if (!*path)
-            *path = trainer_in_path();
+        *path = mf_program_find(trainer_name);
         return MF_OK;
     }
     *path = strdup(given);

@@ -9,10 +9,9 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
-enum { LIST_LIMIT = 20, LOG_LIMIT = 200, CHART_COLUMNS = 64, CHART_ROWS = 13 };
+enum { LIST_LIMIT = 20, LOG_LIMIT = 200, CHART_COLUMNS = 64, CHART_AXIS = 14, CHART_ROWS = 13 };
 
 /* What these commands take: one name, --tenant, --limit, --timeout. */
 struct arguments {
@@ -142,10 +141,8 @@ int mf_command_watch(struct mf_settings *settings, int argc, char **argv) {
 }
 
 static int chart_columns(void) {
-    struct winsize size;
-    int columns =
-        ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col ? size.ws_col - 14 : CHART_COLUMNS;
-    return columns < CHART_COLUMNS ? columns : CHART_COLUMNS;
+    const int columns = mf_terminal_columns(stdout) - CHART_AXIS;
+    return columns < CHART_COLUMNS && columns > -CHART_AXIS ? columns : CHART_COLUMNS;
 }
 
 static json_t *curve_json(const struct mf_step_metric *steps, size_t step_count,

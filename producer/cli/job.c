@@ -8,7 +8,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 enum { POLL_MS = 250, HINT_MS = 15000, BAR_CELLS = 20 };
@@ -127,8 +126,7 @@ static void describe(char *line, size_t bytes, const struct mf_job_status *job) 
 
 /* Cuts a UTF-8 line to the terminal's width. */
 static void cut_to_width(char *line) {
-    struct winsize size;
-    int columns = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col ? size.ws_col : 80;
+    const int columns = mf_terminal_columns(stdout);
     int cells = 0;
     for (char *c = line; *c; c++)
         if (((unsigned char)*c & 0xC0) != 0x80 && ++cells >= columns) {

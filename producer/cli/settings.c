@@ -34,6 +34,8 @@ static const struct mf_option options[] = {
      "Who submits, for requests that do not say."},
     {"trainer.path", MF_OPTION_STRING, NULL, 0, 0, NULL, false, false,
      "The trainer that submit --dry-run asks (the one beside this program, or in PATH)."},
+    {"storage.url", MF_OPTION_STRING, NULL, 0, 0, NULL, false, false,
+     "Of modelforge-worker: where it is given, doctor checks this host as a worker's, too."},
     {"worker.*", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},
     {"work.*", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},
     {"storage.*", MF_OPTION_ELSEWHERE, NULL, 0, 0, NULL, false, false, "of modelforge-worker"},
@@ -152,6 +154,43 @@ enum mf_status mf_settings_admin(struct mf_settings *settings, struct mf_admin *
     return mf_admin_create(settings->kafka, settings->kafka_count, admin, error);
 }
 
+enum mf_status mf_settings_registry(struct mf_settings *settings, struct mf_registry **registry,
+                                    struct mf_error *error) {
+    enum mf_status status = mf_settings_load(settings, error);
+    if (status)
+        return status;
+    const struct mf_config *config = settings->config;
+    if (!mf_config_string(config, "registry.url"))
+        return mf_error_set(error, MF_ERROR_CONFIGURATION, "registry.url is not set");
+    return mf_registry_new(
+        &(struct mf_registry_options){.url = mf_config_string(config, "registry.url"),
+                                      .username = mf_config_string(config, "registry.username"),
+                                      .password = mf_config_string(config, "registry.password"),
+                                      .ca_file = mf_config_string(config, "registry.ca_file")},
+        registry, error);
+}
+
+enum mf_status mf_settings_each_topic(struct mf_settings *settings, mf_topic_visit *visit, void *context,
+                                      struct mf_error *error) {
+    static const struct {
+        const char *option;
+        int record;
+    } topics[] = {{"topics.requests", MF_AVRO_TRAINING_REQUEST},
+                  {"topics.commands", MF_AVRO_TRAINING_COMMAND},
+                  {"topics.events", MF_AVRO_JOB_EVENT},
+                  {"topics.dlq", -1}};
+    char name[MF_TOPIC_NAME_BYTES];
+    for (size_t i = 0; i < sizeof topics / sizeof *topics; i++) {
+        const char *list = mf_config_string(settings->config, topics[i].option), *topic;
+        for (int j = 0; (topic = mf_topic_of_list(list, j, name)); j++) {
+            enum mf_status status = visit(context, topic, topics[i].record, error);
+            if (status)
+                return status;
+        }
+    }
+    return MF_OK;
+}
+
 const char *mf_topic_of_list(const char *list, int index, char name[MF_TOPIC_NAME_BYTES]) {
     while (index-- > 0 && list)
         list = strchr(list, ',') ? strchr(list, ',') + 1 : NULL;
@@ -195,9 +234,4 @@ int mf_usage(const char *command, const char *format, ...) {
     va_end(arguments);
     fprintf(stderr, "; see 'modelforge %s%s--help'\n", command, *command ? " " : "");
     return MF_EXIT_USAGE;
-}
-
-const char *mf_colour(FILE *stream, const char *sequence) {
-    const char *no_colour = getenv("NO_COLOR");
-    return (no_colour && *no_colour) || !isatty(fileno(stream)) ? "" : sequence;
 }

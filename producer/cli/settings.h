@@ -4,8 +4,10 @@
 
 #include "common/config.h"
 #include "common/error.h"
+#include "common/terminal.h"
 #include "producer/client.h"
 #include "producer/topics.h"
+#include "schemas/registry.h"
 #include "sql/database.h"
 
 #include <stdio.h>
@@ -47,6 +49,16 @@ enum mf_status mf_settings_client(struct mf_settings *settings, struct mf_client
 enum mf_status mf_settings_admin(struct mf_settings *settings, struct mf_admin **admin,
                                  struct mf_error *error);
 
+/* The caller frees it. */
+enum mf_status mf_settings_registry(struct mf_settings *settings, struct mf_registry **registry,
+                                    struct mf_error *error);
+
+/* Calls visit for every topic that the options name, with the enum mf_avro_record whose schema stands under
+ * TOPIC-value (-1: its messages are raw bytes); stops at a failure. */
+typedef enum mf_status mf_topic_visit(void *context, const char *topic, int record, struct mf_error *error);
+enum mf_status mf_settings_each_topic(struct mf_settings *settings, mf_topic_visit *visit, void *context,
+                                      struct mf_error *error);
+
 enum { MF_TOPIC_NAME_BYTES = 250 }; /* Kafka's longest, 249, and a NUL */
 /* The index-th name of "a,b,c", copied into `name`; NULL past the end. */
 const char *mf_topic_of_list(const char *list, int index, char name[MF_TOPIC_NAME_BYTES]);
@@ -58,15 +70,6 @@ const char *mf_operator_name(void);
 int mf_fail(const struct mf_error *error);
 /* "modelforge: <what>; see 'modelforge <command> --help'", MF_EXIT_USAGE. */
 int mf_usage(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-/* Colours only on a terminal without NO_COLOR: the escape sequence, or "". */
-const char *mf_colour(FILE *stream, const char *sequence);
-#define MF_BOLD   "\033[1m"
-#define MF_DIM    "\033[2m"
-#define MF_RED    "\033[31m"
-#define MF_GREEN  "\033[32m"
-#define MF_YELLOW "\033[33m"
-#define MF_RESET  "\033[0m"
 
 /* The subcommands: argv[0] is the command's name. Each returns an enum mf_exit. */
 int mf_command_submit(struct mf_settings *settings, int argc, char **argv);

@@ -59,6 +59,18 @@ uri=$(artifact stored uri)
 sql_is "$step" "SELECT max(resumed_from_step) FROM job_attempts" || fail "the job did not go on at step $step from the bucket"
 passed "a killed worker's job goes on at step $step from the bucket and ends with the same bits"
 
+# ---- modelforge-worker check: the bucket is written, read back and emptied; what refuses says so
+check() { "$worker_program" check --config "$work/worker.conf" "$@"; }
+before=$(listed)
+check >"$work/check.txt" || fail "the check of a bucket that works: $(cat "$work/check.txt")"
+grep -q "^ok *storage *s3://$bucket/runs/: 64 KiB written, read back and removed" "$work/check.txt" || fail "the check: $(cat "$work/check.txt")"
+[[ $(listed) == "$before" ]] || fail "the check left something in the bucket"
+! AWS_SECRET_ACCESS_KEY=wrong AWS_ACCESS_KEY_ID=$(key_of aws_access_key_id) check >"$work/check.txt" || fail "the check found nothing wrong with wrong keys"
+grep -q "^FAULT *storage .*SignatureDoesNotMatch" "$work/check.txt" || fail "the check with wrong keys: $(cat "$work/check.txt")"
+! check --set storage.url="s3://missing-$bucket/x" >"$work/check.txt" || fail "the check found nothing wrong with a missing bucket"
+grep -q "^FAULT *storage .*NoSuchBucket" "$work/check.txt" || fail "the check of a missing bucket: $(cat "$work/check.txt")"
+passed "the check tells a bucket that works from wrong keys and a missing one"
+
 # ---- the storage is away: nothing is lost, and the job is not charged
 train away save_steps=100
 wait_sql 60 t "SELECT count(*) >= 1 FROM checkpoints JOIN jobs ON id = job_id WHERE request_id = 'away'"

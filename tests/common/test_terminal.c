@@ -1,0 +1,87 @@
+/* What a terminal is given: the slave of a pseudo-terminal stands for it. */
+#include "tests/common/unit.h"
+
+#include "common/terminal.h"
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <termios.h>
+#include <unistd.h>
+
+struct screen {
+    int master;
+    FILE *stream;
+};
+
+static void open_screen(struct screen *screen, unsigned short columns) {
+    const struct winsize size = {.ws_row = 24, .ws_col = columns};
+    struct termios raw;
+    screen->master = posix_openpt(O_RDWR | O_NOCTTY);
+    assert_true(screen->master >= 0);
+    assert_int_equal(grantpt(screen->master) | unlockpt(screen->master), 0);
+    int slave = open(ptsname(screen->master), O_RDWR | O_NOCTTY); // NOLINT(concurrency-mt-unsafe)
+    assert_true(slave >= 0);
+    assert_int_equal(tcgetattr(slave, &raw), 0);
+    cfmakeraw(&raw);
+    assert_int_equal(tcsetattr(slave, TCSANOW, &raw) | ioctl(slave, TIOCSWINSZ, &size), 0);
+    assert_non_null(screen->stream = fdopen(slave, "w"));
+}
+
+static const char *shown(const struct screen *screen) {
+    static char text[512];
+    fflush(screen->stream);
+    ssize_t length = read(screen->master, text, sizeof text - 1);
+    assert_true(length >= 0);
+    text[length] = 0;
+    return text;
+}
+
+static void close_screen(const struct screen *screen) {
+    fclose(screen->stream);
+    close(screen->master);
+}
+
+static void test_wraps_at_words(void **state) {
+    (void)state;
+    struct screen screen;
+    open_screen(&screen, 30);
+    assert_int_equal(mf_terminal_columns(screen.stream), 30);
+    mf_print_wrapped(screen.stream, "a word that ends on column ü30, then one", 4, 4);
+    assert_string_equal(shown(&screen), "a word that ends on column\n    ü30, then one\n");
+    mf_print_wrapped(screen.stream, "exactly-twenty-six-cells-x and", 4, 4);
+    assert_string_equal(shown(&screen), "exactly-twenty-six-cells-x\n    and\n");
+    mf_print_wrapped(screen.stream, "/a/path/that/is/longer/than/any/line/of/it", 4, 4);
+    assert_string_equal(shown(&screen), "/a/path/that/is/longer/than/any/line/of/it\n");
+    mf_print_wrapped(screen.stream, "no room for an indent", 20, 20);
+    assert_string_equal(shown(&screen), "no room for an indent\n");
+    close_screen(&screen);
+}
+
+static void test_colours_are_for_terminals(void **state) {
+    (void)state;
+    struct screen screen;
+    open_screen(&screen, 0);
+    unsetenv("NO_COLOR");
+    assert_int_equal(mf_terminal_columns(screen.stream), 80);
+    assert_string_equal(mf_colour(screen.stream, MF_RED), MF_RED);
+    setenv("NO_COLOR", "1", 1);
+    assert_string_equal(mf_colour(screen.stream, MF_RED), "");
+    unsetenv("NO_COLOR");
+    close_screen(&screen);
+    FILE *file = tmpfile();
+    assert_non_null(file);
+    assert_int_equal(mf_terminal_columns(file), 0);
+    assert_string_equal(mf_colour(file, MF_RED), "");
+    mf_print_wrapped(file, "a line of a file stays one line, however long it is, since programs read it", 70,
+                     10);
+    assert_int_equal(ftell(file), 76);
+    fclose(file);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_wraps_at_words),
+        cmocka_unit_test(test_colours_are_for_terminals),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
