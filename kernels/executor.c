@@ -141,10 +141,21 @@ enum mf_status mf_executor_bind_weight(struct mf_executor *executor, int32_t id,
                             tensor->name, bytes, wanted);
     if ((uintptr_t)data % mf_dtype_bytes((enum mf_dtype)tensor->dtype))
         return mf_error_set(error, MF_ERROR_BAD_WEIGHTS, "%s: is not aligned to its elements", tensor->name);
-    executor->base[id] = (void *)data; /* kernels only read weights: they are never an output */
     executor->prepared = false;
-    return executor->residency ? mf_residency_write_weight(executor->residency, id, 0, data, bytes, error)
-                               : MF_OK;
+    if (executor->residency)
+        return mf_executor_reads(executor, id)
+                   ? mf_residency_write_weight(executor->residency, id, 0, data, bytes, error)
+                   : MF_OK;
+    executor->base[id] = (void *)data; /* kernels only read weights: they are never an output */
+    return MF_OK;
+}
+
+bool mf_executor_reads(const struct mf_executor *executor, int32_t weight) {
+    return executor->plan->read[mf_graph_owner(executor->graph, weight)];
+}
+
+bool mf_executor_copies_weights(const struct mf_executor *executor) {
+    return executor->residency != NULL;
 }
 
 /* Memory of the executor's own for a weight that comes in parts. */
@@ -171,6 +182,8 @@ enum mf_status mf_executor_bind_weight_part(struct mf_executor *executor, int32_
         return mf_error_set(error, MF_ERROR_WEIGHT_MISMATCH, "%s: has %zu bytes or more, the model needs %zu",
                             tensor->name, first + bytes, wanted);
     executor->prepared = false;
+    if (!mf_executor_reads(executor, id))
+        return MF_OK;
     if (executor->residency)
         return mf_residency_write_weight(executor->residency, id, first, data, bytes, error);
     const enum mf_status status = join(executor, id, wanted, error);

@@ -31,11 +31,16 @@ enum mf_status mf_executor_create(const struct mf_graph *graph, const struct mf_
                                   struct mf_executor **executor, struct mf_error *error);
 void mf_executor_destroy(struct mf_executor *executor); /* NULL is allowed */
 
-/* `data` (not copied; readable and unchanged as long as the executor lives) has exactly the tensor's bytes,
+/* Does some program read this weight? Any other one needs no binding. */
+bool mf_executor_reads(const struct mf_executor *executor, int32_t weight);
+/* Are weights copied when they are bound? Else their data must stay. */
+bool mf_executor_copies_weights(const struct mf_executor *executor);
+
+/* `data` (unless copied readable and unchanged as long as the executor lives) has exactly the tensor's bytes,
  * else MF_ERROR_WEIGHT_MISMATCH. A view of a weight needs no binding of its own. */
 enum mf_status mf_executor_bind_weight(struct mf_executor *executor, int32_t tensor, const void *data,
                                        size_t bytes, struct mf_error *error);
-/* The same for bytes first .. first + bytes - 1 of it; copied. The caller binds all parts. */
+/* The same for bytes first .. first + bytes - 1 of it, always copied. The caller binds all parts. */
 enum mf_status mf_executor_bind_weight_part(struct mf_executor *executor, int32_t tensor, size_t first,
                                             const void *data, size_t bytes, struct mf_error *error);
 /* Checks that every weight that a program reads is bound (MF_ERROR_WEIGHT_MISMATCH names the first that is
@@ -48,7 +53,7 @@ size_t mf_executor_prepared_bytes(const struct mf_executor *executor);
 /* Host address of a tensor: inputs, adapters, gradients, moments and state at any time; an output of a
  * program after its run and until the next run. Sizes are those of the step (outputs) or the plan's bounds
  * (inputs, state). Good until the next run, before which what the host wrote there reaches the device: ask
- * again after each run. A weight's is what was bound. */
+ * again after each run. A weight's is what was bound; NULL where it was copied to a device. */
 void *mf_executor_data(struct mf_executor *executor, int32_t tensor);
 /* Bytes of a persistent tensor at the plan's bounds. */
 size_t mf_executor_bytes(const struct mf_executor *executor, int32_t tensor);

@@ -128,6 +128,7 @@ void mf_graph_destroy(struct mf_graph *graph) {
     free(graph->adapter);
     free(graph->segment);
     free(graph->bucket);
+    free(graph->quantized);
     free(graph);
 }
 
@@ -216,11 +217,59 @@ enum mf_status mf_graph_weight(struct mf_graph *graph, const char *name, enum mf
     return named_tensor(graph, &wanted, id, error);
 }
 
-void mf_graph_mark_quantized(struct mf_graph *graph, int32_t weight, enum mf_quantization quantization,
-                             bool nested) {
-    assert(weight >= 0 && weight < graph->tensors && graph->tensor[weight].storage == MF_WEIGHT);
-    graph->tensor[weight].quantization = (uint8_t)quantization;
-    graph->tensor[weight].nested = nested;
+enum mf_status mf_graph_mark_quantized(struct mf_graph *graph, int32_t weight,
+                                       enum mf_quantization quantization, bool nested, const int32_t *rows,
+                                       int parts, struct mf_error *error) {
+    struct mf_quantized_weight row = {.weight = weight, .codes = -1, .scales = -1, .scale_codes = -1};
+    struct mf_tensor *tensor = &graph->tensor[weight];
+    int64_t all = 0;
+    assert(weight >= 0 && weight < graph->tensors && tensor->storage == MF_WEIGHT &&
+           parts <= MF_QUANTIZED_PARTS);
+    if (tensor->quantized_row)
+        return MF_OK;
+    for (int i = 0; i < parts; i++)
+        all += row.rows[i] = rows[i];
+    if (tensor->view_of >= 0 || tensor->rank != 2 || all != tensor->dim[0].multiplier)
+        return mf_error_set(error, MF_ERROR_INTERNAL, "%s: is no matrix of %lld rows to be quantised",
+                            tensor->name, (long long)all);
+    tensor->quantization = (uint8_t)quantization;
+    tensor->nested = nested;
+    tensor->quantized_row = graph->quantizeds + 1;
+    return APPEND(graph, quantized, quantizeds, quantized_capacity, &row, error);
+}
+
+/* The weight "<name> <part>" (elements) of a quantised one. */
+static enum mf_status add_kept(struct mf_graph *graph, int32_t row, const char *part, enum mf_dtype dtype,
+                               int64_t elements, int32_t *id, struct mf_error *error) {
+    const struct mf_tensor *weight = mf_graph_tensor(graph, graph->quantized[row].weight);
+    char name[512];
+    (void)snprintf(name, sizeof name, "%s %s", weight->name, part);
+    struct mf_tensor kept = describe(name, MF_WEIGHT, dtype, 1);
+    if (elements == 0)
+        return MF_OK;
+    if (elements > INT32_MAX)
+        return mf_error_set(error, MF_ERROR_INTERNAL, "%s: %lld elements are too many", name,
+                            (long long)elements);
+    kept.dim[0] = mf_dim_const(elements);
+    kept.quantized_row = row + 1;
+    return mf_graph_append_tensor(graph, &kept, id, error);
+}
+
+enum mf_status mf_graph_keep_quantized(struct mf_graph *graph, int32_t row, struct mf_error *error) {
+    assert(row >= 0 && row < graph->quantizeds);
+    struct mf_quantized_weight *quantized = &graph->quantized[row];
+    const struct mf_tensor weight = *mf_graph_tensor(graph, quantized->weight);
+    const struct mf_quantized_layout all =
+        mf_quantized_layout_of_parts((enum mf_quantization)weight.quantization, weight.nested,
+                                     quantized->rows, MF_QUANTIZED_PARTS, weight.dim[1].multiplier);
+    if (quantized->codes >= 0)
+        return MF_OK;
+    enum mf_status status = add_kept(graph, row, "codes", MF_U8, all.codes, &quantized->codes, error);
+    if (status == MF_OK)
+        status = add_kept(graph, row, "scales", MF_F32, all.scales, &quantized->scales, error);
+    if (status == MF_OK)
+        status = add_kept(graph, row, "scale codes", MF_U8, all.scale_codes, &quantized->scale_codes, error);
+    return status;
 }
 
 enum mf_status mf_graph_weight_rows(struct mf_graph *graph, const char *name, int32_t weight, int64_t first,

@@ -67,6 +67,14 @@ struct mf_program {
     uint8_t fingerprint[32];   /* sha256 of the nodes, shapes and attributes when it was sealed */
 };
 
+/* A weight that has the values of its quantised form. It is kept dequantised; or as that form, in weights of
+ * their own, for programs that dequantise it when they need it (passes/dequantize.h). */
+struct mf_quantized_weight {
+    int32_t weight;
+    int32_t rows[MF_QUANTIZED_PARTS];   /* of the parts that were quantised each by itself; 0: no such part */
+    int32_t codes, scales, scale_codes; /* mf_quantized_layout; -1: no program dequantises it; not nested */
+};
+
 /* A linear layer as stored on disk: what adapters attach to. */
 struct mf_module {
     int32_t id;
@@ -148,11 +156,12 @@ struct mf_graph {
     struct mf_adapter *adapter;
     struct mf_segment *segment;
     struct mf_bucket *bucket;
+    struct mf_quantized_weight *quantized;
     struct mf_program **program;
     char **text; /* owned names */
-    int32_t tensors, modules, adapters, segments, buckets, programs, texts;
+    int32_t tensors, modules, adapters, segments, buckets, quantizeds, programs, texts;
     int32_t tensor_capacity, module_capacity, adapter_capacity, segment_capacity, bucket_capacity,
-        program_capacity, text_capacity;
+        quantized_capacity, program_capacity, text_capacity;
     int32_t input[MF_INPUTS]; /* tensor ids, made with the graph */
     int32_t head_chunk_rows;  /* of a HEAD that asks for none; 0: MF_HEAD_CHUNK_ROWS. Set before programs are
                                  built */
@@ -169,9 +178,13 @@ void mf_graph_destroy(struct mf_graph *graph); /* NULL is allowed */
  * dtype for it is MF_ERROR_WEIGHT_MISMATCH. `dim`[rank] are constants. */
 enum mf_status mf_graph_weight(struct mf_graph *graph, const char *name, enum mf_dtype dtype, int rank,
                                const int64_t *dim, int32_t *id, struct mf_error *error);
-/* Says that a weight is bound with the values of its quantised form. What it is kept in does not change. */
-void mf_graph_mark_quantized(struct mf_graph *graph, int32_t weight, enum mf_quantization quantization,
-                             bool nested);
+/* Says that a weight, which is no view, has the values of its quantised form: its parts, rows[i] rows each
+ * and at most MF_QUANTIZED_PARTS, were quantised each by itself. What it is kept in does not change. */
+enum mf_status mf_graph_mark_quantized(struct mf_graph *graph, int32_t weight,
+                                       enum mf_quantization quantization, bool nested, const int32_t *rows,
+                                       int parts, struct mf_error *error);
+/* Makes what quantised weight `row` of the table is kept in, where that is not done. */
+enum mf_status mf_graph_keep_quantized(struct mf_graph *graph, int32_t row, struct mf_error *error);
 /* Rows first .. first + rows - 1 of a weight as a weight of their own: the parts of a fused one. */
 enum mf_status mf_graph_weight_rows(struct mf_graph *graph, const char *name, int32_t weight, int64_t first,
                                     int64_t rows, int32_t *id, struct mf_error *error);

@@ -115,6 +115,8 @@ struct mf_backend {
     /* Ops that are MF_OP_BY_ROWS give a stretch of rows the bits that it has within the whole: else no pass
      * may compute by stretches. */
     bool rows_alone;
+    bool dequantizes; /* products with a weight that DEQUANTIZE made have the bits that they have with one
+                         that was bound: else quantised weights are kept dequantised */
     bool converts_adapters;  /* at each product that reads them: passes/cast.h does it once a run */
     int32_t head_chunk_rows; /* labelled rows whose products with the output layer fill this device; 0: the
                                 usual */

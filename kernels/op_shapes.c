@@ -1,5 +1,6 @@
 /* Shape and workspace rules of ops.def: what an op demands of its inputs and what its outputs are. */
 #include "kernels/op_rules.h"
+#include "kernels/quantize.h"
 
 typedef const struct mf_tensor *tensor_pointer;
 
@@ -247,6 +248,21 @@ RULE(fetch) {
 RULE(cast) {
     DEMAND(IN(0)->rank == 1 && IN(0)->dtype == MF_F32, 0, "parameters (n) f32");
     set_vector(&output[0], dtype, IN(0)->dim[0]);
+    return MF_OK;
+}
+
+RULE(dequantize) {
+    const struct mf_dequantize_attributes *a = &node->a.dequantize;
+    const struct mf_quantized_layout all = mf_quantized_layout_of_parts(
+        (enum mf_quantization)a->quantization, a->nested, a->rows, MF_QUANTIZED_PARTS, a->columns);
+    int64_t rows = 0;
+    for (int i = 0; i < MF_QUANTIZED_PARTS; i++)
+        rows += a->rows[i];
+    DEMAND(rows > 0 && is_vector(IN(0), mf_dim_const(all.codes), MF_U8), 0, "the codes of its parts, u8");
+    DEMAND(is_vector(IN(1), mf_dim_const(all.scales), MF_F32), 1, "the scales of its parts, f32");
+    DEMAND(a->nested ? IN(2) && is_vector(IN(2), mf_dim_const(all.scale_codes), MF_U8) : !IN(2), 2,
+           "the codes of nested scales, u8");
+    set(&output[0], (uint8_t)dtype, 2, mf_dim_const(rows), mf_dim_const(a->columns));
     return MF_OK;
 }
 

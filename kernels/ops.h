@@ -53,6 +53,12 @@ struct mf_columns_attributes {
 struct mf_rows_attributes {
     int32_t first; /* row of y where the part starts */
 };
+enum { MF_QUANTIZED_PARTS = 3 };
+struct mf_dequantize_attributes {
+    uint32_t quantization, nested;    /* enum mf_quantization; 0 or 1 */
+    int32_t rows[MF_QUANTIZED_PARTS]; /* of each module's weight, one behind the other; 0: no such part */
+    int32_t columns;                  /* of all */
+};
 struct mf_rope_table_attributes {
     float factor; /* of cos and sin; 1: none */
 };
@@ -91,6 +97,7 @@ union mf_attributes {
     struct mf_dropout_attributes dropout;
     struct mf_columns_attributes columns;
     struct mf_rows_attributes rows;
+    struct mf_dequantize_attributes dequantize;
     struct mf_rope_table_attributes rope_table;
     struct mf_rope_attributes rope;
     struct mf_attention_attributes attention;

@@ -44,6 +44,21 @@ struct mf_quantized {
     float scale_mean;    /* nested: summed in f64, rounded once */
 };
 
+/* How many elements of each kind a weight (rows, columns) is kept in, where weights lie one behind the other
+ * in three arrays: codes, scales and scale codes of the first, then of the next. Codes are padded to whole
+ * MF_QUANTIZED_ALIGNMENT, so that each weight's are aligned. */
+enum { MF_QUANTIZED_ALIGNMENT = 64 };
+struct mf_quantized_layout {
+    int64_t codes;       /* u8: of mf_quantized.code and padding */
+    int64_t scales;      /* f32: of scale; nested: of scale_scale, then scale_mean */
+    int64_t scale_codes; /* u8: of scale_code; 0 unless nested */
+};
+struct mf_quantized_layout mf_quantized_layout(enum mf_quantization quantization, bool nested, int64_t rows,
+                                               int64_t columns);
+/* Of all that have rows[i] rows, 0 for none. */
+struct mf_quantized_layout mf_quantized_layout_of_parts(enum mf_quantization quantization, bool nested,
+                                                        const int32_t *rows, int parts, int64_t columns);
+
 /* Quantises `data` (rows, columns), which is f32, bf16 or f16. `nested` is for NF4 and FP4 only. What is not
  * finite in a block (a row) makes all of it not finite when dequantised. Errors: MF_ERROR_OUT_OF_MEMORY, and
  * MF_ERROR_INTERNAL for another dtype or quantisation. *out is freed with mf_quantized_free; on failure it
@@ -53,6 +68,7 @@ enum mf_status mf_quantize(enum mf_dtype dtype, const void *data, int64_t rows, 
                            struct mf_error *error);
 void mf_quantized_free(struct mf_quantized *weight);          /* a zeroed one too */
 size_t mf_quantized_bytes(const struct mf_quantized *weight); /* of all its parts */
+size_t mf_quantized_code_bytes(const struct mf_quantized *weight);
 
 /* Writes (rows, columns) as f32 or bf16 (products in f32, rounded once). Threads as above. */
 void mf_dequantize(const struct mf_quantized *weight, enum mf_dtype dtype, void *data);

@@ -48,6 +48,8 @@ static enum mf_status allocate(struct mf_residency *residency, struct mf_error *
         if (tensor->view_of >= 0)
             continue;
         if (tensor->storage == MF_WEIGHT) {
+            if (!residency->plan->read[i])
+                continue;
             residency->weight_offset[i] = (int64_t)weight_bytes;
             weight_bytes += aligned(owner_bytes(residency, i));
         } else if (tensor->storage < MF_ACTIVATION) {

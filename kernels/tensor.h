@@ -68,6 +68,8 @@ struct mf_tensor {
     uint8_t
         quantization; /* weights: the enum mf_quantization (quantize.h) whose values they have been given */
     uint8_t nested;   /* weights: 1 when their scales are quantised too */
+    int32_t quantized_row; /* 1 + the row in the graph's table of quantised weights, of the weight and of what
+                              it is kept as; 0: none */
     const char
         *name; /* key on disk (weights: Hugging Face; adapters: PEFT), owned by the graph; NULL: none */
 };

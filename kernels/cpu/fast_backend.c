@@ -92,6 +92,7 @@ enum mf_status mf_cpu_create(const struct mf_cpu_options *options, struct mf_bac
                                     .weight_copies = fast_weight_copies,
                                     .flop_per_byte = 10,
                                     .rows_alone = true,
+                                    .dequantizes = mf_gemm_plain_is_as_packed(),
                                     .destroy = fast_destroy};
     *backend = &own->base;
     return MF_OK;

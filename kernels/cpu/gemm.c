@@ -109,10 +109,17 @@ const char *mf_gemm_library(void) {
     return name;
 }
 
+/* oneDNN numbers its instruction sets as bit masks: each includes those that it builds on. */
+static bool has(dnnl_cpu_isa_t wanted) {
+    return ((unsigned)dnnl_get_effective_cpu_isa() & (unsigned)wanted) == (unsigned)wanted;
+}
+
 bool mf_gemm_bf16_is_fast(void) {
-    /* oneDNN numbers its instruction sets as bit masks: each includes those that it builds on. */
-    unsigned bf16 = (unsigned)dnnl_cpu_isa_avx512_core_bf16;
-    return ((unsigned)dnnl_get_effective_cpu_isa() & bf16) == bf16;
+    return has(dnnl_cpu_isa_avx512_core_bf16);
+}
+
+bool mf_gemm_plain_is_as_packed(void) {
+    return has(dnnl_cpu_isa_avx512_core);
 }
 
 static enum mf_status strided(struct layout *layout, int64_t rows, int64_t columns, int64_t row_stride,

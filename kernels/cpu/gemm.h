@@ -20,6 +20,9 @@ void mf_gemm_destroy(struct mf_gemm *gemm); /* NULL is allowed */
 
 /* True when oneDNN multiplies bf16 faster than f32 here: avx512_bf16 or AMX. */
 bool mf_gemm_bf16_is_fast(void);
+/* True when a product with a plain right-hand side has the bits of the one with it packed: oneDNN's kernels
+ * for AVX-512 copy what is not packed into the same blocks; its older ones add in another order. */
+bool mf_gemm_plain_is_as_packed(void);
 /* "onednn 2.6.3"; lives for ever. */
 const char *mf_gemm_library(void);
 

@@ -221,6 +221,11 @@ void mf_quantized_free(struct mf_quantized *weight) {
     *weight = (struct mf_quantized){0};
 }
 
+size_t mf_quantized_code_bytes(const struct mf_quantized *weight) {
+    const int64_t elements = weight->rows * weight->columns;
+    return (size_t)(weight->quantization == MF_QUANTIZATION_INT8 ? elements : block_count(elements, 2));
+}
+
 size_t mf_quantized_bytes(const struct mf_quantized *weight) {
     const int64_t elements = weight->rows * weight->columns, blocks = block_count(elements, BLOCK);
     if (weight->quantization == MF_QUANTIZATION_INT8)
@@ -229,6 +234,33 @@ size_t mf_quantized_bytes(const struct mf_quantized *weight) {
                                ? blocks + (block_count(blocks, NESTED_BLOCK) + 1) * (int64_t)sizeof(float)
                                : blocks * (int64_t)sizeof(float);
     return (size_t)(block_count(elements, 2) + scales);
+}
+
+struct mf_quantized_layout mf_quantized_layout(enum mf_quantization quantization, bool nested, int64_t rows,
+                                               int64_t columns) {
+    const int64_t elements = rows * columns, blocks = block_count(elements, BLOCK);
+    const bool by_row = quantization == MF_QUANTIZATION_INT8;
+    const int64_t codes = by_row ? elements : block_count(elements, 2);
+    return (struct mf_quantized_layout){.codes = block_count(codes, MF_QUANTIZED_ALIGNMENT) *
+                                                 MF_QUANTIZED_ALIGNMENT,
+                                        .scales = by_row   ? rows
+                                                  : nested ? block_count(blocks, NESTED_BLOCK) + 1
+                                                           : blocks,
+                                        .scale_codes = nested ? blocks : 0};
+}
+
+struct mf_quantized_layout mf_quantized_layout_of_parts(enum mf_quantization quantization, bool nested,
+                                                        const int32_t *rows, int parts, int64_t columns) {
+    struct mf_quantized_layout all = {0};
+    for (int i = 0; i < parts; i++) {
+        const struct mf_quantized_layout part = mf_quantized_layout(quantization, nested, rows[i], columns);
+        if (rows[i] < 1)
+            continue;
+        all.codes += part.codes;
+        all.scales += part.scales;
+        all.scale_codes += part.scale_codes;
+    }
+    return all;
 }
 
 static void put(enum mf_dtype dtype, void *data, int64_t index, float value) {

@@ -238,6 +238,7 @@ enum mf_status mf_cuda_create(int index, struct mf_backend **backend, struct mf_
                                     .find = cuda_find,
                                     .flop_per_byte = 200,
                                     .head_chunk_rows = 1024,
+                                    .dequantizes = true,
                                     .converts_adapters = true,
                                     .memory = &cuda_memory,
                                     .memory_bytes = own->device.memory_bytes,

@@ -2,6 +2,7 @@
 
 #include "kernels/cost.h"
 #include "kernels/passes/chunk.h"
+#include "kernels/passes/dequantize.h"
 #include "kernels/passes/offload.h"
 
 enum mf_status mf_pass_memory(struct mf_graph *graph, int32_t program, const struct mf_memory_choice *choice,
@@ -11,6 +12,8 @@ enum mf_status mf_pass_memory(struct mf_graph *graph, int32_t program, const str
         status = mf_pass_chunk(graph, program, error);
     if (status == MF_OK && choice->offload)
         status = mf_pass_offload(graph, program, error);
+    if (status == MF_OK && choice->quantized)
+        status = mf_pass_dequantize(graph, program, error);
     return status;
 }
 
@@ -31,9 +34,10 @@ double mf_memory_cost(const struct mf_graph *graph, int32_t id, const struct mf_
 
 char *mf_memory_describe(const struct mf_memory_choice *choice, char *text, size_t bytes) {
     const bool recompute = choice->recompute != MF_RECOMPUTE_NONE;
-    snprintf(text, bytes, "%s%s%s%s", recompute ? "recompute " : "keep all",
+    snprintf(text, bytes, "%s%s%s%s%s", recompute ? "recompute " : "keep all",
              recompute ? mf_recompute_name(choice->recompute) : "",
              choice->chunk ? "; feed-forward by stretches of tokens" : "",
-             choice->offload ? "; in host memory" : "");
+             choice->offload ? "; in host memory" : "",
+             choice->quantized ? "; weights dequantised where they are used" : "");
     return text;
 }

@@ -9,12 +9,14 @@
 
 struct mf_memory_choice {
     enum mf_recompute recompute;
-    bool chunk;   /* the feed-forward by stretches of tokens; only from MF_RECOMPUTE_FEED_FORWARD on */
-    bool offload; /* what is kept waits in host memory; only where that is another memory */
+    bool chunk;     /* the feed-forward by stretches of tokens; only from MF_RECOMPUTE_FEED_FORWARD on */
+    bool offload;   /* what is kept waits in host memory; only where that is another memory */
+    bool quantized; /* quantised weights stay so and are dequantised where they are used */
 };
 
 /* Seals the program and runs the chosen passes, in the order in which they build on each other. After
- * mf_gradient_build and mf_program_set_bound, before the plan. */
+ * mf_gradient_build and mf_program_set_bound, before the plan. Every program that reads the same weights must
+ * be given the same `quantized`, or they are kept twice. */
 enum mf_status mf_pass_memory(struct mf_graph *graph, int32_t program, const struct mf_memory_choice *choice,
                               struct mf_error *error);
 

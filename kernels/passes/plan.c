@@ -254,11 +254,24 @@ static enum mf_status place_program(struct mf_plan *plan, struct mf_program *pro
     return status;
 }
 
+/* Which weights there are programs for: not those that are kept in another form. */
+static void find_read(struct mf_plan *plan) {
+    for (int32_t p = 0; p < plan->graph->programs; p++)
+        for (int32_t n = 0; n < plan->graph->program[p]->nodes; n++)
+            for (int i = 0; i < MF_NODE_INPUTS; i++) {
+                const int32_t id = plan->graph->program[p]->node[n].in[i];
+                const int32_t owner = id < 0 ? -1 : mf_graph_owner(plan->graph, id);
+                if (owner >= 0 && mf_graph_tensor(plan->graph, owner)->storage == MF_WEIGHT)
+                    plan->read[owner] = true;
+            }
+}
+
 static enum mf_status place_persistent(struct mf_plan *plan, struct mf_error *error) {
     for (int32_t i = 0; i < plan->tensors; i++) {
         const struct mf_tensor *tensor = &plan->graph->tensor[i];
         size_t bytes;
-        if (tensor->view_of >= 0 || tensor->storage >= MF_ACTIVATION)
+        if (tensor->view_of >= 0 || tensor->storage >= MF_ACTIVATION ||
+            (tensor->storage == MF_WEIGHT && !plan->read[i]))
             continue;
         if (!owner_bytes(tensor, plan->persistent_bound, &bytes))
             return too_large(error);
@@ -301,7 +314,8 @@ static enum mf_status allocate(struct mf_plan *plan, struct mf_error *error) {
     plan->offset = malloc(tensors * sizeof *plan->offset);
     plan->lifetime = malloc(tensors * sizeof *plan->lifetime);
     plan->shares = malloc(tensors * sizeof *plan->shares);
-    if (!plan->offset || !plan->lifetime || !plan->shares)
+    plan->read = calloc(tensors, sizeof *plan->read);
+    if (!plan->offset || !plan->lifetime || !plan->shares || !plan->read)
         return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory to plan");
     memset(plan->offset, 0xff, tensors * sizeof *plan->offset);
     memset(plan->lifetime, 0xff, tensors * sizeof *plan->lifetime);
@@ -310,6 +324,7 @@ static enum mf_status allocate(struct mf_plan *plan, struct mf_error *error) {
 }
 
 static enum mf_status lay_out(struct mf_plan *plan, struct mf_graph *graph, struct mf_error *error) {
+    find_read(plan);
     enum mf_status status = place_persistent(plan, error);
     for (int32_t p = 0; p < graph->programs && status == MF_OK; p++) {
         find_lifetimes(plan, graph->program[p]);
@@ -407,6 +422,7 @@ void mf_plan_destroy(struct mf_plan *plan) {
     free(plan->offset);
     free(plan->lifetime);
     free(plan->shares);
+    free(plan->read);
     free(plan->record);
     free(plan);
 }

@@ -6,7 +6,8 @@
  * from the node that makes it to its last use; offsets are found greedily, largest tensor first, best fit,
  * 64-byte aligned, so the same graph always gives the same plan. An op runs in place only here: where its
  * in_place input has its last use. What programs offload has a region of its own, in host memory. Weights are
- * bound from outside; they, and the copies that the backend will make of them, are counted. */
+ * bound from outside; those that programs read, and the copies that the backend will make of them, are
+ * counted. */
 #ifndef MF_KERNELS_PASSES_PLAN_H
 #define MF_KERNELS_PASSES_PLAN_H
 
@@ -27,6 +28,7 @@ struct mf_plan {
                         have its offset */
     struct mf_lifetime *lifetime; /* [tensors] owners that are activations or workspaces; else {-1, -1} */
     int32_t *shares;              /* [tensors] owner whose storage this owner takes over in place; -1 */
+    bool *read; /* [tensors] owners that are weights: some program reads it; no other is given memory */
     int32_t tensors;
     int32_t persistent_bound[MF_SYMBOLS]; /* greatest bound over the programs: sizes of persistent tensors */
     size_t persistent_bytes, program_bytes, arena_bytes; /* arena = persistent + program */

@@ -49,7 +49,13 @@ int32_t mf_rewrite_input(struct mf_rewrite *rewrite, int32_t id) {
         return id < 0 ? -1 : rewrite->stand_in[id];
     const int32_t owner = mf_graph_owner(rewrite->builder.graph, id);
     struct mf_tensor view = *mf_graph_tensor(rewrite->builder.graph, id);
-    return rewrite->stand_in[owner] < 0 ? id : mf_rewrite_view(rewrite, &view, rewrite->stand_in[owner]);
+    if (rewrite->stand_in[owner] < 0)
+        return id;
+    const struct mf_tensor *whole = mf_graph_tensor(rewrite->builder.graph, rewrite->stand_in[owner]);
+    view.storage = whole->storage; /* a weight's stand-in is an activation */
+    view.program = whole->program;
+    view.quantization = whole->quantization;
+    return mf_rewrite_view(rewrite, &view, rewrite->stand_in[owner]);
 }
 
 void mf_rewrite_copy(struct mf_rewrite *rewrite, int32_t n) {

@@ -274,6 +274,37 @@ static enum mf_dtype weight_dtype(const void *owner, const char *name) {
                                                                                    : tensor->dtype;
 }
 
+/* What a weight of the graph is called on disk, part by part: a fused one has several. NULL: no more. */
+static const struct mf_stored_tensor *next_part(const struct mf_model *model, const char **name,
+                                                char part[MF_DECODER_NAME_BYTES]) {
+    const size_t length = strcspn(*name, MF_DECODER_FUSED);
+    (void)snprintf(part, MF_DECODER_NAME_BYTES, "%.*s", (int)length, *name);
+    *name += length + ((*name)[length] != '\0');
+    return mf_safetensors_find(model->weights, part);
+}
+
+/* Tells the graph which of its weights have quantised values. */
+static enum mf_status mark_quantized(const struct mf_model *model, struct mf_graph *graph,
+                                     struct mf_error *error) {
+    enum mf_status status = MF_OK;
+    for (int32_t id = 0; status == MF_OK && model->quantization && id < graph->tensors; id++) {
+        const struct mf_tensor *tensor = mf_graph_tensor(graph, id);
+        const char *name = tensor->name;
+        char part[MF_DECODER_NAME_BYTES];
+        int32_t rows[MF_QUANTIZED_PARTS];
+        int parts = 0;
+        if (tensor->storage != MF_WEIGHT || tensor->view_of >= 0 || !name || !is_quantized(model, name))
+            continue;
+        while (*name && parts < MF_QUANTIZED_PARTS) {
+            const struct mf_stored_tensor *stored = next_part(model, &name, part);
+            rows[parts++] = stored ? (int32_t)stored->dim[0] : 0;
+        }
+        status = mf_graph_mark_quantized(graph, id, model->quantization, model->nested_quantization, rows,
+                                         parts, error);
+    }
+    return status;
+}
+
 static struct mf_decoder decoder_of(const struct mf_model *model) {
     return (struct mf_decoder){.architecture = &model->architecture,
                                .module = model->module,
@@ -312,11 +343,8 @@ enum mf_status mf_model_build(const struct mf_model *model, struct mf_graph *gra
         mf_program_create(graph, purpose, slot, model->compute_dtype, &out->program, error);
     if (status == MF_OK)
         status = mf_decoder_build(&decoder, graph, out, error);
-    for (int32_t id = 0; status == MF_OK && model->quantization && id < graph->tensors; id++) {
-        const struct mf_tensor *tensor = mf_graph_tensor(graph, id);
-        if (tensor->storage == MF_WEIGHT && tensor->name && is_quantized(model, tensor->name))
-            mf_graph_mark_quantized(graph, id, model->quantization, model->nested_quantization);
-    }
+    if (status == MF_OK)
+        status = mark_quantized(model, graph, error);
     return status ? status : mf_pass_expand(graph, out->program, error);
 }
 
@@ -350,24 +378,32 @@ static void *convert(const struct mf_stored_tensor *tensor, enum mf_dtype dtype,
     return data;
 }
 
+/* The quantised form of a weight that programs compute with in `dtype`; mf_quantized_free frees it. */
+static enum mf_status quantize(const struct mf_model *model, const struct mf_stored_tensor *tensor,
+                               enum mf_dtype dtype, struct mf_quantized *quantized, struct mf_error *error) {
+    const enum mf_dtype from = dtype == MF_BF16 ? MF_BF16 : tensor->dtype;
+    const bool usable = from == tensor->dtype && (uintptr_t)tensor->data % mf_dtype_bytes(from) == 0;
+    size_t bytes;
+    void *copy = usable ? NULL : convert(tensor, from, &bytes);
+    if (!usable && !copy)
+        return mf_error_errno(error, ENOMEM, "%s", tensor->name);
+    const enum mf_status status =
+        mf_quantize(from, usable ? tensor->data : copy, tensor->dim[0], tensor->dim[1], model->quantization,
+                    model->nested_quantization, quantized, error);
+    free(copy);
+    mf_safetensors_release(tensor);
+    return status;
+}
+
 /* What the quantised form of a weight stands for. */
 static enum mf_status convert_quantized(const struct mf_model *model, const struct mf_stored_tensor *tensor,
                                         enum mf_dtype dtype, struct converted *converted, size_t *bytes,
                                         struct mf_error *error) {
-    const enum mf_dtype from = dtype == MF_BF16 ? MF_BF16 : tensor->dtype;
-    const bool usable = from == tensor->dtype && (uintptr_t)tensor->data % mf_dtype_bytes(from) == 0;
-    const int64_t rows = tensor->dim[0], columns = tensor->dim[1];
     struct mf_quantized quantized = {0};
-    enum mf_status status = MF_OK;
-    void *copy = usable ? NULL : convert(tensor, from, bytes);
-    *bytes = (size_t)rows * (size_t)columns * mf_dtype_bytes(dtype);
+    *bytes = (size_t)tensor->dim[0] * (size_t)tensor->dim[1] * mf_dtype_bytes(dtype);
     void *data = aligned_alloc(64, (*bytes + 63) / 64 * 64);
-    if (!data || (!usable && !copy))
-        status = mf_error_errno(error, ENOMEM, "%s", tensor->name);
-    if (status == MF_OK)
-        status = mf_quantize(from, usable ? tensor->data : copy, rows, columns, model->quantization,
-                             model->nested_quantization, &quantized, error);
-    free(copy);
+    enum mf_status status = data ? quantize(model, tensor, dtype, &quantized, error)
+                                 : mf_error_errno(error, ENOMEM, "%s", tensor->name);
     if (status == MF_OK)
         mf_dequantize(&quantized, dtype, data);
     mf_quantized_free(&quantized);
@@ -390,7 +426,6 @@ static enum mf_status weight_data(struct mf_model *model, const struct mf_stored
         const enum mf_status status = convert_quantized(model, tensor, dtype, converted, bytes, error);
         if (status != MF_OK)
             return status;
-        mf_safetensors_release(tensor);
     }
     if (!quantized && tensor->dtype == dtype && (uintptr_t)tensor->data % mf_dtype_bytes(dtype) == 0)
         return MF_OK;
@@ -411,6 +446,13 @@ static enum mf_status weight_data(struct mf_model *model, const struct mf_stored
     return MF_OK;
 }
 
+/* What was made of a weight for binding it is not needed where that copied it. */
+static void drop_converted(struct mf_model *model, const struct mf_stored_tensor *tensor) {
+    struct converted *converted = &model->converted[tensor - mf_safetensors_at(model->weights, 0)];
+    free(converted->data);
+    *converted = (struct converted){0};
+}
+
 /* A weight that the graph has in one and the files in parts, one behind the other. */
 static enum mf_status bind_parts(struct mf_model *model, const struct mf_tensor *tensor,
                                  struct mf_executor *executor, struct mf_error *error) {
@@ -419,19 +461,92 @@ static enum mf_status bind_parts(struct mf_model *model, const struct mf_tensor 
     enum mf_status status = MF_OK;
     while (*name && status == MF_OK) {
         char part[MF_DECODER_NAME_BYTES];
-        const size_t length = strcspn(name, MF_DECODER_FUSED);
         const void *data;
-        size_t bytes;
-        (void)snprintf(part, sizeof part, "%.*s", (int)length, name);
-        const struct mf_stored_tensor *stored = mf_safetensors_find(model->weights, part);
+        size_t bytes = 0;
+        const struct mf_stored_tensor *stored = next_part(model, &name, part);
         if (!stored)
             return mf_error_set(error, MF_ERROR_WEIGHT_MISMATCH, "%s: the model has no such weight", part);
         status = weight_data(model, stored, (enum mf_dtype)tensor->dtype, &data, &bytes, error);
         if (status == MF_OK)
             status = mf_executor_bind_weight_part(executor, tensor->id, first, data, bytes, error);
+        drop_converted(model, stored);
         first += bytes;
-        name += length + (name[length] != '\0');
     }
+    return status;
+}
+
+/* Where the next part of a quantised weight goes, in bytes. */
+struct kept_at {
+    size_t codes, scales, scale_codes;
+};
+
+static enum mf_status bind_quantized_part(const struct mf_quantized_weight *row,
+                                          const struct mf_quantized *part, struct kept_at *at,
+                                          struct mf_executor *executor, struct mf_error *error) {
+    const struct mf_quantized_layout size =
+        mf_quantized_layout(part->quantization, part->nested, part->rows, part->columns);
+    const size_t scales = (size_t)(size.scales - (part->nested ? 1 : 0)) * sizeof(float);
+    enum mf_status status = mf_executor_bind_weight_part(executor, row->codes, at->codes, part->code,
+                                                         mf_quantized_code_bytes(part), error);
+    if (status == MF_OK)
+        status = mf_executor_bind_weight_part(executor, row->scales, at->scales,
+                                              part->nested ? part->scale_scale : part->scale, scales, error);
+    if (status == MF_OK && part->nested)
+        status = mf_executor_bind_weight_part(executor, row->scales, at->scales + scales, &part->scale_mean,
+                                              sizeof part->scale_mean, error);
+    if (status == MF_OK && part->nested)
+        status = mf_executor_bind_weight_part(executor, row->scale_codes, at->scale_codes, part->scale_code,
+                                              (size_t)size.scale_codes, error);
+    at->codes += (size_t)size.codes;
+    at->scales += (size_t)size.scales * sizeof(float);
+    at->scale_codes += (size_t)size.scale_codes;
+    return status;
+}
+
+/* A weight that programs dequantise: quantised part by part, as it is read. */
+static enum mf_status bind_quantized(const struct mf_model *model, const struct mf_graph *graph,
+                                     const struct mf_quantized_weight *row, struct mf_executor *executor,
+                                     struct mf_error *error) {
+    const struct mf_tensor *weight = mf_graph_tensor(graph, row->weight);
+    const char *name = weight->name;
+    struct kept_at at = {0};
+    enum mf_status status = MF_OK;
+    while (*name && status == MF_OK) {
+        char part[MF_DECODER_NAME_BYTES];
+        struct mf_quantized quantized = {0};
+        const struct mf_stored_tensor *stored = next_part(model, &name, part);
+        if (!stored)
+            return mf_error_set(error, MF_ERROR_WEIGHT_MISMATCH, "%s: the model has no such weight", part);
+        status = quantize(model, stored, (enum mf_dtype)weight->dtype, &quantized, error);
+        if (status == MF_OK)
+            status = bind_quantized_part(row, &quantized, &at, executor, error);
+        mf_quantized_free(&quantized);
+    }
+    return status;
+}
+
+/* Any other weight; what the model has no name for is left alone. */
+static enum mf_status bind_whole(struct mf_model *model, const struct mf_tensor *tensor,
+                                 struct mf_executor *executor, struct mf_error *error) {
+    const struct mf_stored_tensor *stored = mf_safetensors_find(model->weights, tensor->name);
+    const void *data = NULL;
+    size_t bytes = 0;
+    enum mf_status status = MF_OK;
+    if (!strcmp(tensor->name, MF_DECODER_ROPE_NAME)) {
+        data = model->rope_frequency;
+        bytes = (size_t)model->architecture.rope.columns / 2 * sizeof(float);
+    } else if (!strcmp(tensor->name, MF_DECODER_WINDOW_ROPE_NAME)) {
+        data = model->window_rope_frequency;
+        bytes = (size_t)model->architecture.window_rope.columns / 2 * sizeof(float);
+    } else if (stored) {
+        status = weight_data(model, stored, (enum mf_dtype)tensor->dtype, &data, &bytes, error);
+    } else {
+        return MF_OK;
+    }
+    if (status == MF_OK)
+        status = mf_executor_bind_weight(executor, tensor->id, data, bytes, error);
+    if (stored && mf_executor_copies_weights(executor))
+        drop_converted(model, stored);
     return status;
 }
 
@@ -441,30 +556,21 @@ enum mf_status mf_model_bind(struct mf_model *model, struct mf_provider_context 
     enum mf_status status = MF_OK;
     for (int32_t id = 0; id < graph->tensors && status == MF_OK; id++) {
         const struct mf_tensor *tensor = mf_graph_tensor(graph, id);
-        if (tensor->storage != MF_WEIGHT || tensor->view_of >= 0 || !tensor->name)
+        if (tensor->storage != MF_WEIGHT || tensor->view_of >= 0 || !tensor->name ||
+            !mf_executor_reads(executor, id))
             continue;
+        const struct mf_quantized_weight *kept =
+            tensor->quantized_row ? &graph->quantized[tensor->quantized_row - 1] : NULL;
         if (context && context->cancelled && context->cancelled(context->argument))
             return mf_error_set(error, MF_ERROR_CANCELLED, "cancelled while loading the weights");
-        if (strstr(tensor->name, MF_DECODER_FUSED)) {
+        if (kept && id == kept->codes)
+            status = bind_quantized(model, graph, kept, executor, error);
+        else if (kept && id != kept->weight)
+            continue; /* its scales: bound with its codes */
+        else if (strstr(tensor->name, MF_DECODER_FUSED))
             status = bind_parts(model, tensor, executor, error);
-            continue;
-        }
-        const struct mf_stored_tensor *stored = mf_safetensors_find(model->weights, tensor->name);
-        const void *data = NULL;
-        size_t bytes = 0;
-        if (!strcmp(tensor->name, MF_DECODER_ROPE_NAME)) {
-            data = model->rope_frequency;
-            bytes = (size_t)model->architecture.rope.columns / 2 * sizeof(float);
-        } else if (!strcmp(tensor->name, MF_DECODER_WINDOW_ROPE_NAME)) {
-            data = model->window_rope_frequency;
-            bytes = (size_t)model->architecture.window_rope.columns / 2 * sizeof(float);
-        } else if (stored) {
-            status = weight_data(model, stored, (enum mf_dtype)tensor->dtype, &data, &bytes, error);
-        } else {
-            continue; /* not ours */
-        }
-        if (status == MF_OK)
-            status = mf_executor_bind_weight(executor, id, data, bytes, error);
+        else
+            status = bind_whole(model, tensor, executor, error);
     }
     return status;
 }

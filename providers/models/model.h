@@ -86,10 +86,11 @@ enum mf_status mf_model_build(const struct mf_model *model, struct mf_graph *gra
                               int16_t slot, struct mf_model_program *out, struct mf_error *error);
 
 /* Binds every weight of `graph` that this model named. Data come from the mapped files; what cannot be used
- * as it lies there (another dtype than the graph's, misaligned) is converted once and kept by the model. Of a
- * quantised model each module's weight is quantised as it would be in the computing dtype, dequantised to
- * that dtype, and only this is kept: memory never holds more than what is kept and the parts of one module.
- * The model must outlive the executor. `context` may be NULL: asked for cancellation between tensors. */
+ * as it lies there (another dtype than the graph's, misaligned) is converted once and kept by the model,
+ * unless the executor copies it. Of a quantised model each module's weight is quantised as it would be in the
+ * computing dtype; where programs dequantise it that is what is kept, else it is dequantised to that dtype
+ * and only this is kept: memory never holds more than what is kept and the parts of one module. The model
+ * must outlive the executor. `context` may be NULL: asked for cancellation between tensors. */
 enum mf_status mf_model_bind(struct mf_model *model, struct mf_provider_context *context,
                              const struct mf_graph *graph, struct mf_executor *executor,
                              struct mf_error *error);

@@ -101,6 +101,13 @@ struct mf_array *bench_input(struct bench *bench, int index, enum mf_dtype dtype
     return array;
 }
 
+struct mf_array *bench_bytes(struct bench *bench, int index, const uint8_t *value, int64_t count) {
+    struct mf_array *array = &bench->call.in[index];
+    make(bench, array, MF_U8, 1, &count, 0);
+    memcpy(array->data, value, (size_t)count);
+    return array;
+}
+
 struct mf_array *bench_integers(struct bench *bench, int index, const int32_t *value, int64_t count) {
     struct mf_array *array = &bench->call.in[index];
     make(bench, array, MF_I32, 1, &count, 0);

@@ -26,6 +26,7 @@ float bench_random(struct bench *bench);
 struct mf_array *bench_input(struct bench *bench, int index, enum mf_dtype dtype, int rank,
                              const int64_t *dim, int64_t padding);
 struct mf_array *bench_integers(struct bench *bench, int index, const int32_t *value, int64_t count);
+struct mf_array *bench_bytes(struct bench *bench, int index, const uint8_t *value, int64_t count);
 struct mf_array *bench_output(struct bench *bench, int index, enum mf_dtype dtype, int rank,
                               const int64_t *dim, int64_t padding);
 /* workspace[0]. */

@@ -698,5 +698,5 @@ int op_cases_run(void) {
         cmocka_unit_test(test_cache_write),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    return failed + op_cases_update_run();
+    return failed + op_cases_update_run() + op_cases_quantized_run();
 }

@@ -44,14 +44,11 @@ static void test_adamw(void **state) {
 
 /* Moments as they are after a step, and some blocks as they are at first. */
 static void bench_codes(struct bench *bench, int index, int64_t n) {
-    const int64_t words = n / 4;
-    int32_t *value = calloc((size_t)words + 1, sizeof *value);
+    uint8_t *value = calloc((size_t)n + 1, 1);
     assert_non_null(value);
     for (int64_t i = 256; i < n; i++)
-        ((uint8_t *)value)[i] = (uint8_t)(127 + 127 * bench_random(bench));
-    bench_integers(bench, index, value, words);
-    bench->call.in[index].dtype = MF_U8;
-    bench->call.in[index].dim[0] = n;
+        value[i] = (uint8_t)(127 + 127 * bench_random(bench));
+    bench_bytes(bench, index, value, n);
     free(value);
 }
 

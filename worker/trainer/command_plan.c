@@ -174,15 +174,20 @@ static void print_memory(const struct mf_job *job) {
            mf_memory_describe(&job->memory, passes, sizeof passes));
 }
 
-static void print_quantization(const struct mf_model *model) {
+static void print_quantization(const struct mf_job *job) {
+    const struct mf_model *model = job->runtime.model;
     bool nested;
     const enum mf_quantization quantization = mf_model_quantization(model, &nested);
-    if (quantization != MF_QUANTIZATION_NONE)
-        printf(
-            "weights    %s%s, of linear modules but the head; kept dequantised in %s, without the quantised "
-            "copy\n",
-            mf_quantization_name(quantization), nested ? " with quantised scales" : "",
-            mf_dtype_name(mf_model_compute_dtype(model)));
+    if (quantization == MF_QUANTIZATION_NONE)
+        return;
+    printf("weights    %s%s, of linear modules but the head; ", mf_quantization_name(quantization),
+           nested ? " with quantised scales" : "");
+    if (job->memory.quantized)
+        printf("kept so, dequantised to %s where they are used\n",
+               mf_dtype_name(mf_model_compute_dtype(model)));
+    else
+        printf("kept dequantised in %s, without the quantised copy\n",
+               mf_dtype_name(mf_model_compute_dtype(model)));
 }
 
 /* "3 s", "5 min", "2 h 10 min": an estimate has no more to say. */
@@ -242,7 +247,7 @@ static enum mf_status print_text(const struct mf_job *job, const struct told *to
            request->lr_scheduler_type, request->learning_rate);
     printf("trained    %lld parameters of %lld\n", (long long)job->trainable_parameters,
            (long long)mf_model_parameters(job->runtime.model));
-    print_quantization(job->runtime.model);
+    print_quantization(job);
     print_memory(job);
     print_estimate(&told->estimate);
     printf("numeric    %s\n", job->runtime.plan->record_sha256);

@@ -547,6 +547,9 @@ static enum mf_status build_programs(struct mf_job *job, struct mf_error *error)
         status = mf_pass_memory(graph, job->programs.train.program, &job->memory, error);
     }
     if (status == MF_OK)
+        status = mf_pass_memory(graph, job->programs.evaluate.program,
+                                &(struct mf_memory_choice){.quantized = job->memory.quantized}, error);
+    if (status == MF_OK)
         status = tidy(job, job->programs.train.program, error);
     if (status == MF_OK)
         status = tidy(job, job->programs.evaluate.program, error);

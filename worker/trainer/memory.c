@@ -46,7 +46,8 @@ static enum mf_status plan(struct mf_job *job, mf_job_builder *build, int32_t pa
     return status;
 }
 
-/* Every choice there is, the one that takes least memory last. */
+/* Every choice there is but for how weights are kept, the one that takes least memory last. The first are
+ * tried with every size of a pass. */
 static const struct mf_memory_choice choices[] = {
     {.recompute = MF_RECOMPUTE_NONE},
     {.recompute = MF_RECOMPUTE_CHEAP},
@@ -62,42 +63,57 @@ static const struct mf_memory_choice choices[] = {
 };
 enum { CHOICES = sizeof choices / sizeof *choices, QUICK_CHOICES = 2 };
 
-/* Does this choice mean something here, and change no bit? */
-static bool is_possible(const struct mf_job *job, struct mf_memory_choice choice) {
+/* Those that mean something for a job and change no bit of it. */
+struct possible {
+    struct mf_memory_choice choice[2 * CHOICES]; /* the one that takes least memory last */
+    size_t count, quick;                         /* quick: the first of them */
+};
+
+static void add_choices(const struct mf_backend *backend, bool recompute, bool quantized, size_t first,
+                        size_t end, struct possible *possible) {
+    for (size_t i = first; i < end; i++) {
+        struct mf_memory_choice choice = choices[i];
+        choice.quantized = quantized;
+        if ((!choice.offload || backend->bytes_per_host_byte > 0) && (!choice.chunk || backend->rows_alone) &&
+            (recompute || i == 0))
+            possible->choice[possible->count++] = choice;
+    }
+}
+
+/* recompute: is what can be computed again not kept? */
+static struct possible possible_choices(const struct mf_job *job, bool recompute) {
     const struct mf_backend *backend = job->runtime.backend;
-    return (!choice.offload || backend->bytes_per_host_byte > 0) && (!choice.chunk || backend->rows_alone);
+    struct possible possible = {.count = 0};
+    bool nested;
+    const bool quantized =
+        backend->dequantizes && mf_model_quantization(job->runtime.model, &nested) != MF_QUANTIZATION_NONE;
+    for (int kept = 0; kept <= quantized; kept++)
+        add_choices(backend, recompute, kept, 0, QUICK_CHOICES, &possible);
+    possible.quick = possible.count;
+    for (int kept = 0; kept <= quantized; kept++)
+        add_choices(backend, recompute, kept, QUICK_CHOICES, CHOICES, &possible);
+    return possible;
 }
 
-/* The number of possible choices. */
-static size_t possible(const struct mf_job *job) {
-    size_t count = 0;
-    for (size_t i = 0; i < CHOICES; i++)
-        count += is_possible(job, choices[i]);
-    return count;
+static struct possible allowed_choices(const struct mf_job *job) {
+    return possible_choices(job, job->request.gradient_checkpointing);
 }
 
-/* The index-th of them. */
-static struct mf_memory_choice choice_at(const struct mf_job *job, size_t index) {
-    size_t i = 0;
-    while (!is_possible(job, choices[i]) || index-- > 0)
-        i++;
-    return choices[i];
-}
-
-/* The number of those that the request allows. */
-static size_t allowed(const struct mf_job *job) {
-    return job->request.gradient_checkpointing ? possible(job) : 1;
+static enum mf_status plan_smallest(struct mf_job *job, mf_job_builder *build, int32_t pass, struct fit *fit,
+                                    struct mf_error *error) {
+    const struct possible allowed = allowed_choices(job);
+    return plan(job, build, pass, allowed.choice[allowed.count - 1], fit, error);
 }
 
 static enum mf_status try_passes(struct mf_job *job, mf_job_builder *build, bool *fits,
                                  struct mf_error *error) {
     const size_t budget = mf_job_budget(job);
-    const size_t quick = allowed(job) < QUICK_CHOICES ? allowed(job) : QUICK_CHOICES;
+    const struct possible allowed = allowed_choices(job);
     const int32_t longest = mf_job_longest(job);
     for (int32_t pass = job->pass_tokens;; pass = pass / 2 > longest ? pass / 2 : longest) {
-        for (size_t i = 0; i < quick; i++) {
+        for (size_t i = 0; i < allowed.quick; i++) {
             struct fit fit;
-            const enum mf_status status = plan(job, build, pass, choice_at(job, i), &fit, error);
+            const enum mf_status status = plan(job, build, pass, allowed.choice[i], &fit, error);
             *fits = status == MF_OK && fit.bytes <= budget;
             if (status != MF_OK || *fits)
                 return status;
@@ -111,12 +127,13 @@ static enum mf_status try_passes(struct mf_job *job, mf_job_builder *build, bool
 static enum mf_status try_choices(struct mf_job *job, mf_job_builder *build, bool *fits,
                                   struct mf_error *error) {
     const size_t budget = mf_job_budget(job);
+    const struct possible allowed = allowed_choices(job);
     const int32_t longest = mf_job_longest(job);
-    size_t best = CHOICES;
+    size_t best = allowed.count;
     double least = INFINITY;
     struct fit fit;
-    for (size_t i = QUICK_CHOICES; i < allowed(job); i++) {
-        const enum mf_status status = plan(job, build, longest, choice_at(job, i), &fit, error);
+    for (size_t i = allowed.quick; i < allowed.count; i++) {
+        const enum mf_status status = plan(job, build, longest, allowed.choice[i], &fit, error);
         if (status != MF_OK)
             return status;
         if (fit.bytes <= budget && fit.cost < least) {
@@ -124,8 +141,8 @@ static enum mf_status try_choices(struct mf_job *job, mf_job_builder *build, boo
             best = i;
         }
     }
-    *fits = best < CHOICES;
-    return *fits ? plan(job, build, longest, choice_at(job, best), &fit, error) : MF_OK;
+    *fits = best < allowed.count;
+    return *fits ? plan(job, build, longest, allowed.choice[best], &fit, error) : MF_OK;
 }
 
 /* ---- when nothing fits: what would
@@ -138,8 +155,7 @@ static enum mf_status fitting_length(struct mf_job *job, mf_job_builder *build, 
     while (low < high) {
         const int32_t middle = low + (high - low + 1) / 2;
         struct fit fit;
-        const enum mf_status status =
-            plan(job, build, middle * SHORTEST_LENGTH, choice_at(job, allowed(job) - 1), &fit, error);
+        const enum mf_status status = plan_smallest(job, build, middle * SHORTEST_LENGTH, &fit, error);
         if (status != MF_OK)
             return status;
         if (fit.bytes <= mf_job_budget(job))
@@ -201,7 +217,7 @@ static enum mf_status suggest_variants(struct mf_job *job, mf_job_builder *build
     for (size_t i = 0; status == MF_OK && i < sizeof variants / sizeof *variants; i++) {
         struct fit fit;
         if (variants[i].apply(&job->request)) {
-            status = plan(job, build, mf_job_longest(job), choice_at(job, allowed(job) - 1), &fit, error);
+            status = plan_smallest(job, build, mf_job_longest(job), &fit, error);
             if (status == MF_OK && fit.bytes <= mf_job_budget(job))
                 mf_text_printf(text, ", %s", variants[i].name);
             if (status == MF_OK && fit.bytes <= mf_job_budget(job) && job->request.lora_r != request.lora_r)
@@ -217,11 +233,12 @@ static enum mf_status refuse(struct mf_job *job, mf_job_builder *build, struct m
     struct fit smallest, recomputed;
     struct mf_text text = {0};
     int32_t length = 0;
-    enum mf_status status = plan(job, build, longest, choice_at(job, allowed(job) - 1), &smallest, error);
+    const struct possible possible = possible_choices(job, true);
+    enum mf_status status = plan_smallest(job, build, longest, &smallest, error);
     const size_t weights =
         status == MF_OK ? job->runtime.plan->weight_bytes + job->runtime.plan->copy_bytes : 0;
     if (status == MF_OK)
-        status = plan(job, build, longest, choice_at(job, possible(job) - 1), &recomputed, error);
+        status = plan(job, build, longest, possible.choice[possible.count - 1], &recomputed, error);
     if (status == MF_OK)
         status = fitting_length(job, build, &length, error);
     if (status != MF_OK)

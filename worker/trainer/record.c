@@ -107,7 +107,9 @@ static json_t *quantization_json(const struct mf_job *job) {
     return json_pack("{s:s, s:b, s:o, s:s, s:s}", "type", mf_quantization_name(quantization), "nested",
                      nested, "block_size",
                      quantization == MF_QUANTIZATION_INT8 ? json_null() : json_integer(MF_QUANTIZATION_BLOCK),
-                     "kept", "dequantized", "kept_dtype", mf_dtype_name(mf_model_compute_dtype(model)));
+                     "kept", job->memory.quantized ? "quantized" : "dequantized", "kept_dtype",
+                     job->memory.quantized ? mf_quantization_name(quantization)
+                                           : mf_dtype_name(mf_model_compute_dtype(model)));
 }
 
 static json_t *results_json(const struct mf_job *job, const struct mf_history *history) {

@@ -32,6 +32,7 @@ enum mf_status mf_cpu_reference_create(struct mf_backend **backend, struct mf_er
                                           .find = reference_find,
                                           .flop_per_byte = 1,
                                           .rows_alone = true,
+                                          .dequantizes = true,
                                           .destroy = reference_destroy};
     (void)error;
     *backend = &reference;

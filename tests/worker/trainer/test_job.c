@@ -1,6 +1,7 @@
 /* Preparing a job: steps, counts, and a plan that gives way to little memory without changing a number. */
 #include "worker/trainer/job.h"
 
+#include "kernels/cpu/backend.h"
 #include "worker/trainer/loop.h"
 
 #include <setjmp.h>
@@ -94,11 +95,10 @@ struct trained {
     char sha256[65];
 };
 
-static struct trained train(size_t budget_bytes) {
-    struct mf_job job;
+static struct trained train_prepared(struct mf_job *prepared) {
+    struct mf_job job = *prepared;
     struct mf_error error;
     struct trained trained = {0};
-    prepare_well(&job, budget_bytes);
     for (int64_t step = 1; step <= 3; step++) {
         struct mf_window window;
         struct mf_step_record record;
@@ -114,9 +114,15 @@ static struct trained train(size_t budget_bytes) {
     /* Everything is counted before it is allocated. */
     assert_int_equal(job.runtime.plan->copy_bytes, mf_executor_prepared_bytes(job.runtime.executor));
     assert_true(job.runtime.plan->copy_bytes > 0);
-    assert_true(!budget_bytes || (size_t)trained.bytes <= budget_bytes);
+    assert_true(!job.budget_bytes || (size_t)trained.bytes <= job.budget_bytes);
     mf_job_close(&job);
     return trained;
+}
+
+static struct trained train(size_t budget_bytes) {
+    struct mf_job job;
+    prepare_well(&job, budget_bytes);
+    return train_prepared(&job);
 }
 
 /* Less and less memory: first what is cheap is computed again, then passes shrink to the longest row, then
@@ -199,6 +205,93 @@ static void test_request_limits_memory(void **state) {
     mf_job_close(&job);
 }
 
+/* ---- weights in few bits ---- */
+
+struct few_bits {
+    const char *provider, *form;
+    bool nested, bf16;
+};
+
+static void set_text(char **field, const char *text) {
+    free(*field);
+    *field = strdup(text);
+}
+
+static void open_few_bits(struct mf_job *job, const struct few_bits *bits, size_t budget_bytes) {
+    struct mf_error error;
+    assert_int_equal(mf_job_open(request, "/tmp/unused", NULL, NULL, job, &error), MF_OK);
+    set_text(&job->request.provider, bits->provider);
+    job->request.use_8bit = !strcmp(bits->form, "int8");
+    job->request.use_4bit.set = job->request.use_4bit.value = !job->request.use_8bit;
+    if (!job->request.use_8bit) {
+        set_text(&job->request.strategy, "qlora");
+        set_text(&job->request.bnb_4bit_quant_type, bits->form);
+        assert_int_equal(mf_strategy_find("qlora", &job->strategy, &error), MF_OK);
+    }
+    job->request.use_nested_quant = bits->nested;
+    job->request.bf16.set = true;
+    job->request.bf16.value = bits->bf16;
+    job->budget_bytes = budget_bytes;
+    if (mf_job_prepare(job, &error) != MF_OK)
+        fail_msg("%s", error.message);
+}
+
+/* Every quantised weight is dequantised once in forward and at most once after it, and is itself in no
+ * memory. */
+static void check_dequantized_once(const struct mf_job *job) {
+    const struct mf_graph *graph = job->runtime.graph;
+    const struct mf_program *train = graph->program[job->programs.train.program];
+    assert_true(graph->quantizeds > 0);
+    for (int32_t row = 0; row < graph->quantizeds; row++) {
+        int forward = 0, later = 0;
+        for (int32_t n = 0; n < train->nodes; n++)
+            if (train->node[n].op == MF_OP_DEQUANTIZE && train->node[n].in[0] == graph->quantized[row].codes)
+                *(train->node[n].phase == MF_FORWARD ? &forward : &later) += 1;
+        assert_int_equal(forward, 1);
+        assert_true(later <= 1);
+        assert_false(mf_executor_reads(job->runtime.executor, graph->quantized[row].weight));
+    }
+}
+
+/* Where memory is short weights stay in few bits: less memory, one numeric plan, the same bits. */
+static void test_weights_stay_quantized(void **state) {
+    static const struct few_bits forms[] = {
+        {"huggingface", "nf4", true, true},   {"huggingface", "nf4", false, false},
+        {"huggingface", "int8", false, true}, {"unsloth", "nf4", true, false},
+        {"unsloth", "fp4", true, true},       {"unsloth", "int8", false, false}};
+    (void)state;
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        struct mf_job job;
+        if (forms[i].bf16 && mf_cpu_preferred_dtype() != MF_BF16)
+            continue;
+        open_few_bits(&job, &forms[i], 0);
+        const bool dequantizes = job.runtime.backend->dequantizes;
+        assert_false(job.memory.quantized);
+        const size_t weights = job.runtime.plan->weight_bytes;
+        const struct trained wide = train_prepared(&job);
+        size_t budget = (size_t)wide.bytes - 1;
+        for (int tries = 0; tries < 3; tries++) { /* at first what is cheap is computed again */
+            open_few_bits(&job, &forms[i], budget);
+            if (job.memory.quantized || !dequantizes)
+                break;
+            budget = (size_t)mf_runtime_managed_bytes(&job.runtime) - 1;
+            mf_job_close(&job);
+        }
+        assert_int_equal(job.memory.quantized, dequantizes);
+        if (dequantizes) {
+            check_dequantized_once(&job);
+            assert_true(job.runtime.plan->weight_bytes < weights);
+        }
+        const struct trained few = train_prepared(&job);
+        assert_true(few.bytes < wide.bytes);
+        if (!dequantizes)
+            continue;
+        assert_int_equal(few.pass, wide.pass);
+        assert_memory_equal(few.loss, wide.loss, sizeof wide.loss);
+        assert_string_equal(few.sha256, wide.sha256);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_counts),
@@ -206,6 +299,7 @@ int main(void) {
         cmocka_unit_test(test_little_memory),
         cmocka_unit_test(test_refusal_says_what_would_fit),
         cmocka_unit_test(test_request_limits_memory),
+        cmocka_unit_test(test_weights_stay_quantized),
     };
     return cmocka_run_group_tests(tests, write_files, remove_files);
 }
