@@ -38,6 +38,8 @@ static double flop(const struct mf_graph *graph, const struct mf_node *node, con
     case MF_OP_HEAD:
         return (node->a.head.with_gradient ? 4 : 2) * rows(graph, node->in[2], value) *
                elements(graph, node->in[1], value);
+    case MF_OP_HEAD_WEIGHT_GRADIENT: /* the logits again, and their gradient times the hidden states */
+        return 4 * rows(graph, node->in[2], value) * elements(graph, node->in[1], value);
     case MF_OP_LOGITS:
         return 2 * rows(graph, node->in[2], value) * elements(graph, node->in[1], value);
     case MF_OP_ATTENTION:
@@ -49,17 +51,23 @@ static double flop(const struct mf_graph *graph, const struct mf_node *node, con
     }
 }
 
-/* An op that gathers rows reads as much as it writes, not the whole table. */
-static bool gathers(const struct mf_node *node, int input) {
-    return node->op == MF_OP_EMBEDDING && input == 0;
+/* An op that gathers or scatters rows moves as much as the rows are, not the whole table: the tensor that
+ * tells how much; -1: input `input` is no table. */
+static int32_t rows_of_table(const struct mf_node *node, int input) {
+    if (node->op == MF_OP_EMBEDDING && input == 0)
+        return node->out[0];
+    return node->op == MF_OP_EMBEDDING_GRADIENT && input == 2 ? node->in[0] : -1;
 }
 
 struct mf_cost mf_node_cost(const struct mf_graph *graph, const struct mf_node *node, const int32_t *value) {
     struct mf_cost cost = {.flop = flop(graph, node, value)};
-    for (int i = 0; i < MF_NODE_INPUTS; i++)
-        cost.bytes += bytes(graph, gathers(node, i) ? node->out[0] : node->in[i], value);
+    for (int i = 0; i < MF_NODE_INPUTS; i++) {
+        const int32_t moved = rows_of_table(node, i);
+        cost.bytes += bytes(graph, moved < 0 ? node->in[i] : moved, value);
+    }
     for (int i = 0; i < MF_NODE_OUTPUTS; i++)
-        cost.bytes += bytes(graph, node->out[i], value);
+        cost.bytes += bytes(graph, node->op == MF_OP_EMBEDDING_GRADIENT ? node->in[0] : node->out[i], value) *
+                      (node->out[i] >= 0);
     return cost;
 }
 

@@ -214,6 +214,21 @@ void *mf_executor_data(struct mf_executor *executor, int32_t id) {
                   shadowed ? mf_residency_host(executor->residency, owner) : executor->base[owner]);
 }
 
+void mf_executor_round_copies(struct mf_executor *executor) {
+    for (int32_t i = 0; i < executor->graph->trains; i++) {
+        const struct mf_trained *trained = &executor->graph->trained[i];
+        if (trained->computed == trained->parameter)
+            continue;
+        const struct mf_tensor *tensor = mf_graph_tensor(executor->graph, trained->computed);
+        const float *master = mf_executor_data(executor, trained->parameter);
+        uint16_t *copy = mf_executor_data(executor, trained->computed);
+        const int64_t elements = mf_tensor_elements(tensor, executor->plan->persistent_bound);
+        assert(tensor->dtype == MF_BF16);
+        for (int64_t e = 0; e < elements; e++)
+            copy[e] = mf_f32_to_bf16(master[e]);
+    }
+}
+
 struct data_visit {
     const struct mf_executor *executor;
     bool weights_only;

@@ -58,6 +58,10 @@ void *mf_executor_data(struct mf_executor *executor, int32_t tensor);
 /* Bytes of a persistent tensor at the plan's bounds. */
 size_t mf_executor_bytes(const struct mf_executor *executor, int32_t tensor);
 
+/* Rounds every trained weight's master to the copy that programs compute with (graph.h): after the host wrote
+ * masters, before the next run that reads them. */
+void mf_executor_round_copies(struct mf_executor *executor);
+
 /* From the next run on; NULL: none, as at first. */
 void mf_executor_set_trace(struct mf_executor *executor, mf_executor_trace *trace, void *user);
 

@@ -9,8 +9,8 @@
 
 bool mf_gradient_is_parameter(const struct mf_gradient_context *context, int32_t id) {
     const struct mf_tensor *tensor = mf_graph_tensor(context->graph, id);
-    return tensor->storage == MF_ADAPTER && (tensor->flags & MF_TENSOR_TRAINABLE) &&
-           tensor->slot == context->slot;
+    return (tensor->storage == MF_ADAPTER || tensor->storage == MF_STATE) &&
+           (tensor->flags & MF_TENSOR_TRAINABLE) && tensor->slot == context->slot;
 }
 
 bool mf_gradient_needed(const struct mf_gradient_context *context, int32_t id) {
@@ -89,8 +89,16 @@ void mf_gradient_add(struct mf_gradient_context *context, int32_t id, int32_t co
                         so_far < 0 ? contribution : mf_build_add(&context->builder, so_far, contribution));
 }
 
+/* What `id` is a copy of; itself when it is none. */
+static int32_t master_of(const struct mf_graph *graph, int32_t id) {
+    for (int32_t i = 0; i < graph->trains; i++)
+        if (graph->trained[i].computed == id)
+            return graph->trained[i].parameter;
+    return id;
+}
+
 int32_t mf_gradient_of_parameter(const struct mf_graph *graph, int32_t parameter) {
-    const struct mf_tensor *wanted = mf_graph_tensor(graph, parameter);
+    const struct mf_tensor *wanted = mf_graph_tensor(graph, master_of(graph, parameter));
     int32_t bucket = mf_graph_find_bucket(graph, wanted->slot);
     if (bucket < 0)
         return -1;

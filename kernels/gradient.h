@@ -30,7 +30,8 @@ struct mf_gradient_request {
 enum mf_status mf_gradient_build_request(struct mf_graph *graph, int32_t program,
                                          const struct mf_gradient_request *request, struct mf_error *error);
 
-/* The part of the slot's bucket that holds the gradient of a parameter; -1 before its bucket exists. */
+/* The part of the slot's bucket that holds the gradient of a parameter, or of what a copy is rounded from; -1
+ * before its bucket exists. */
 int32_t mf_gradient_of_parameter(const struct mf_graph *graph, int32_t parameter);
 
 #endif

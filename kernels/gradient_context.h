@@ -28,7 +28,7 @@ int32_t mf_gradient_get(struct mf_gradient_context *context, int32_t tensor);
 void mf_gradient_add(struct mf_gradient_context *context, int32_t tensor, int32_t contribution);
 /* Gives `tensor` a contribution that already holds what mf_gradient_get said (an op with an addend). */
 void mf_gradient_replace(struct mf_gradient_context *context, int32_t tensor, int32_t gradient);
-/* Is `tensor` a parameter of the slot that is trained? */
+/* Is `tensor` a parameter of the slot that is trained, or the copy of one that programs compute with? */
 bool mf_gradient_is_parameter(const struct mf_gradient_context *context, int32_t tensor);
 /* Fails: the op of `node` has no gradient for `what`. */
 void mf_gradient_fail(struct mf_gradient_context *context, const struct mf_node *node, const char *what);

@@ -17,13 +17,37 @@ void mf_gradient_stop(struct mf_gradient_context *context, const struct mf_node 
     mf_gradient_fail(context, node, "a stop");
 }
 
+/* The parameter's gradient so far, for an op that adds to it. -1 after a failure: what needs a gradient there
+ * is no parameter. */
+static int32_t accumulated(struct mf_gradient_context *context, const struct mf_node *node, int32_t weight) {
+    if (!mf_gradient_is_parameter(context, weight)) {
+        mf_gradient_fail(context, node, "a weight that is no parameter");
+        return -1;
+    }
+    const int32_t so_far = mf_gradient_get(context, weight);
+    return so_far < 0 ? mf_gradient_of_parameter(context->graph, weight) : so_far;
+}
+
+void mf_gradient_embedding(struct mf_gradient_context *context, const struct mf_node *node) {
+    const int32_t table = node->in[0];
+    if (!mf_gradient_needed(context, table))
+        return;
+    const int32_t in[] = {output_gradient(context, node, 0), node->in[1], accumulated(context, node, table)};
+    mf_gradient_replace(context, table,
+                        mf_emit(&context->builder, MF_OP_EMBEDDING_GRADIENT, in, 3, &node->a));
+}
+
 void mf_gradient_rms_norm(struct mf_gradient_context *context, const struct mf_node *node) {
-    int32_t x = node->in[0];
-    if (mf_gradient_needed(context, node->in[1]))
-        mf_gradient_fail(context, node, "the weight");
+    const int32_t x = node->in[0], weight = node->in[1];
+    if (mf_gradient_needed(context, weight)) {
+        const int32_t in[] = {x, node->out[1], output_gradient(context, node, 0),
+                              accumulated(context, node, weight)};
+        mf_gradient_replace(context, weight,
+                            mf_emit(&context->builder, MF_OP_RMS_NORM_WEIGHT_GRADIENT, in, 4, &node->a));
+    }
     if (!mf_gradient_needed(context, x))
         return;
-    const int32_t in[] = {x, node->in[1], node->out[1], output_gradient(context, node, 0),
+    const int32_t in[] = {x, weight, node->out[1], output_gradient(context, node, 0),
                           mf_gradient_get(context, x)};
     mf_gradient_replace(context, x, mf_emit(&context->builder, MF_OP_RMS_NORM_GRADIENT, in, 5, &node->a));
 }
@@ -44,16 +68,15 @@ void mf_gradient_layer_norm(struct mf_gradient_context *context, const struct mf
 }
 
 void mf_gradient_linear(struct mf_gradient_context *context, const struct mf_node *node) {
-    int32_t x = node->in[0], weight = node->in[1], dy = output_gradient(context, node, 0);
-    if (mf_gradient_needed(context, node->in[2]))
-        mf_gradient_fail(context, node, "the bias");
+    const int32_t x = node->in[0], weight = node->in[1], bias = node->in[2],
+                  dy = output_gradient(context, node, 0);
+    if (mf_gradient_needed(context, bias)) {
+        const int32_t in[] = {dy, accumulated(context, node, bias)};
+        mf_gradient_replace(context, bias,
+                            mf_emit(&context->builder, MF_OP_LINEAR_BIAS_GRADIENT, in, 2, &node->a));
+    }
     if (mf_gradient_needed(context, weight)) {
-        if (!mf_gradient_is_parameter(context, weight)) {
-            mf_gradient_fail(context, node, "a weight that is no parameter");
-            return;
-        }
-        int32_t so_far = mf_gradient_get(context, weight);
-        const int32_t in[] = {x, dy, so_far < 0 ? mf_gradient_of_parameter(context->graph, weight) : so_far};
+        const int32_t in[] = {x, dy, accumulated(context, node, weight)};
         mf_gradient_replace(context, weight,
                             mf_emit(&context->builder, MF_OP_LINEAR_WEIGHT_GRADIENT, in, 3, &node->a));
     }
@@ -114,15 +137,27 @@ void mf_gradient_activation(struct mf_gradient_context *context, const struct mf
 }
 
 void mf_gradient_head(struct mf_gradient_context *context, const struct mf_node *node) {
-    int32_t dlog_probability = output_gradient(context, node, 0);
-    if (mf_gradient_needed(context, node->in[1]))
-        mf_gradient_fail(context, node, "the weight");
+    const int32_t dlog_probability = output_gradient(context, node, 0), weight = node->in[1];
     if (mf_gradient_needed(context, node->in[4]))
         mf_gradient_fail(context, node, "the bias");
     if (output_gradient(context, node, 1) >= 0)
         mf_gradient_fail(context, node, "lse");
     if (node->out[2] < 0)
         mf_gradient_fail(context, node, "a head outside a training program");
+    if (mf_gradient_needed(context, weight)) {
+        const int32_t in[] = {node->in[0],
+                              weight,
+                              node->in[2],
+                              node->in[3],
+                              node->out[1],
+                              dlog_probability,
+                              accumulated(context, node, weight),
+                              node->in[4]};
+        mf_gradient_replace(context, weight,
+                            mf_emit(&context->builder, MF_OP_HEAD_WEIGHT_GRADIENT, in, 8, &node->a));
+    }
+    if (!mf_gradient_needed(context, node->in[0]))
+        return;
     const int32_t in[] = {node->out[2], node->in[2], dlog_probability, node->in[0]};
     mf_gradient_add(context, node->in[0], mf_emit(&context->builder, MF_OP_HEAD_GRADIENT, in, 4, NULL));
 }

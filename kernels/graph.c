@@ -126,6 +126,7 @@ void mf_graph_destroy(struct mf_graph *graph) {
     free(graph->tensor);
     free(graph->module);
     free(graph->adapter);
+    free(graph->trained);
     free(graph->segment);
     free(graph->bucket);
     free(graph->quantized);
@@ -170,11 +171,28 @@ int32_t mf_graph_find_bucket(const struct mf_graph *graph, int16_t slot) {
     return -1;
 }
 
+const struct mf_trained *mf_graph_find_trained(const struct mf_graph *graph, int16_t slot,
+                                               const char *weight) {
+    for (int32_t i = 0; i < graph->trains; i++)
+        if (graph->trained[i].slot == slot && !strcmp(graph->trained[i].weight, weight))
+            return &graph->trained[i];
+    return NULL;
+}
+
+/* A tensor of no slot: what a slot trains in its place may have its name. */
+static int32_t find_shared(const struct mf_graph *graph, const char *name) {
+    for (int32_t i = 0; i < graph->tensors; i++)
+        if (graph->tensor[i].name && graph->tensor[i].program < 0 && graph->tensor[i].slot < 0 &&
+            !strcmp(graph->tensor[i].name, name))
+            return i;
+    return -1;
+}
+
 /* The tensor `name` as described, found or made. */
 static enum mf_status named_tensor(struct mf_graph *graph, const struct mf_tensor *wanted, int32_t *id,
                                    struct mf_error *error) {
     char have[96], want[96];
-    *id = mf_graph_find_tensor(graph, wanted->name);
+    *id = find_shared(graph, wanted->name);
     if (*id < 0) {
         for (int i = 0; i < wanted->rank; i++)
             if (wanted->dim[i].multiplier < 1 || (i > 0 && wanted->dim[i].symbol != MF_CONST))
@@ -322,6 +340,27 @@ enum mf_status mf_graph_parameter(struct mf_graph *graph, int16_t slot, const ch
     return mf_graph_append_tensor(graph, &wanted, id, error);
 }
 
+enum mf_status mf_graph_train_weight(struct mf_graph *graph, int16_t slot, const char *weight,
+                                     const char *name, enum mf_dtype compute, int rank, const int64_t *dim,
+                                     uint8_t flags, bool beside, struct mf_error *error) {
+    struct mf_trained trained = {.slot = slot, .beside = beside};
+    if (mf_graph_find_trained(graph, slot, weight))
+        return mf_error_set(error, MF_ERROR_INTERNAL, "slot %d trains %s already", (int)slot, weight);
+    enum mf_status status =
+        mf_graph_parameter(graph, slot, name, rank, dim, flags, &trained.parameter, error);
+    if (status == MF_OK)
+        status = keep_text(graph, weight, &trained.weight, error);
+    trained.computed = trained.parameter;
+    if (status == MF_OK && compute != MF_F32) {
+        struct mf_tensor copy = *mf_graph_tensor(graph, trained.parameter);
+        copy.storage = MF_STATE;
+        copy.dtype = (uint8_t)compute;
+        copy.name = NULL;
+        status = mf_graph_append_tensor(graph, &copy, &trained.computed, error);
+    }
+    return status == MF_OK ? APPEND(graph, trained, trains, trained_capacity, &trained, error) : status;
+}
+
 enum mf_status mf_graph_module(struct mf_graph *graph, const char *name, int32_t weight, int32_t bias,
                                int32_t *id, struct mf_error *error) {
     struct mf_module module = {
@@ -383,7 +422,8 @@ enum mf_status mf_graph_add_adapter(struct mf_graph *graph, int16_t slot, int32_
 }
 
 static enum mf_bucket_part part_of(const struct mf_tensor *tensor) {
-    const bool large = mf_tensor_elements(tensor, NULL) >= MF_BUCKET_LARGE;
+    const bool large =
+        mf_tensor_elements(tensor, NULL) >= MF_BUCKET_LARGE && !(tensor->flags & MF_TENSOR_EXACT_MOMENTS);
     if (tensor->flags & MF_TENSOR_NO_DECAY)
         return large ? MF_LARGE_NOT_DECAYED : MF_SMALL_NOT_DECAYED;
     return large ? MF_LARGE_DECAYED : MF_SMALL_DECAYED;
@@ -437,8 +477,27 @@ static enum mf_status add_gradients(struct mf_graph *graph, const struct mf_buck
     return status;
 }
 
+/* Every copy lies in the bucket's as its parameter does in the bucket. */
+static enum mf_status add_copies(struct mf_graph *graph, struct mf_bucket *bucket, struct mf_error *error) {
+    enum mf_status status = MF_OK;
+    for (int32_t i = 0; i < graph->trains && status == MF_OK; i++) {
+        const struct mf_trained *trained = &graph->trained[i];
+        if (trained->slot != bucket->slot || trained->computed == trained->parameter)
+            continue;
+        if (bucket->copy < 0) {
+            struct mf_tensor flat = *mf_graph_tensor(graph, bucket->gradient);
+            flat.storage = MF_STATE;
+            flat.dtype = graph->tensor[trained->computed].dtype;
+            status = mf_graph_append_tensor(graph, &flat, &bucket->copy, error);
+        }
+        graph->tensor[trained->computed].view_of = bucket->copy;
+        graph->tensor[trained->computed].view_offset = graph->tensor[trained->parameter].view_offset;
+    }
+    return status;
+}
+
 enum mf_status mf_graph_bucket(struct mf_graph *graph, int16_t slot, int32_t *id, struct mf_error *error) {
-    struct mf_bucket bucket = {.slot = slot, .gradient = -1};
+    struct mf_bucket bucket = {.slot = slot, .gradient = -1, .copy = -1};
     struct mf_tensor flat = describe(NULL, MF_ADAPTER, MF_F32, 1);
     enum mf_status status;
     *id = mf_graph_find_bucket(graph, slot);
@@ -452,15 +511,20 @@ enum mf_status mf_graph_bucket(struct mf_graph *graph, int16_t slot, int32_t *id
     for (int i = 0; i < MF_OPTIMIZER_STATES; i++)
         bucket.state[i] = -1;
     place_parameters(graph, &bucket);
-    if (bucket.elements == 0 || bucket.elements > INT32_MAX)
-        return mf_error_set(error, MF_ERROR_INTERNAL, "slot %d has %lld trainable elements", (int)slot,
-                            (long long)bucket.elements);
+    if (bucket.elements > INT32_MAX)
+        return mf_error_set(error, MF_ERROR_PLAN_TOO_LARGE,
+                            "%lld parameters would be trained; this version trains at most %d of them",
+                            (long long)bucket.elements, INT32_MAX);
+    if (bucket.elements == 0)
+        return mf_error_set(error, MF_ERROR_INTERNAL, "slot %d has nothing that is trained", (int)slot);
     graph->tensor[bucket.parameter].dim[0] = mf_dim_const(bucket.elements);
     flat.dim[0] = mf_dim_const(bucket.elements);
     flat.storage = MF_GRADIENT;
     status = mf_graph_append_tensor(graph, &flat, &bucket.gradient, error);
     if (status == MF_OK)
         status = add_gradients(graph, &bucket, error);
+    if (status == MF_OK)
+        status = add_copies(graph, &bucket, error);
     if (status == MF_OK)
         status = APPEND(graph, bucket, buckets, bucket_capacity, &bucket, error);
     if (status == MF_OK)

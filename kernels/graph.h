@@ -9,7 +9,8 @@
  * next version (a new row that views the same storage), so the order of nodes is the order of writes.
  *  2. Views are the only aliasing; only the planner makes an op in-place, at a last use.
  *  3. Kernels read sizes and whatever changes from step to step from struct mf_step.
- *  4. Adapters attach to modules as stored on disk, so fusing changes neither names nor export.
+ *  4. Adapters attach to modules as stored on disk, so fusing changes neither names nor export. A weight that
+ * a slot trains as a whole stands in for the one on disk in the slot's programs alone.
  *
  * Life: make weights, modules and inputs; add adapters; build programs; expand and differentiate
  * (passes/expand.h, gradient.h); plan (passes/plan.h); execute (executor.h). Adapters must be added before
@@ -91,6 +92,16 @@ struct mf_adapter {
     float dropout; /* 0: none */
 };
 
+/* A weight of the model that a slot trains as a whole: programs of the slot compute with it instead of the
+ * frozen one. */
+struct mf_trained {
+    int16_t slot;
+    bool beside; /* the frozen weight stays: other modules that share it (a tied head) go on with that one */
+    const char *weight; /* the name of the weight that it stands for */
+    int32_t parameter;  /* the master, f32, in the slot's bucket */
+    int32_t computed;   /* what programs read: the master, or its copy rounded to what they compute in */
+};
+
 /* One module inside a (fused) linear of one program. */
 struct mf_segment {
     int32_t module;
@@ -112,7 +123,7 @@ enum mf_optimizer_state {
 const char *mf_optimizer_state_name(enum mf_optimizer_state state); /* "first_moment" */
 
 /* The parts of a bucket, one after the other, each a multiple of MF_BUCKET_BLOCK. Large: of MF_BUCKET_LARGE
- * elements and more. */
+ * elements and more, and not MF_TENSOR_EXACT_MOMENTS. */
 enum mf_bucket_part {
     MF_LARGE_DECAYED,
     MF_SMALL_DECAYED,
@@ -130,6 +141,8 @@ struct mf_bucket {
     int32_t parameter, gradient; /* owners, (elements) f32 */
     int32_t
         state[MF_OPTIMIZER_STATES]; /* owners; -1: the optimiser has none, or there is no update program */
+    int32_t copy; /* owner, (elements) of the dtype that trained weights are computed in, where that is not
+                     f32: each element rounded; -1: none */
     int64_t elements;
     int64_t end[MF_BUCKET_PARTS]; /* of each part, in elements */
 };
@@ -154,14 +167,15 @@ struct mf_graph {
     struct mf_tensor *tensor;
     struct mf_module *module;
     struct mf_adapter *adapter;
+    struct mf_trained *trained;
     struct mf_segment *segment;
     struct mf_bucket *bucket;
     struct mf_quantized_weight *quantized;
     struct mf_program **program;
     char **text; /* owned names */
-    int32_t tensors, modules, adapters, segments, buckets, quantizeds, programs, texts;
-    int32_t tensor_capacity, module_capacity, adapter_capacity, segment_capacity, bucket_capacity,
-        quantized_capacity, program_capacity, text_capacity;
+    int32_t tensors, modules, adapters, trains, segments, buckets, quantizeds, programs, texts;
+    int32_t tensor_capacity, module_capacity, adapter_capacity, trained_capacity, segment_capacity,
+        bucket_capacity, quantized_capacity, program_capacity, text_capacity;
     int32_t input[MF_INPUTS]; /* tensor ids, made with the graph */
     int32_t head_chunk_rows;  /* of a HEAD that asks for none; 0: MF_HEAD_CHUNK_ROWS. Set before programs are
                                  built */
@@ -194,8 +208,8 @@ enum mf_status mf_graph_state(struct mf_graph *graph, const char *name, enum mf_
 /* An input beside the common ones. Same rule for names. */
 enum mf_status mf_graph_extra_input(struct mf_graph *graph, const char *name, enum mf_dtype dtype, int rank,
                                     const struct mf_dim *dim, int32_t *id, struct mf_error *error);
-/* A trainable f32 tensor of a slot. flags: 0 or MF_TENSOR_NO_DECAY. MF_ERROR_INTERNAL once the slot's bucket
- * exists or the name is taken. */
+/* A trainable f32 tensor of a slot. flags: MF_TENSOR_NO_DECAY, MF_TENSOR_EXACT_MOMENTS. MF_ERROR_INTERNAL
+ * once the slot's bucket exists or the name is taken. */
 enum mf_status mf_graph_parameter(struct mf_graph *graph, int16_t slot, const char *name, int rank,
                                   const int64_t *dim, uint8_t flags, int32_t *id, struct mf_error *error);
 /* The module `name` with weight (N, K) and bias (N) or -1; asking again gives the same id. */
@@ -205,6 +219,12 @@ enum mf_status mf_graph_module(struct mf_graph *graph, const char *name, int32_t
  * (PEFT's keys on disk). One adapter a module and slot. Values are 0 until the caller writes them. */
 enum mf_status mf_graph_add_adapter(struct mf_graph *graph, int16_t slot, int32_t module, int32_t rank,
                                     float scale, float dropout, int32_t *adapter, struct mf_error *error);
+/* Trains `weight` whole in `slot`: makes the parameter `name` (flags as mf_graph_parameter), and its copy
+ * where programs compute in another dtype than f32, which mf_executor_round_copies fills at first and the
+ * update program from then on. One a weight and slot; before the first program of the slot. */
+enum mf_status mf_graph_train_weight(struct mf_graph *graph, int16_t slot, const char *weight,
+                                     const char *name, enum mf_dtype compute, int rank, const int64_t *dim,
+                                     uint8_t flags, bool beside, struct mf_error *error);
 /* The bucket of `slot`, made on the first call (mf_gradient_build calls it); no parameter can follow. */
 enum mf_status mf_graph_bucket(struct mf_graph *graph, int16_t slot, int32_t *bucket, struct mf_error *error);
 /* A view of the slot's bucket, described by `wanted` (view_of and view_offset set), and its gradient's; found
@@ -217,6 +237,10 @@ int32_t mf_graph_find_tensor(const struct mf_graph *graph, const char *name);
 int32_t mf_graph_find_module(const struct mf_graph *graph, const char *name);
 int32_t mf_graph_find_adapter(const struct mf_graph *graph, int16_t slot, int32_t module);
 int32_t mf_graph_find_bucket(const struct mf_graph *graph, int16_t slot);
+/* The row of what `slot` trains in the place of `weight`. NULL: there is none. Good until the next one is
+ * made. */
+const struct mf_trained *mf_graph_find_trained(const struct mf_graph *graph, int16_t slot,
+                                               const char *weight);
 
 /* The row of `id` (asserted). The pointer is good until the next tensor is made. */
 const struct mf_tensor *mf_graph_tensor(const struct mf_graph *graph, int32_t id);
@@ -331,9 +355,9 @@ struct mf_optimizer {
     struct mf_adamw_attributes adamw;
 };
 
-/* The update program of a slot: norm, clip, the optimiser over the bucket, gradients to zero. MF_ADAMW_8BIT
- * keeps the moments of large parameters in 8 bits, of small ones in f32. Makes the program and the
- * optimiser's state; `norm` gets the tensor (1) f32 of the gradient norm before clipping. */
+/* The update program of a slot: norm, clip, the optimiser over the bucket, its copy made new, gradients to
+ * zero. MF_ADAMW_8BIT keeps the moments of large parameters in 8 bits, of small ones in f32. Makes the
+ * program and the optimiser's state; `norm` gets the tensor (1) f32 of the gradient norm before clipping. */
 enum mf_status mf_graph_build_update(struct mf_graph *graph, int16_t slot,
                                      const struct mf_optimizer *optimizer, int32_t *program, int32_t *norm,
                                      struct mf_error *error);

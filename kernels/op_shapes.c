@@ -75,6 +75,16 @@ RULE(embedding) {
     return MF_OK;
 }
 
+RULE(embedding_gradient) {
+    tensor_pointer dy = IN(0), gradient = IN(2);
+    DEMAND(is_activation(dy, 2, dtype), 0, "dy (T, D)");
+    DEMAND(is_vector(IN(1), dy->dim[0], MF_I32), 1, "tokens (T) i32");
+    DEMAND(gradient->rank == 2 && gradient->dtype == MF_F32 && mf_dim_equal(gradient->dim[1], dy->dim[1]), 2,
+           "a gradient (V, D) f32");
+    set_next_version(&output[0], gradient, 2);
+    return MF_OK;
+}
+
 RULE(rms_norm) {
     tensor_pointer x = IN(0), weight = IN(1);
     DEMAND(is_activation(x, 2, dtype), 0, "an activation (R, D)");
@@ -115,6 +125,16 @@ RULE(layer_norm_gradient) {
     DEMAND(is_same(IN(4), x), 4, "dy shaped as x");
     DEMAND(!addend || is_same(addend, x), 5, "an addend shaped as x");
     set_like(&output[0], x);
+    return MF_OK;
+}
+
+RULE(rms_norm_weight_gradient) {
+    tensor_pointer x = IN(0), gradient = IN(3);
+    DEMAND(is_activation(x, 2, dtype), 0, "an activation (R, D)");
+    DEMAND(is_vector(IN(1), x->dim[0], MF_F32), 1, "rstd (R) f32");
+    DEMAND(is_same(IN(2), x), 2, "dy shaped as x");
+    DEMAND(is_vector(gradient, x->dim[1], MF_F32), 3, "a gradient (D) f32");
+    set_next_version(&output[0], gradient, 3);
     return MF_OK;
 }
 
@@ -180,6 +200,15 @@ RULE(linear_weight_gradient) {
                columns_fit(node, dy, gradient),
            2, "a gradient (N, K) f32 whose columns fit into dy");
     set_next_version(&output[0], gradient, 2);
+    return MF_OK;
+}
+
+RULE(linear_bias_gradient) {
+    tensor_pointer dy = IN(0), gradient = IN(1);
+    DEMAND(is_activation(dy, 2, dtype), 0, "dy (T, M)");
+    DEMAND(gradient->rank == 1 && gradient->dtype == MF_F32 && columns_fit(node, dy, gradient), 1,
+           "a gradient (N) f32 whose columns fit into dy");
+    set_next_version(&output[0], gradient, 1);
     return MF_OK;
 }
 
@@ -410,6 +439,21 @@ RULE(head_gradient) {
     return MF_OK;
 }
 
+RULE(head_weight_gradient) {
+    struct mf_dim labelled = IN(2)->dim[0];
+    tensor_pointer gradient = IN(6);
+    enum mf_status status = demand_head(graph, node, dtype, 7, error);
+    if (status != MF_OK)
+        return status;
+    DEMAND(is_vector(IN(3), labelled, MF_I32), 3, "labels (L) i32");
+    DEMAND(is_vector(IN(4), labelled, MF_F32), 4, "lse (L) f32");
+    DEMAND(is_vector(IN(5), labelled, MF_F32), 5, "dlog_probability (L) f32");
+    DEMAND(gradient->dtype == MF_F32 && mf_tensor_same_shape(gradient, IN(1)), 6,
+           "a gradient (V, D) f32 shaped as the weight");
+    set_next_version(&output[0], gradient, 6);
+    return MF_OK;
+}
+
 RULE(loss) {
     (void)dtype;
     DEMAND(IN(0)->rank == 1 && IN(0)->dtype == MF_F32, 0, "log probabilities (L) f32");
@@ -493,6 +537,15 @@ RULE(sgd) {
     DEMAND(is_same(IN(1), IN(0)), 1, "the shape and dtype of the parameter");
     DEMAND(is_vector(IN(2), mf_dim_const(1), MF_F32), 2, "a coefficient (1) f32");
     set_next_version(&output[0], IN(0), 0);
+    return MF_OK;
+}
+
+RULE(round_copy) {
+    (void)dtype;
+    DEMAND(IN(0)->rank == 1 && IN(0)->dtype == MF_F32, 0, "a parameter (n) f32");
+    DEMAND(mf_tensor_same_shape(IN(1), IN(0)) && mf_dtype_is_float((enum mf_dtype)IN(1)->dtype), 1,
+           "a copy (n) of the parameter");
+    set_next_version(&output[0], IN(1), 1);
     return MF_OK;
 }
 

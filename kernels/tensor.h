@@ -50,7 +50,8 @@ enum mf_tensor_flag {
     MF_TENSOR_TRAINABLE = 1, /* the gradient pass emits what its gradient needs */
     MF_TENSOR_NO_DECAY = 2,  /* the optimiser does not decay it */
     MF_TENSOR_OUTPUT = 4,    /* an activation that the host reads after the run: lives to the program's end */
-    MF_TENSOR_HOST = 8       /* an activation that lies in host memory: what was offloaded */
+    MF_TENSOR_EXACT_MOMENTS = 16, /* an optimiser with 8-bit moments keeps those of this parameter in f32 */
+    MF_TENSOR_HOST = 8            /* an activation that lies in host memory: what was offloaded */
 };
 
 enum { MF_RANK = 4 };

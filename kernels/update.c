@@ -37,26 +37,34 @@ static int32_t rows_of(struct mf_builder *builder, int32_t owner, int64_t first,
     return id;
 }
 
-static void build_sgd(struct update *update, int64_t first, int64_t count) {
+/* What programs compute with of these parameters follows them. */
+static void build_copy(struct update *update, int32_t updated, int64_t first, int64_t count) {
+    if (update->bucket.copy < 0)
+        return;
+    const int32_t in[] = {updated, rows_of(&update->builder, update->bucket.copy, first, count)};
+    mf_emit(&update->builder, MF_OP_ROUND_COPY, in, 2, NULL);
+}
+
+static int32_t build_sgd(struct update *update, int64_t first, int64_t count) {
     const int32_t in[] = {rows_of(&update->builder, update->bucket.parameter, first, count),
                           rows_of(&update->builder, update->bucket.gradient, first, count),
                           update->coefficient};
     const union mf_attributes attributes = {.sgd = {.weight_decay = update->attributes.weight_decay}};
-    mf_emit(&update->builder, MF_OP_SGD, in, 3, &attributes);
+    return mf_emit(&update->builder, MF_OP_SGD, in, 3, &attributes);
 }
 
-static void build_adamw(struct update *update, int64_t first, int64_t count) {
+static int32_t build_adamw(struct update *update, int64_t first, int64_t count) {
     const struct mf_bucket *bucket = &update->bucket;
     struct mf_builder *builder = &update->builder;
     const int32_t in[] = {rows_of(builder, bucket->parameter, first, count),
                           rows_of(builder, bucket->state[MF_FIRST_MOMENT], update->moments, count),
                           rows_of(builder, bucket->state[MF_SECOND_MOMENT], update->moments, count),
                           rows_of(builder, bucket->gradient, first, count), update->coefficient};
-    mf_emit(builder, MF_OP_ADAMW, in, 5, &(union mf_attributes){.adamw = update->attributes});
     update->moments += count;
+    return mf_emit(builder, MF_OP_ADAMW, in, 5, &(union mf_attributes){.adamw = update->attributes});
 }
 
-static void build_adamw_8bit(struct update *update, int64_t first, int64_t count) {
+static int32_t build_adamw_8bit(struct update *update, int64_t first, int64_t count) {
     const struct mf_bucket *bucket = &update->bucket;
     struct mf_builder *builder = &update->builder;
     const int64_t blocks = count / MF_BUCKET_BLOCK, code = update->blocks * MF_BUCKET_BLOCK;
@@ -66,8 +74,8 @@ static void build_adamw_8bit(struct update *update, int64_t first, int64_t count
                           rows_of(builder, bucket->state[MF_MOMENT_SCALES], update->blocks, blocks),
                           rows_of(builder, bucket->gradient, first, count),
                           update->coefficient};
-    mf_emit(builder, MF_OP_ADAMW_8BIT, in, 6, &(union mf_attributes){.adamw = update->attributes});
     update->blocks += blocks;
+    return mf_emit(builder, MF_OP_ADAMW_8BIT, in, 6, &(union mf_attributes){.adamw = update->attributes});
 }
 
 /* Elements that a bucket has in its large parts. */
@@ -119,12 +127,11 @@ static void build_parts(struct update *update, const struct mf_optimizer *optimi
         update->attributes = optimizer->adamw;
         if (part == MF_LARGE_NOT_DECAYED || part == MF_SMALL_NOT_DECAYED)
             update->attributes.weight_decay = 0;
-        if (optimizer->kind == MF_SGD)
-            build_sgd(update, first, count);
-        else if (optimizer->kind == MF_ADAMW_8BIT && large)
-            build_adamw_8bit(update, first, count);
-        else
-            build_adamw(update, first, count);
+        const int32_t updated = optimizer->kind == MF_SGD ? build_sgd(update, first, count)
+                                : optimizer->kind == MF_ADAMW_8BIT && large
+                                    ? build_adamw_8bit(update, first, count)
+                                    : build_adamw(update, first, count);
+        build_copy(update, updated, first, count);
         first += count;
     }
 }

@@ -13,12 +13,27 @@ static enum mf_status check_range(const char *op, const char *what, const int32_
     return MF_OK;
 }
 
-/* The prepared weight; the output layer is large, so there is no conversion in every call. */
+/* The prepared weight, or a trained one as it lies; the output layer is large, so there is no conversion in
+ * every call. */
 static enum mf_status prepared(const struct mf_kernel_call *call, enum mf_weight_form form,
-                               const struct mf_operand **operand, struct mf_error *error) {
-    *operand = mf_packed_weight_find(mf_fast_backend_of(call), &call->in[1], form, call->in[0].dtype);
-    if (*operand)
+                               struct mf_operand *operand, struct mf_error *error) {
+    const struct mf_array *weight = &call->in[1];
+    const struct mf_operand *packed =
+        mf_packed_weight_find(mf_fast_backend_of(call), weight, form, call->in[0].dtype);
+    if (packed) {
+        *operand = *packed;
         return MF_OK;
+    }
+    if (weight->dtype == call->in[0].dtype) {
+        const bool forward = form == MF_FORM_FORWARD;
+        *operand = (struct mf_operand){.data = weight->data,
+                                       .K = weight->dim[forward],
+                                       .N = weight->dim[!forward],
+                                       .k_stride = forward ? 1 : weight->stride[0],
+                                       .n_stride = forward ? weight->stride[0] : 1,
+                                       .bf16 = weight->dtype == MF_BF16};
+        return MF_OK;
+    }
     return mf_error_set(error, MF_ERROR_INTERNAL, "%s: the output weight was not prepared",
                         mf_op_name((enum mf_op)call->node->op));
 }
@@ -83,12 +98,12 @@ static float log_sum_exp(const float *restrict z, int64_t V) {
     return (float)((double)greatest + log(total));
 }
 
-/* d log_probability / d (hidden·W) of a row of logits z (V): (δ(v, label) - p_v) * slope_v, to row `i` of
- * `to`. */
+/* factor * d log_probability / d (hidden·W) of a row of logits z (V): (δ(v, label) - p_v) * slope_v, to row
+ * `i` of `to`. */
 static void row_gradient(const struct mf_head_attributes *a, const float *z, int32_t label, float lse,
-                         const struct mf_array *to, int64_t i) {
+                         float factor, const struct mf_array *to, int64_t i) {
     int64_t V = to->dim[1];
-    float scale = a->logit_scale, cap = a->soft_cap;
+    float scale = factor * a->logit_scale, cap = a->soft_cap;
     for (int64_t start = 0; start < V; start += MF_STRETCH) {
         int64_t n = mf_stretch_length(start, V);
         float value[MF_STRETCH];
@@ -150,7 +165,7 @@ static enum mf_status head_chunk(const struct mf_kernel_call *call, const struct
         lse[i] = log_sum_exp(z + i * V, V);
         log_probability[i] = z[i * V + label[i]] - lse[i];
         if (transposed)
-            row_gradient(a, z + i * V, label[i], lse[i], &dz, i);
+            row_gradient(a, z + i * V, label[i], lse[i], 1, &dz, i);
     }
     if (!transposed)
         return MF_OK;
@@ -169,7 +184,7 @@ static enum mf_status head_chunk(const struct mf_kernel_call *call, const struct
 }
 
 static enum mf_status head(const struct mf_kernel_call *call, struct mf_error *error) {
-    const struct mf_operand *weight, *transposed = NULL;
+    struct mf_operand weight = {0}, transposed = {0};
     const struct mf_head_attributes *a = &call->node->a.head;
     int64_t L = call->in[3].dim[0];
     enum mf_status status = prepared(call, MF_FORM_FORWARD, &weight, error);
@@ -180,7 +195,7 @@ static enum mf_status head(const struct mf_kernel_call *call, struct mf_error *e
     if (status == MF_OK)
         status = check_range("head", "label", call->in[3].data, L, call->in[1].dim[0], error);
     for (int64_t first = 0; status == MF_OK && first < L; first += a->chunk_rows)
-        status = head_chunk(call, weight, transposed, first,
+        status = head_chunk(call, &weight, a->with_gradient ? &transposed : NULL, first,
                             L - first < a->chunk_rows ? L - first : a->chunk_rows, error);
     return status;
 }
@@ -213,18 +228,69 @@ static enum mf_status head_gradient(const struct mf_kernel_call *call, struct mf
 }
 const struct mf_kernel mf_fast_head_gradient[1] = {{.function = head_gradient}};
 
+/* gradient (V, D) += dzᵀ (V, n) · hidden rows (n, D) of rows first .. first + n. */
+static enum mf_status add_chunk(const struct mf_kernel_call *call, const struct mf_operand *weight,
+                                int64_t first, int64_t n, struct mf_error *error) {
+    const struct mf_array *hidden = &call->in[0];                            // (T, D)
+    const int32_t *row = (const int32_t *)call->in[2].data + first;          // (n)
+    const int32_t *label = (const int32_t *)call->in[3].data + first;        // (n)
+    const float *lse = (const float *)call->in[4].data + first;              // (n)
+    const float *dlog_probability = (const float *)call->in[5].data + first; // (n)
+    const struct mf_array *gradient = &call->out[0];                         // (V, D)
+    const struct mf_head_attributes *a = &call->node->a.head;
+    int64_t V = weight->N;
+    float *z = call->workspace[0].data;         // (n, V)
+    struct mf_array dz = logits_gradient(call); // (n, V), may be z
+    gather(hidden, row, n, call->workspace[1].data);
+    enum mf_status status = chunk_logits(call, weight, &call->in[7], call->workspace[1].data, n, z, V, error);
+    if (status != MF_OK)
+        return status;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i++)
+        row_gradient(a, z + i * V, label[i], lse[i], dlog_probability[i], &dz, i);
+    const struct mf_operand right = {.data = call->workspace[1].data,
+                                     .K = n,
+                                     .N = hidden->dim[1],
+                                     .k_stride = hidden->dim[1],
+                                     .n_stride = 1,
+                                     .bf16 = hidden->dtype == MF_BF16};
+    struct mf_product product = {.M = V,
+                                 .a = dz.data,
+                                 .a_row = 1,
+                                 .a_column = V,
+                                 .b = &right,
+                                 .c = gradient->data,
+                                 .c_row = gradient->stride[0],
+                                 .accumulate = true,
+                                 .alpha = 1};
+    return mf_gemm_run(mf_fast_backend_of(call)->gemm, &product, error);
+}
+
+static enum mf_status head_weight_gradient(const struct mf_kernel_call *call, struct mf_error *error) {
+    struct mf_operand weight = {0};
+    int64_t L = call->in[3].dim[0], chunk = call->node->a.head.chunk_rows;
+    enum mf_status status = prepared(call, MF_FORM_FORWARD, &weight, error);
+    if (status == MF_OK)
+        status = check_range("head_weight_gradient", "row", call->in[2].data, L, call->in[0].dim[0], error);
+    for (int64_t first = 0; status == MF_OK && first < L; first += chunk)
+        status = add_chunk(call, &weight, first, L - first < chunk ? L - first : chunk, error);
+    return status;
+}
+const struct mf_kernel mf_fast_head_weight_gradient[1] = {
+    {.function = head_weight_gradient, .workspace_bytes = head_workspace}};
+
 static enum mf_status logits(const struct mf_kernel_call *call, struct mf_error *error) {
     const struct mf_array *hidden = &call->in[0]; // (T, D); weight (V, D): in[1]
     const struct mf_array *rows = &call->in[2];   // (S)
     const struct mf_array *z = &call->out[0];     // (S, V) f32
-    const struct mf_operand *weight;
+    struct mf_operand weight = {0};
     enum mf_status status = prepared(call, MF_FORM_FORWARD, &weight, error);
     if (status == MF_OK)
         status = check_range("logits", "row", rows->data, rows->dim[0], hidden->dim[0], error);
     if (status != MF_OK)
         return status;
     gather(hidden, rows->data, rows->dim[0], call->workspace[1].data);
-    return chunk_logits(call, weight, &call->in[3], call->workspace[1].data, rows->dim[0], z->data,
+    return chunk_logits(call, &weight, &call->in[3], call->workspace[1].data, rows->dim[0], z->data,
                         z->stride[0], error);
 }
 

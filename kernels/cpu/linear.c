@@ -159,3 +159,28 @@ static enum mf_status linear_weight_gradient(const struct mf_kernel_call *call, 
     return status;
 }
 const struct mf_kernel mf_fast_linear_weight_gradient[1] = {{.function = linear_weight_gradient}};
+
+static enum mf_status linear_bias_gradient(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const struct mf_array *dy = &call->in[0]; // (T, M)
+    float *gradient = call->out[0].data;      // (N), holds the sum so far
+    const struct mf_linear_attributes *a = &call->node->a.linear;
+    int64_t T = dy->dim[0], N = call->out[0].dim[0];
+#pragma omp parallel for schedule(static)
+    for (int64_t start = 0; start < N; start += MF_COLUMNS) {
+        int64_t n = N - start < MF_COLUMNS ? N - start : MF_COLUMNS;
+        for (int64_t row = 0; row < T; row += MF_ROW_BLOCK) {
+            float value[MF_COLUMNS], sum[MF_COLUMNS] = {0};
+            for (int64_t t = row; t < T && t < row + MF_ROW_BLOCK; t++) {
+                mf_load(dy, t * dy->stride[0] + a->first + start, value, n);
+#pragma omp simd
+                for (int64_t i = 0; i < n; i++)
+                    sum[i] += value[i];
+            }
+            for (int64_t i = 0; i < n; i++)
+                gradient[start + i] += a->alpha * sum[i];
+        }
+    }
+    return MF_OK;
+}
+const struct mf_kernel mf_fast_linear_bias_gradient[1] = {{.function = linear_bias_gradient}};

@@ -8,6 +8,9 @@
 /* Element-wise kernels walk a row in stretches of this many elements, which stay in the first-level cache. */
 enum { MF_STRETCH = 512 };
 
+/* Kernels that sum down the columns walk so many at a time, which a vector register or a few hold. */
+enum { MF_COLUMNS = 64 };
+
 /* n elements from `at` on (elements from the array's first), as f32. */
 static inline void mf_load(const struct mf_array *array, int64_t at, float *restrict to, int64_t n) {
     if (array->dtype == MF_F32) {

@@ -164,11 +164,15 @@ int32_t fixture_parameter(struct fixture *fixture, const char *name, int64_t row
     return id;
 }
 
-/* The weight `name` of a graph, which may be the fixture's or not. */
-static int32_t named_weight(struct mf_graph *graph, const char *name, int64_t rows, int64_t columns) {
+/* The weight `name` of a graph, which may be the fixture's or not; or what `slot` trains in its place. */
+static int32_t named_weight(struct mf_graph *graph, int16_t slot, const char *name, int64_t rows,
+                            int64_t columns) {
     const int64_t dim[2] = {rows, columns};
+    const struct mf_trained *trained = mf_graph_find_trained(graph, slot, name);
     struct mf_error error;
     int32_t id;
+    if (trained)
+        return trained->computed;
     require_ok(mf_graph_weight(graph, name, MF_F32, columns ? 2 : 1, dim, &id, &error), &error);
     return id;
 }
@@ -188,13 +192,25 @@ static int32_t module(struct mf_graph *graph, int layer, int index) {
     snprintf(name, sizeof name, "layers.%d.%s", layer, modules[index].name);
     snprintf(weight, sizeof weight, "%s.weight", name);
     require_ok(mf_graph_module(graph, name,
-                               named_weight(graph, weight, modules[index].rows, modules[index].columns), -1,
-                               &id, &error),
+                               named_weight(graph, -1, weight, modules[index].rows, modules[index].columns),
+                               -1, &id, &error),
                &error);
     return id;
 }
 
+static int16_t slot_of(const struct mf_builder *builder) {
+    return builder->graph->program[builder->program]->slot;
+}
+
 static int32_t linear(struct mf_builder *builder, int32_t x, int layer, int index) {
+    char weight[80], bias[80];
+    snprintf(weight, sizeof weight, "layers.%d.%s.weight", layer, modules[index].name);
+    snprintf(bias, sizeof bias, "layers.%d.%s.bias", layer, modules[index].name);
+    if (mf_graph_find_trained(builder->graph, slot_of(builder), weight)) {
+        const int32_t in[] = {x, named_weight(builder->graph, slot_of(builder), weight, 0, 0),
+                              named_weight(builder->graph, slot_of(builder), bias, 0, 0)};
+        return mf_emit(builder, MF_OP_LINEAR, in, 3, &(union mf_attributes){.linear = {.alpha = 1}});
+    }
     int32_t id = module(builder->graph, layer, index);
     return mf_build_linear(builder, x, &id, 1);
 }
@@ -202,8 +218,8 @@ static int32_t linear(struct mf_builder *builder, int32_t x, int layer, int inde
 static int32_t norm(struct mf_builder *builder, int32_t x, int layer, const char *part) {
     char name[64];
     snprintf(name, sizeof name, "layers.%d.%s", layer, part);
-    return mf_build_rms_norm(builder, x, named_weight(builder->graph, name, WIDTH, 0), 1e-5f,
-                             MF_NORM_CAST_THEN_SCALE);
+    return mf_build_rms_norm(builder, x, named_weight(builder->graph, slot_of(builder), name, WIDTH, 0),
+                             1e-5f, MF_NORM_CAST_THEN_SCALE);
 }
 
 static int32_t rotated(struct mf_builder *builder, int32_t x, int32_t heads, int32_t table) {
@@ -230,9 +246,10 @@ static int32_t decoder_layer(struct mf_builder *builder, int32_t hidden, int32_t
 int32_t fixture_decoder(struct mf_builder *builder, int layers) {
     struct mf_graph *graph = builder->graph;
     uint8_t purpose = graph->program[builder->program]->purpose;
-    int32_t table = mf_build_rope_table(builder, named_weight(graph, "inverse_frequency", HEAD_SIZE / 2, 0),
-                                        graph->input[MF_INPUT_POSITIONS], 1);
-    int32_t embedding = named_weight(graph, "embedding", VOCABULARY, WIDTH);
+    int32_t table =
+        mf_build_rope_table(builder, named_weight(graph, -1, "inverse_frequency", HEAD_SIZE / 2, 0),
+                            graph->input[MF_INPUT_POSITIONS], 1);
+    int32_t embedding = named_weight(graph, slot_of(builder), "embedding", VOCABULARY, WIDTH);
     int32_t hidden = mf_build_embedding(builder, embedding, graph->input[MF_INPUT_TOKENS], 1);
     for (int layer = 0; layer < layers; layer++)
         hidden = decoder_layer(builder, hidden, table, layer);
@@ -264,4 +281,33 @@ void fixture_adapters(struct fixture *fixture, int first, int layers, float drop
             require_ok(mf_graph_add_adapter(fixture->graph, 0, module(fixture->graph, layer, adapted[i]), 2,
                                             1.5f, dropout, &id, &error),
                        &error);
+}
+
+static void train_weight(struct fixture *fixture, const char *name, int rows, int columns) {
+    const int64_t dim[2] = {rows, columns};
+    const enum mf_dtype dtype = (enum mf_dtype)fixture->graph->program[fixture->program]->dtype;
+    struct mf_error error;
+    require_ok(mf_graph_train_weight(fixture->graph, 0, name, name, dtype, columns ? 2 : 1, dim,
+                                     columns ? 0 : MF_TENSOR_NO_DECAY, false, &error),
+               &error);
+}
+
+void fixture_train_all(struct fixture *fixture, int layers) {
+    char name[80];
+    train_weight(fixture, "embedding", VOCABULARY, WIDTH);
+    for (int layer = 0; layer <= layers; layer++) {
+        static const char *const norms[] = {"input_norm", "post_norm"};
+        for (int index = 0; index < MODULES && layer < layers; index++) {
+            snprintf(name, sizeof name, "layers.%d.%s.weight", layer, modules[index].name);
+            train_weight(fixture, name, modules[index].rows, modules[index].columns);
+            snprintf(name, sizeof name, "layers.%d.%s.bias", layer, modules[index].name);
+            train_weight(fixture, name, modules[index].rows, 0);
+        }
+        for (int i = 0; i < 2 && layer < layers; i++) {
+            snprintf(name, sizeof name, "layers.%d.%s", layer, norms[i]);
+            train_weight(fixture, name, WIDTH, 0);
+        }
+    }
+    snprintf(name, sizeof name, "layers.%d.norm", layers);
+    train_weight(fixture, name, WIDTH, 0);
 }

@@ -59,6 +59,9 @@ void fixture_adapters(struct fixture *fixture, int first, int layers, float drop
 /* The same on every module of all layers. */
 void fixture_adapters_on_all(struct fixture *fixture, int layers, float dropout);
 
+/* Every weight of the decoder, and a bias for each module, is trained whole; the head is the embedding. */
+void fixture_train_all(struct fixture *fixture, int layers);
+
 /* In [-1, 1), the same sequence each time. */
 float fixture_random(struct fixture *fixture);
 /* Fills a persistent f32 tensor with random numbers. */

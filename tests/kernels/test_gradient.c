@@ -117,20 +117,22 @@ static void test_refusals_name_the_op(void **state) {
     struct fixture fixture;
     struct mf_error error;
     (void)state;
-    /* A trainable norm. */
+    /* An op that only backward has. */
     fixture_begin(&fixture);
-    int32_t norm =
+    const int32_t norm =
         mf_build_rms_norm(&fixture.builder, fixture_matrix(&fixture, "x"),
                           fixture_parameter(&fixture, "norm", WIDTH, 0), 1e-5f, MF_NORM_CAST_THEN_SCALE);
+    const int32_t wide = mf_emit(&fixture.builder, MF_OP_ADD_COLUMNS, &norm, 1,
+                                 &(union mf_attributes){.columns = {.width = WIDTH}});
     int32_t head = fixture_weight(&fixture, "head", VOCABULARY, WIDTH);
     int32_t loss =
-        mf_build_loss(&fixture.builder, mf_build_head(&fixture.builder, norm, head, -1,
+        mf_build_loss(&fixture.builder, mf_build_head(&fixture.builder, wide, head, -1,
                                                       (struct mf_head_attributes){.logit_scale = 1})
                                             .log_probability);
     require_ok(mf_builder_finish(&fixture.builder, &error), &error);
     assert_int_equal(mf_gradient_build(fixture.graph, fixture.program, loss, &error),
                      MF_ERROR_PROVIDER_UNSUPPORTED);
-    assert_non_null(strstr(error.message, "rms_norm"));
+    assert_non_null(strstr(error.message, "add_columns"));
     fixture_end(&fixture);
     /* A fused op that was not expanded. */
     fixture_begin(&fixture);

@@ -1,5 +1,5 @@
-/* Every choice of memory passes, on every backend and in both dtypes: loss and all gradients as without them,
- * bit for bit, under one numeric plan; and less memory. */
+/* Every choice of memory passes, on every backend and in both dtypes, for adapters and for whole weights:
+ * loss and all gradients as without them, bit for bit, under one numeric plan; and less memory. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,8 +55,21 @@ static void write_batch(struct fixture *fixture, int32_t tokens) {
     fixture->step.value[MF_LABELLED] = labelled;
 }
 
-static void train(struct mf_backend *backend, enum mf_dtype dtype, struct mf_memory_choice choice,
-                  struct result *result) {
+/* What is trained: LoRA on every module, or every weight. */
+enum trained { ADAPTERS, WHOLE };
+
+static void give_values(struct fixture *fixture) {
+    for (int32_t i = 0; i < fixture->graph->adapters; i++) {
+        fixture_fill(fixture, fixture->graph->adapter[i].a);
+        fixture_fill(fixture, fixture->graph->adapter[i].b);
+    }
+    for (int32_t i = 0; i < fixture->graph->trains; i++)
+        fixture_fill(fixture, fixture->graph->trained[i].parameter);
+    mf_executor_round_copies(fixture->executor);
+}
+
+static void train(struct mf_backend *backend, enum mf_dtype dtype, enum trained trained,
+                  struct mf_memory_choice choice, struct result *result) {
     static const int32_t tokens[ROWS] = {LONG, MF_ROW_BLOCK + 1, 5}; /* later stretches are empty */
     struct fixture fixture;
     struct mf_error error;
@@ -64,16 +77,16 @@ static void train(struct mf_backend *backend, enum mf_dtype dtype, struct mf_mem
     mf_program_set_bound(fixture.graph, fixture.program, MF_TOKENS, BOUND);
     mf_program_set_bound(fixture.graph, fixture.program, MF_SEQUENCES, BOUND / 100 + 1);
     mf_program_set_bound(fixture.graph, fixture.program, MF_LABELLED, LABELS);
-    fixture_adapters_on_all(&fixture, LAYERS, 0.25f);
+    if (trained == WHOLE)
+        fixture_train_all(&fixture, LAYERS);
+    else
+        fixture_adapters_on_all(&fixture, LAYERS, 0.25f);
     int32_t loss = fixture_decoder(&fixture.builder, LAYERS);
     require_ok(mf_pass_expand(fixture.graph, fixture.program, &error), &error);
     require_ok(mf_gradient_build(fixture.graph, fixture.program, loss, &error), &error);
     require_ok(mf_pass_memory(fixture.graph, fixture.program, &choice, &error), &error);
     fixture_realize(&fixture, &(struct mf_executor_options){.poison = true});
-    for (int32_t i = 0; i < fixture.graph->adapters; i++) {
-        fixture_fill(&fixture, fixture.graph->adapter[i].a);
-        fixture_fill(&fixture, fixture.graph->adapter[i].b);
-    }
+    give_values(&fixture);
     for (int i = 0; i < ROWS; i++) { /* gradients add up */
         write_batch(&fixture, tokens[i]);
         fixture_run(&fixture);
@@ -102,13 +115,12 @@ static struct mf_backend *create(bool fast) {
     return backend;
 }
 
-static void test_no_choice_changes_a_bit(void **state) {
+static void no_choice_changes_a_bit(bool fast, enum trained trained) {
     static struct result plain, passed;
-    const bool fast = *state != NULL;
     for (int dtype = MF_F32; dtype <= MF_BF16; dtype++) {
-        train(create(fast), (enum mf_dtype)dtype, choices[0], &plain);
+        train(create(fast), (enum mf_dtype)dtype, trained, choices[0], &plain);
         for (size_t i = 1; i < CHOICES; i++) {
-            train(create(fast), (enum mf_dtype)dtype, choices[i], &passed);
+            train(create(fast), (enum mf_dtype)dtype, trained, choices[i], &passed);
             assert_memory_equal(plain.loss, passed.loss, sizeof plain.loss);
             assert_memory_equal(plain.gradient, passed.gradient, plain.elements * sizeof *plain.gradient);
             assert_string_equal(plain.sha256, passed.sha256);
@@ -116,12 +128,20 @@ static void test_no_choice_changes_a_bit(void **state) {
     }
 }
 
+static void test_no_choice_changes_a_bit(void **state) {
+    no_choice_changes_a_bit(*state != NULL, ADAPTERS);
+}
+
+static void test_no_choice_changes_a_bit_of_whole_weights(void **state) {
+    no_choice_changes_a_bit(*state != NULL, WHOLE);
+}
+
 static void test_each_takes_less_and_costs_more(void **state) {
     static struct result last, next;
     (void)state;
-    train(create(false), MF_F32, choices[0], &last);
+    train(create(false), MF_F32, ADAPTERS, choices[0], &last);
     for (size_t i = 1; i < CHOICES_IN_PLACE; i++, last = next) {
-        train(create(false), MF_F32, choices[i], &next);
+        train(create(false), MF_F32, ADAPTERS, choices[i], &next);
         assert_true(next.program_bytes < last.program_bytes);
         assert_true(next.cost > last.cost);
     }
@@ -135,24 +155,27 @@ static void test_offload_is_planned(void **state) {
     for (size_t i = CHOICES_IN_PLACE; i < CHOICES; i++) {
         struct mf_memory_choice kept = choices[i];
         kept.offload = false;
-        train(create(false), MF_F32, kept, &plain);
-        train(create(false), MF_F32, choices[i], &moved);
+        train(create(false), MF_F32, ADAPTERS, kept, &plain);
+        train(create(false), MF_F32, ADAPTERS, choices[i], &moved);
         assert_int_equal(plain.host_bytes, 0);
         assert_true(moved.host_bytes > 0);
         assert_true(moved.program_bytes < plain.program_bytes);
         assert_int_equal(moved.managed_bytes - moved.fixed_bytes, moved.program_bytes + moved.host_bytes);
         struct mf_backend other = *create(false); /* a device with memory of its own */
         other.bytes_per_host_byte = 50;
-        train(&other, MF_F32, choices[i], &moved);
+        train(&other, MF_F32, ADAPTERS, choices[i], &moved);
         assert_int_equal(moved.managed_bytes - moved.fixed_bytes, moved.program_bytes);
         assert_true(moved.cost > plain.cost);
     }
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_no_choice_changes_a_bit),
-                                       cmocka_unit_test_prestate(test_no_choice_changes_a_bit, "fast"),
-                                       cmocka_unit_test(test_each_takes_less_and_costs_more),
-                                       cmocka_unit_test(test_offload_is_planned)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_no_choice_changes_a_bit),
+        cmocka_unit_test_prestate(test_no_choice_changes_a_bit, "fast"),
+        cmocka_unit_test(test_no_choice_changes_a_bit_of_whole_weights),
+        cmocka_unit_test_prestate(test_no_choice_changes_a_bit_of_whole_weights, "fast"),
+        cmocka_unit_test(test_each_takes_less_and_costs_more),
+        cmocka_unit_test(test_offload_is_planned)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -61,6 +61,23 @@ static struct subject case_layer_norm(struct fixture *fixture) {
     return subject;
 }
 
+/* One weight, of two norms. */
+static struct subject rms_norm_weight(struct fixture *fixture, enum mf_norm_variant variant) {
+    struct subject subject = {.parameter = fixture_parameter(fixture, "norm", WIDTH, 0)};
+    int32_t x = fixture_matrix(fixture, "x");
+    want(&subject, x);
+    int32_t y = mf_build_rms_norm(&fixture->builder, x, subject.parameter, 1e-5f, variant);
+    subject.output = mf_build_rms_norm(&fixture->builder, mf_build_add(&fixture->builder, x, y),
+                                       subject.parameter, 1e-5f, variant);
+    return subject;
+}
+static struct subject case_rms_norm_weight(struct fixture *fixture) {
+    return rms_norm_weight(fixture, MF_NORM_CAST_THEN_SCALE);
+}
+static struct subject case_rms_norm_weight_unit_offset(struct fixture *fixture) {
+    return rms_norm_weight(fixture, MF_NORM_UNIT_OFFSET);
+}
+
 static struct subject case_linear(struct fixture *fixture) {
     struct subject subject = {.parameter = -1};
     int32_t x = fixture_matrix(fixture, "x");
@@ -94,6 +111,27 @@ static struct subject case_linear_shared(struct fixture *fixture) {
     int32_t y = mf_emit(&fixture->builder, MF_OP_LINEAR, first, 2, &attributes);
     const int32_t second[] = {y, subject.parameter};
     subject.output = mf_emit(&fixture->builder, MF_OP_LINEAR, second, 2, &attributes);
+    return subject;
+}
+
+/* The bias alone is trained, of a product into columns 2 .. 6 of an addend. */
+static struct subject case_linear_bias(struct fixture *fixture) {
+    struct subject subject = {.parameter = fixture_parameter(fixture, "bias", 5, 0)};
+    int32_t x = fixture_matrix(fixture, "x"),
+            addend = fixture_input(fixture, "addend", 2, symbol_dim(MF_TOKENS, 1), mf_dim_const(7),
+                                   mf_dim_const(1));
+    const int32_t in[] = {x, fixture_weight(fixture, "weight", 5, WIDTH), subject.parameter, addend};
+    want(&subject, x);
+    subject.output = mf_emit(&fixture->builder, MF_OP_LINEAR, in, 4,
+                             &(union mf_attributes){.linear = {.alpha = 1.5f, .first = 2}});
+    return subject;
+}
+
+/* Token 5 twice in the batch. */
+static struct subject case_embedding(struct fixture *fixture) {
+    struct subject subject = {.parameter = fixture_parameter(fixture, "table", VOCABULARY, WIDTH)};
+    subject.output = mf_build_embedding(&fixture->builder, subject.parameter,
+                                        fixture->graph->input[MF_INPUT_TOKENS], 1.25f);
     return subject;
 }
 
@@ -223,6 +261,34 @@ static struct subject case_head_bias(struct fixture *fixture) {
                 (struct mf_head_attributes){.logit_scale = 0.7f, .soft_cap = 1.1f, .chunk_rows = 8});
 }
 
+static struct subject head_weight(struct fixture *fixture, struct mf_head_attributes attributes) {
+    struct subject subject = {.parameter = fixture_parameter(fixture, "head", VOCABULARY, WIDTH)};
+    int32_t hidden = fixture_matrix(fixture, "hidden");
+    want(&subject, hidden);
+    subject.output =
+        mf_build_head(&fixture->builder, hidden, subject.parameter, -1, attributes).log_probability;
+    return subject;
+}
+static struct subject case_head_weight(struct fixture *fixture) {
+    return head_weight(fixture, (struct mf_head_attributes){.logit_scale = 1, .chunk_rows = 2});
+}
+static struct subject case_head_weight_soft_cap(struct fixture *fixture) {
+    return head_weight(fixture,
+                       (struct mf_head_attributes){.logit_scale = 0.7f, .soft_cap = 1.1f, .chunk_rows = 8});
+}
+/* One table for the first layer and the last: the two gradients are summed. */
+static struct subject case_head_tied(struct fixture *fixture) {
+    struct subject subject = {.parameter = fixture_parameter(fixture, "table", VOCABULARY, WIDTH)};
+    struct mf_builder *builder = &fixture->builder;
+    int32_t x = mf_build_embedding(builder, subject.parameter, fixture->graph->input[MF_INPUT_TOKENS], 2);
+    int32_t norm = fixture_weight(fixture, "norm", WIDTH, 0);
+    int32_t hidden = mf_build_rms_norm(builder, x, norm, 1e-5f, MF_NORM_CAST_THEN_SCALE);
+    subject.output = mf_build_head(builder, hidden, subject.parameter, -1,
+                                   (struct mf_head_attributes){.logit_scale = 1, .chunk_rows = 2})
+                         .log_probability;
+    return subject;
+}
+
 static struct subject case_loss(struct fixture *fixture) {
     struct subject subject = {.parameter = -1};
     int32_t log_probability = fixture_input(fixture, "log_probability", 1, symbol_dim(MF_LABELLED, 1),
@@ -241,6 +307,10 @@ static const struct {
     {MF_OP_RMS_NORM, "rms_norm, weight + 1", case_rms_norm_unit_offset},
     {MF_OP_RMS_NORM, "rms_norm, two consumers", case_rms_norm_twice},
     {MF_OP_LAYER_NORM, "layer_norm, two consumers", case_layer_norm},
+    {MF_OP_RMS_NORM, "rms_norm, trainable", case_rms_norm_weight},
+    {MF_OP_RMS_NORM, "rms_norm, trainable, weight + 1", case_rms_norm_weight_unit_offset},
+    {MF_OP_EMBEDDING, "embedding", case_embedding},
+    {MF_OP_LINEAR, "linear, trainable bias", case_linear_bias},
     {MF_OP_LINEAR, "linear", case_linear},
     {MF_OP_LINEAR, "linear into columns, trainable", case_linear_columns},
     {MF_OP_LINEAR, "linear, shared weight", case_linear_shared},
@@ -258,6 +328,9 @@ static const struct {
     {MF_OP_HEAD, "head", case_head},
     {MF_OP_HEAD, "head, soft-cap", case_head_soft_cap},
     {MF_OP_HEAD, "head, soft-cap, bias", case_head_bias},
+    {MF_OP_HEAD, "head, trainable", case_head_weight},
+    {MF_OP_HEAD, "head, trainable, soft-cap", case_head_weight_soft_cap},
+    {MF_OP_HEAD, "head, the embedding's", case_head_tied},
     {MF_OP_LOSS, "loss", case_loss},
 };
 

@@ -20,6 +20,25 @@ static enum mf_status embedding(const struct mf_kernel_call *call, struct mf_err
 }
 const struct mf_kernel mf_reference_embedding[1] = {{.function = embedding}};
 
+static enum mf_status embedding_gradient(const struct mf_kernel_call *call, struct mf_error *error) {
+    const struct mf_array *dy = &call->in[0];        // (T, D)
+    const struct mf_array *tokens = &call->in[1];    // (T)
+    const struct mf_array *gradient = &call->out[0]; // (V, D) f32, holds the sum so far
+    float scale = call->node->a.embedding.scale;
+    for (int64_t t = 0; t < tokens->dim[0]; t++) {
+        int32_t token = mf_array_integer(tokens, t);
+        if (token < 0 || token >= gradient->dim[0])
+            return mf_error_set(error, MF_ERROR_INTERNAL,
+                                "embedding_gradient: token %d at %lld is not in the vocabulary of %lld",
+                                token, (long long)t, (long long)gradient->dim[0]);
+        float *to = (float *)gradient->data + token * gradient->stride[0];
+        for (int64_t d = 0; d < dy->dim[1]; d++)
+            to[d] += scale * mf_array_get(dy, t * dy->stride[0] + d);
+    }
+    return MF_OK;
+}
+const struct mf_kernel mf_reference_embedding_gradient[1] = {{.function = embedding_gradient}};
+
 /* cache (C, G, d), rows (T, G, d), slots (T) */
 static enum mf_status cache_write(const struct mf_kernel_call *call, struct mf_error *error) {
     const struct mf_array *rows = &call->in[1], *slots = &call->in[2], *cache = &call->out[0];

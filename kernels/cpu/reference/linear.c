@@ -79,3 +79,22 @@ static enum mf_status linear_weight_gradient(const struct mf_kernel_call *call, 
     return MF_OK;
 }
 const struct mf_kernel mf_reference_linear_weight_gradient[1] = {{.function = linear_weight_gradient}};
+
+static enum mf_status linear_bias_gradient(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const struct mf_array *dy = &call->in[0];        // (T, M)
+    const struct mf_array *gradient = &call->out[0]; // (N) f32, holds the sum so far
+    int64_t T = dy->dim[0], first = call->node->a.linear.first;
+    double alpha = call->node->a.linear.alpha;
+    for (int64_t n = 0; n < gradient->dim[0]; n++) {
+        float *to = (float *)gradient->data + n;
+        for (int64_t row = 0; row < T; row += MF_ROW_BLOCK) {
+            double sum = 0;
+            for (int64_t t = row; t < T && t < row + MF_ROW_BLOCK; t++)
+                sum += mf_array_get(dy, t * dy->stride[0] + first + n);
+            *to = (float)(*to + alpha * sum);
+        }
+    }
+    return MF_OK;
+}
+const struct mf_kernel mf_reference_linear_bias_gradient[1] = {{.function = linear_bias_gradient}};

@@ -54,3 +54,27 @@ static enum mf_status rms_norm_gradient(const struct mf_kernel_call *call, struc
     return MF_OK;
 }
 const struct mf_kernel mf_reference_rms_norm_gradient[1] = {{.function = rms_norm_gradient}};
+
+static enum mf_status rms_norm_weight_gradient(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const struct mf_array *x = &call->in[0];         // (R, D)
+    const float *rstd = call->in[1].data;            // (R)
+    const struct mf_array *dy = &call->in[2];        // (R, D)
+    const struct mf_array *gradient = &call->out[0]; // (D) f32, holds the sum so far
+    const bool unit_offset = call->node->a.norm.variant == MF_NORM_UNIT_OFFSET;
+    int64_t R = x->dim[0];
+    for (int64_t d = 0; d < x->dim[1]; d++) {
+        float *to = (float *)gradient->data + d;
+        for (int64_t row = 0; row < R; row += MF_ROW_BLOCK) {
+            double sum = 0;
+            for (int64_t r = row; r < R && r < row + MF_ROW_BLOCK; r++) {
+                float normal = mf_array_get(x, r * x->stride[0] + d) * rstd[r];
+                sum += (double)mf_array_get(dy, r * dy->stride[0] + d) *
+                       (unit_offset ? normal : mf_array_rounded((enum mf_dtype)x->dtype, normal));
+            }
+            *to = (float)(*to + sum);
+        }
+    }
+    return MF_OK;
+}
+const struct mf_kernel mf_reference_rms_norm_weight_gradient[1] = {{.function = rms_norm_weight_gradient}};
