@@ -11,7 +11,8 @@
  * two runs. */
 void op_compare(struct bench *made, enum mf_dtype dtype, double factor);
 
-/* The cases of update programs, and of weights in few bits. Failed ones. */
+/* The cases of gradients of whole weights, of update programs, and of weights in few bits. Failed ones. */
+int op_cases_weights_run(void);
 int op_cases_update_run(void);
 int op_cases_quantized_run(void);
 
