@@ -179,8 +179,7 @@ const struct mf_trained *mf_graph_find_trained(const struct mf_graph *graph, int
     return NULL;
 }
 
-/* A tensor of no slot: what a slot trains in its place may have its name. */
-static int32_t find_shared(const struct mf_graph *graph, const char *name) {
+int32_t mf_graph_find_shared(const struct mf_graph *graph, const char *name) {
     for (int32_t i = 0; i < graph->tensors; i++)
         if (graph->tensor[i].name && graph->tensor[i].program < 0 && graph->tensor[i].slot < 0 &&
             !strcmp(graph->tensor[i].name, name))
@@ -192,7 +191,7 @@ static int32_t find_shared(const struct mf_graph *graph, const char *name) {
 static enum mf_status named_tensor(struct mf_graph *graph, const struct mf_tensor *wanted, int32_t *id,
                                    struct mf_error *error) {
     char have[96], want[96];
-    *id = find_shared(graph, wanted->name);
+    *id = mf_graph_find_shared(graph, wanted->name);
     if (*id < 0) {
         for (int i = 0; i < wanted->rank; i++)
             if (wanted->dim[i].multiplier < 1 || (i > 0 && wanted->dim[i].symbol != MF_CONST))

@@ -234,6 +234,8 @@ enum mf_status mf_graph_parameters_view(struct mf_graph *graph, const struct mf_
 
 /* -1: there is none. */
 int32_t mf_graph_find_tensor(const struct mf_graph *graph, const char *name);
+/* One of no slot: what a slot trains in the place of a weight may have its name. */
+int32_t mf_graph_find_shared(const struct mf_graph *graph, const char *name);
 int32_t mf_graph_find_module(const struct mf_graph *graph, const char *name);
 int32_t mf_graph_find_adapter(const struct mf_graph *graph, int16_t slot, int32_t module);
 int32_t mf_graph_find_bucket(const struct mf_graph *graph, int16_t slot);

@@ -32,6 +32,8 @@ static enum mf_dtype written_dtype(const struct mf_merge_weight *weight, enum mf
                                    enum mf_dtype wide) {
     if (precision == MF_EXPORT_F32)
         return MF_F32;
+    if (precision == MF_EXPORT_STORED)
+        return weight->stored->dtype;
     return weight->stored->dtype == MF_F32 ? wide : weight->stored->dtype;
 }
 
@@ -51,7 +53,7 @@ static enum mf_status write_weight(struct mf_merge *merge, size_t index, enum mf
     const int64_t batch = mf_merge_batch_rows(weight->rows, weight->columns);
     float *value = malloc((size_t)(batch * weight->columns) * sizeof *value);
     uint16_t *narrow = malloc((size_t)(batch * weight->columns) * sizeof *narrow);
-    enum mf_status status = value && narrow ? MF_OK : out_of_memory(weight->stored->name, error);
+    enum mf_status status = value && narrow ? MF_OK : out_of_memory(weight->name, error);
     for (int64_t row = 0; row < weight->rows && status == MF_OK; row += batch) {
         const int64_t rows = weight->rows - row < batch ? weight->rows - row : batch;
         const size_t count = (size_t)(rows * weight->columns);
@@ -62,7 +64,7 @@ static enum mf_status write_weight(struct mf_merge *merge, size_t index, enum mf
             status = mf_safetensors_write(writer, narrow, count * sizeof *narrow, error);
         else
             status = mf_error_set(error, MF_ERROR_BAD_WEIGHTS, "%s: the merged weight is not finite in %s",
-                                  weight->stored->name, mf_dtype_name(dtype));
+                                  weight->name, mf_dtype_name(dtype));
         if (status == MF_OK)
             status = mf_merge_proceed(merge, (int64_t)count, error);
     }
@@ -80,7 +82,7 @@ static enum mf_status write_weights(struct mf_merge *merge, enum mf_export_preci
     enum mf_status status = entry && path && metadata ? MF_OK : out_of_memory(folder, error);
     for (size_t i = 0; status == MF_OK && i < merge->count; i++) {
         const struct mf_stored_tensor *stored = merge->weight[i].stored;
-        entry[i] = (struct mf_safetensors_entry){.name = stored->name,
+        entry[i] = (struct mf_safetensors_entry){.name = merge->weight[i].name,
                                                  .dtype = written_dtype(&merge->weight[i], precision, wide),
                                                  .rank = stored->rank};
         memcpy(entry[i].dim, stored->dim, sizeof stored->dim);
@@ -99,8 +101,9 @@ static enum mf_status write_weights(struct mf_merge *merge, enum mf_export_preci
     return status;
 }
 
-/* The base's config.json with the dtype of the new weights, under the name that it has there. */
-static enum mf_status write_config(const char *from, const char *to, enum mf_dtype dtype,
+/* The base's config.json with the dtype of the new weights, under the name that it has there; MF_DTYPES: the
+ * weights have that which it says. */
+static enum mf_status write_config(const char *from, const char *to, enum mf_dtype dtype, bool untied,
                                    struct mf_error *error) {
     json_t *config = NULL;
     char *source = mf_path_join(from, "config.json"), *target = mf_path_join(to, "config.json"), *text = NULL;
@@ -110,7 +113,10 @@ static enum mf_status write_config(const char *from, const char *to, enum mf_dty
         goto done;
     const char *key = json_object_get(config, "dtype") ? "dtype" : "torch_dtype";
     const char *name = dtype == MF_F32 ? "float32" : dtype == MF_F16 ? "float16" : "bfloat16";
-    if (json_object_set_new(config, key, json_string(name)) == 0)
+    bool whole = dtype == MF_DTYPES || json_object_set_new(config, key, json_string(name)) == 0;
+    if (untied)
+        whole = whole && json_object_set_new(config, "tie_word_embeddings", json_false()) == 0;
+    if (whole)
         text = json_dumps(config, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
     status =
         text ? mf_file_write_atomic(target, text, strlen(text), 0644, error) : out_of_memory(target, error);
@@ -125,12 +131,15 @@ done:
 static enum mf_status fill(struct mf_merge *merge, enum mf_export_precision precision, const char *made,
                            struct mf_error *error) {
     const enum mf_dtype wide = dtype_of_wide(merge);
+    const enum mf_dtype said = precision == MF_EXPORT_F32      ? MF_F32
+                               : precision == MF_EXPORT_STORED ? MF_DTYPES
+                                                               : wide;
     const char *folder = merge->options->folder;
     enum mf_status status;
     if ((status = write_weights(merge, precision, wide, made, error)) ||
         (status = mf_folder_copy(folder, "generation_config.json", made, error)) ||
         (status = mf_folder_copy_tokenizer(folder, made, error)) ||
-        (status = write_config(folder, made, precision == MF_EXPORT_F32 ? MF_F32 : wide, error)))
+        (status = write_config(folder, made, said, mf_merge_unties(merge), error)))
         return status;
     return mf_directory_sync(made, error);
 }

@@ -1,7 +1,8 @@
-/* A model folder with its adapter merged in, written as a Hugging Face folder or as one GGUF file.
+/* A model folder with what was trained of it, written as a Hugging Face folder or as one GGUF file.
  *
- * Values are the folder's own weights W (of any floating dtype, read as f32) plus scale * (B A) in f32,
- * rounded once to what is written. Weights stream through a few megabytes, whatever the size of the model. */
+ * Values are the folder's own weights W (of any floating dtype, read as f32), or what one was trained to as a
+ * whole, plus scale * (B A) in f32, rounded once to what is written. Weights stream through a few megabytes,
+ * whatever the size of the model. */
 #ifndef MF_PROVIDERS_EXPORT_H
 #define MF_PROVIDERS_EXPORT_H
 
@@ -21,10 +22,20 @@ struct mf_weight_delta {
     const float *b; /* (N, rank) */
 };
 
+/* What a weight of the model was trained to, as a whole. Everything is borrowed. */
+struct mf_weight_value {
+    const char *name;   /* "model.norm.weight" */
+    const float *value; /* row-major, shaped as the weight is on disk */
+    int64_t elements;
+};
+
 struct mf_export_options {
     const char *folder; /* the base model in Hugging Face layout */
     const struct mf_weight_delta *delta;
-    size_t deltas; /* 0: the base model as it is */
+    size_t deltas; /* 0 of both: the base model as it is */
+    const struct mf_weight_value *value;
+    size_t values;
+    bool untie_head; /* head and table of tokens are not the same any more, where the model ties them */
     /* Called now and then from the calling thread with the share that is done; false ends with
      * MF_ERROR_CANCELLED. NULL: never. */
     bool (*proceed)(void *argument, double fraction);
@@ -32,8 +43,8 @@ struct mf_export_options {
 };
 
 /* 16-bit: a weight stored in bf16 or f16 keeps its dtype; one stored in f32 gets f16 when the folder has f16
- * weights and no bf16 ones, else bf16. */
-enum mf_export_precision { MF_EXPORT_16BIT, MF_EXPORT_F32 };
+ * weights and no bf16 ones, else bf16. Stored: every weight keeps its dtype. */
+enum mf_export_precision { MF_EXPORT_16BIT, MF_EXPORT_F32, MF_EXPORT_STORED };
 
 /* Writes config.json (with the new dtype), model.safetensors, and generation_config.json and the tokenizer's
  * files where the base has them. Either all of it stands at `output` or nothing new does; what stood there is

@@ -154,9 +154,9 @@ static enum mf_status declare_weight(const struct mf_gguf_family *family,
                                      const struct mf_merge_weight *weight, enum mf_gguf_type type,
                                      struct mf_gguf_writer *writer, struct mf_error *error) {
     char name[MF_GGUF_NAME_BYTES];
-    if (!mf_gguf_name_of(family, weight->stored->name, name))
+    if (!mf_gguf_name_of(family, weight->name, name))
         return mf_error_set(error, MF_ERROR_WEIGHT_MISMATCH, "%s: %s has no name in GGUF",
-                            weight->stored->file, weight->stored->name);
+                            weight->stored->file, weight->name);
     return mf_gguf_declare(writer, name, written_type(weight, type), weight->stored->rank,
                            weight->stored->dim, error);
 }
@@ -182,10 +182,10 @@ static enum mf_status write_vector(struct mf_merge *merge, size_t index, int64_t
     const struct mf_merge_weight *weight = &merge->weight[index];
     const struct mf_gguf_family *family = mf_gguf_family_of_type(merge->architecture.model_type);
     const int64_t count = weight->columns;
-    const float offset = family->unit_norms && is_norm(weight->stored->name) ? 1 : 0;
+    const float offset = family->unit_norms && is_norm(weight->name) ? 1 : 0;
     float *value = malloc((size_t)(2 * count) * sizeof *value);
     if (!value)
-        return out_of_memory(weight->stored->name, error);
+        return out_of_memory(weight->name, error);
     float *ordered = value + count;
     mf_merge_rows(merge, index, 0, 1, value);
     for (int64_t i = 0; i < count; i++)
@@ -200,7 +200,7 @@ static enum mf_status write_matrix(struct mf_merge *merge, size_t index, int64_t
     const struct mf_merge_weight *weight = &merge->weight[index];
     const int64_t batch = mf_merge_batch_rows(weight->rows, weight->columns);
     float *value = malloc((size_t)(batch * weight->columns) * sizeof *value);
-    enum mf_status status = value ? MF_OK : out_of_memory(weight->stored->name, error);
+    enum mf_status status = value ? MF_OK : out_of_memory(weight->name, error);
     for (int64_t row = 0; row < weight->rows && status == MF_OK; row += batch) {
         const int64_t rows = weight->rows - row < batch ? weight->rows - row : batch;
         if (!heads)
@@ -220,7 +220,7 @@ static enum mf_status write_weight(struct mf_merge *merge, size_t index, struct 
                                    struct mf_error *error) {
     const struct mf_stored_tensor *stored = merge->weight[index].stored;
     const struct mf_gguf_family *family = mf_gguf_family_of_type(merge->architecture.model_type);
-    const int64_t heads = permuted_heads(family, &merge->architecture, stored->name);
+    const int64_t heads = permuted_heads(family, &merge->architecture, merge->weight[index].name);
     return stored->rank == 1 ? write_vector(merge, index, heads, writer, error)
                              : write_matrix(merge, index, heads, writer, error);
 }

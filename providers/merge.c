@@ -27,8 +27,16 @@ static const struct mf_weight_delta *find_delta(const struct mf_export_options *
     return NULL;
 }
 
+static const struct mf_weight_value *find_value(const struct mf_export_options *options, const char *name) {
+    for (size_t i = 0; i < options->values; i++)
+        if (!strcmp(options->value[i].name, name))
+            return &options->value[i];
+    return NULL;
+}
+
+/* `name` is what is written of `stored`: its own, but for a head that is not tied any more. */
 static enum mf_status add_weight(struct mf_merge *merge, const struct mf_stored_tensor *stored,
-                                 struct mf_error *error) {
+                                 const char *name, struct mf_error *error) {
     int64_t elements = 1;
     for (int32_t i = 0; i < stored->rank; i++)
         elements *= stored->dim[i];
@@ -36,14 +44,20 @@ static enum mf_status add_weight(struct mf_merge *merge, const struct mf_stored_
         return mf_error_set(error, MF_ERROR_WEIGHT_MISMATCH,
                             "%s: %s is no vector or matrix of F32, F16 or BF16", stored->file, stored->name);
     const int64_t columns = stored->dim[stored->rank - 1];
-    const struct mf_weight_delta *delta = find_delta(merge->options, stored->name);
+    const struct mf_weight_delta *delta = find_delta(merge->options, name);
+    const struct mf_weight_value *value = find_value(merge->options, name);
     if (delta && (stored->rank != 2 || delta->output_features != stored->dim[0] ||
                   delta->input_features != stored->dim[1]))
         return mf_error_set(error, MF_ERROR_ADAPTER_MISMATCH,
                             "the adapter of '%s' is for a weight (%lld, %lld), which %s does not hold",
                             delta->module, (long long)delta->output_features,
                             (long long)delta->input_features, stored->file);
-    merge->weight[merge->count++] = (struct mf_merge_weight){stored, delta, elements / columns, columns};
+    if (value && value->elements != elements)
+        return mf_error_set(error, MF_ERROR_ADAPTER_MISMATCH,
+                            "%s: %lld values were trained of a weight that has %lld in %s", name,
+                            (long long)value->elements, (long long)elements, stored->file);
+    merge->weight[merge->count++] = (struct mf_merge_weight){
+        name, stored, delta, value ? value->value : NULL, elements / columns, columns};
     merge->elements += elements;
     return MF_OK;
 }
@@ -59,7 +73,26 @@ static enum mf_status check_deltas(const struct mf_merge *merge, struct mf_error
                                 "%s: there is no weight of the module '%s' to merge its adapter into",
                                 options->folder, options->delta[i].module);
     }
+    for (size_t i = 0; i < options->values; i++) {
+        bool found = false;
+        for (size_t j = 0; j < merge->count && !found; j++)
+            found = merge->weight[j].value == options->value[i].value;
+        if (!found)
+            return mf_error_set(error, MF_ERROR_ADAPTER_MISMATCH,
+                                "%s: there is no weight '%s' in the place of which trained values could be "
+                                "written",
+                                options->folder, options->value[i].name);
+    }
     return MF_OK;
+}
+
+/* The head of a model whose head was the table of tokens: what that was, unless it was trained. */
+static enum mf_status add_untied_head(struct mf_merge *merge, struct mf_error *error) {
+    const struct mf_stored_tensor *table = mf_safetensors_find(merge->file, "model.embed_tokens.weight");
+    if (!table)
+        return mf_error_set(error, MF_ERROR_WEIGHT_MISMATCH, "%s: there is no model.embed_tokens.weight",
+                            merge->options->folder);
+    return add_weight(merge, table, "lm_head.weight", error);
 }
 
 enum mf_status mf_merge_open(const struct mf_export_options *options, struct mf_merge *merge,
@@ -71,7 +104,7 @@ enum mf_status mf_merge_open(const struct mf_export_options *options, struct mf_
     if (status != MF_OK)
         return status;
     const size_t count = mf_safetensors_count(merge->file);
-    merge->weight = calloc(count + 1, sizeof *merge->weight);
+    merge->weight = calloc(count + 2, sizeof *merge->weight);
     if (!merge->weight)
         return out_of_memory(options->folder, error);
     int64_t widest = 1;
@@ -79,15 +112,21 @@ enum mf_status mf_merge_open(const struct mf_export_options *options, struct mf_
         const struct mf_stored_tensor *stored = mf_safetensors_at(merge->file, i);
         if (unused(&merge->architecture, stored->name))
             continue;
-        status = add_weight(merge, stored, error);
+        status = add_weight(merge, stored, stored->name, error);
         if (status == MF_OK && merge->weight[merge->count - 1].columns > widest)
             widest = merge->weight[merge->count - 1].columns;
     }
+    if (status == MF_OK && mf_merge_unties(merge))
+        status = add_untied_head(merge, error);
     if (status == MF_OK)
         status = check_deltas(merge, error);
     if (status == MF_OK && !(merge->row = malloc((size_t)widest * sizeof *merge->row)))
         status = out_of_memory(options->folder, error);
     return status;
+}
+
+bool mf_merge_unties(const struct mf_merge *merge) {
+    return merge->options->untie_head && merge->architecture.tied_embeddings;
 }
 
 void mf_merge_close(struct mf_merge *merge) {
@@ -102,25 +141,14 @@ int64_t mf_merge_batch_rows(int64_t rows, int64_t columns) {
     return batch < 1 ? 1 : batch > rows ? rows : batch;
 }
 
-/* `count` stored values from element `first` on; the file is aligned to nothing. */
-static void read_values(const struct mf_stored_tensor *stored, int64_t first, int64_t count, float *value) {
-    const char *data = stored->data;
-    if (stored->dtype == MF_F32) {
-        memcpy(value, data + first * 4, (size_t)count * 4);
-        return;
-    }
-    for (int64_t i = 0; i < count; i++) {
-        uint16_t bits;
-        memcpy(&bits, data + (first + i) * 2, sizeof bits);
-        value[i] = stored->dtype == MF_BF16 ? mf_bf16_to_f32(bits) : mf_f16_to_f32(bits);
-    }
-}
-
 void mf_merge_rows(struct mf_merge *merge, size_t index, int64_t first, int64_t rows, float *value) {
     const struct mf_merge_weight *weight = &merge->weight[index];
     const struct mf_weight_delta *delta = weight->delta;
     const int64_t columns = weight->columns;
-    read_values(weight->stored, first * columns, rows * columns, value);
+    if (weight->value)
+        memcpy(value, weight->value + first * columns, (size_t)(rows * columns) * sizeof *value);
+    else
+        mf_stored_values(weight->stored, first * columns, rows * columns, value);
     for (int64_t row = 0; delta && row < rows; row++, value += columns) {
         const float *b = delta->b + (first + row) * delta->rank;
         memset(merge->row, 0, (size_t)columns * sizeof *merge->row);

@@ -9,8 +9,10 @@
 enum { MF_MERGE_BATCH_ELEMENTS = 1 << 18 };
 
 struct mf_merge_weight {
+    const char *name; /* that it is written under */
     const struct mf_stored_tensor *stored;
     const struct mf_weight_delta *delta; /* NULL: as it is */
+    const float *value;                  /* (rows, columns) what was trained of it; NULL: as it is stored */
     int64_t rows, columns;               /* a vector is one row */
 };
 
@@ -29,6 +31,9 @@ struct mf_merge {
 enum mf_status mf_merge_open(const struct mf_export_options *options, struct mf_merge *merge,
                              struct mf_error *error);
 void mf_merge_close(struct mf_merge *merge);
+
+/* Does the head get a weight of its own that it had not? */
+bool mf_merge_unties(const struct mf_merge *merge);
 
 /* How many rows of this many columns make a batch. */
 int64_t mf_merge_batch_rows(int64_t rows, int64_t columns);

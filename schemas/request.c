@@ -603,6 +603,10 @@ bool mf_request_has_default(const struct mf_request *request, enum mf_request_fi
     return mf_field_is_default(&mf_request_fields()[field], request);
 }
 
+bool mf_request_trains_all(const struct mf_request *request) {
+    return !strcmp(request->finetuning, "full");
+}
+
 enum mf_status mf_request_hash(const struct mf_request *request, char text[MF_SHA256_TEXT_BYTES],
                                struct mf_error *error) {
     json_t *object;

@@ -100,6 +100,9 @@ enum mf_status mf_request_to_json(const struct mf_request *request, bool only_ch
 /* Whether a field has its default, given or not. */
 bool mf_request_has_default(const struct mf_request *request, enum mf_request_field field);
 
+/* Whether every weight is trained, and no adapters are. */
+bool mf_request_trains_all(const struct mf_request *request);
+
 /* sha256 (hexadecimal) of the canonical JSON of the fields that differ from their defaults: two requests with
  * the same id are the same exactly when this is equal. */
 enum mf_status mf_request_hash(const struct mf_request *request, char text[MF_SHA256_TEXT_BYTES],

@@ -264,7 +264,7 @@ static enum mf_status check_four_bits(const struct mf_request *request, bool fou
 }
 
 static enum mf_status check_precision(const struct mf_request *request, struct mf_error *error) {
-    bool full = is_text(request->finetuning, "full"), qlora = is_text(request->strategy, "qlora");
+    bool full = mf_request_trains_all(request), qlora = is_text(request->strategy, "qlora");
     if (request->fp16 && is_true(request->bf16))
         return conflict(error, "fp16 and bf16: one computation cannot be in both; set only one");
     if (qlora && request->use_4bit.set && !request->use_4bit.value)
@@ -295,6 +295,24 @@ static enum mf_status check_optimizer(const struct mf_request *request, struct m
         return conflict(error,
                         "lr_scheduler_type and warmup_steps, warmup_ratio: constant has no warm-up; use "
                         "constant_with_warmup, or leave them out");
+    return MF_OK;
+}
+
+/* Settings of adapters, where there are none. */
+static enum mf_status check_finetuning(const struct mf_request *request, struct mf_error *error) {
+    const enum mf_request_field adapters[] = {MF_REQUEST_lora_r,
+                                              MF_REQUEST_lora_alpha,
+                                              MF_REQUEST_lora_dropout,
+                                              MF_REQUEST_target_modules,
+                                              MF_REQUEST_use_rslora,
+                                              MF_REQUEST_modules_to_save,
+                                              MF_REQUEST_adapter_name_or_path};
+    for (size_t i = 0; mf_request_trains_all(request) && i < sizeof adapters / sizeof *adapters; i++)
+        if (!mf_request_has_default(request, adapters[i]))
+            return mf_error_set(error, MF_ERROR_CONFLICTING_FIELDS,
+                                "finetuning and %s: full trains every weight and has no adapters; leave %s "
+                                "out, or use lora",
+                                mf_request_fields()[adapters[i]].name, mf_request_fields()[adapters[i]].name);
     return MF_OK;
 }
 
@@ -346,7 +364,9 @@ static enum mf_status check_together(const struct mf_request *request, struct mf
         return conflict(error,
                         "metric_for_best_model: nothing asks what is best; set load_best_model_at_end or "
                         "early_stopping_patience");
-    const enum mf_status status = check_optimizer(request, error);
+    enum mf_status status = check_finetuning(request, error);
+    if (status == MF_OK)
+        status = check_optimizer(request, error);
     return status == MF_OK ? check_precision(request, error) : status;
 }
 

@@ -374,7 +374,7 @@ enum mf_status mf_store_update_attempt(struct mf_database *database, const char 
 
 /* An object that is durable in storage. */
 struct mf_stored_object {
-    const char *kind; /* artifact: adapter, merged_16bit, gguf, training_json */
+    const char *kind; /* artifact: adapter, model, merged_16bit, gguf, training_json */
     const char *uri;
     int64_t size_bytes;
     const char *sha256; /* 64 hex digits; of a folder: sha256 of its sorted "sha256  path" lines */

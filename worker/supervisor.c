@@ -248,7 +248,7 @@ static void take_eval(struct supervision *s, const struct mf_event *event) {
 }
 
 static void take_artifact(struct supervision *s, const struct mf_event *event) {
-    static const char *const kinds[] = {"adapter", "merged_16bit", "gguf", "training_json"};
+    static const char *const kinds[] = {"adapter", "model", "merged_16bit", "gguf", "training_json"};
     struct mf_job *job = s->job;
     bool known = false;
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)

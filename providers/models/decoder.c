@@ -285,7 +285,7 @@ static enum mf_status graph_rows(const struct mf_decoder *decoder, struct mf_gra
                        module->name, part);
     }
     (void)snprintf(name, sizeof name, "%s.%s", decoder->module[index].name, part);
-    *id = mf_graph_find_tensor(graph, name);
+    *id = mf_graph_find_shared(graph, name);
     if (*id >= 0)
         return MF_OK;
     const int64_t dim[2] = {rows, decoder->module[index].input_features};
@@ -331,12 +331,25 @@ struct pass {
     int32_t rope_table, window_rope_table;
 };
 
-static int32_t weight(struct pass *pass, const char *name, int rank, int64_t rows, int64_t columns) {
+/* What the program's slot computes with instead of the weight `name`; -1: with the model's. */
+static int32_t trained_weight(const struct pass *pass, const char *name) {
+    const struct mf_graph *graph = pass->builder.graph;
+    const struct mf_trained *trained =
+        mf_graph_find_trained(graph, graph->program[pass->builder.program]->slot, name);
+    return trained ? trained->computed : -1;
+}
+
+static int32_t frozen_weight(struct pass *pass, const char *name, int rank, int64_t rows, int64_t columns) {
     struct mf_error error;
     int32_t id = -1;
     if (graph_weight(pass->decoder, pass->builder.graph, name, rank, rows, columns, &id, &error))
         mf_builder_fail(&pass->builder, error.status, "%s", error.message);
     return id;
+}
+
+static int32_t weight(struct pass *pass, const char *name, int rank, int64_t rows, int64_t columns) {
+    const int32_t trained = trained_weight(pass, name);
+    return trained >= 0 ? trained : frozen_weight(pass, name, rank, rows, columns);
 }
 
 /* The norm `name`, of rows of `width` elements. */
@@ -361,22 +374,39 @@ static int32_t layer_norm(struct pass *pass, int32_t x, const char *name) {
     return named_norm(pass, x, name, pass->a->hidden);
 }
 
-/* `count` modules from `role` on, which are one module or fused. */
-static int32_t linears(struct pass *pass, int32_t x, enum mf_decoder_role role, int count) {
-    struct mf_error error;
-    int32_t id[3] = {-1, -1, -1};
+/* The index of this layer's module of a role. */
+static size_t module_index(const struct pass *pass, enum mf_decoder_role role) {
     const struct role_list roles = roles_of(pass->a);
     size_t index = (size_t)pass->builder.layer * roles.count;
     for (size_t i = 0; i < roles.count && roles.role[i] != role; i++)
         index++;
+    return index;
+}
+
+/* `count` modules from `role` on, which are one module or fused. */
+static int32_t linears(struct pass *pass, int32_t x, enum mf_decoder_role role, int count) {
+    struct mf_error error;
+    int32_t id[3] = {-1, -1, -1};
+    const size_t index = module_index(pass, role);
     for (int i = 0; i < count; i++)
         if (mf_decoder_graph_module(pass->decoder, pass->builder.graph, index + (size_t)i, &id[i], &error))
             mf_builder_fail(&pass->builder, error.status, "%s", error.message);
     return mf_build_linear(&pass->builder, x, id, count);
 }
 
+/* A module that is trained as a whole is a weight, with no frozen one beside it and no adapter on it. */
 static int32_t linear(struct pass *pass, int32_t x, enum mf_decoder_role role) {
-    return linears(pass, x, role, 1);
+    const struct mf_model_module *module = &pass->decoder->module[module_index(pass, role)];
+    char name[MF_DECODER_NAME_BYTES];
+    snprintf(name, sizeof name, "%s.weight", module->name);
+    const int32_t trained = trained_weight(pass, name);
+    if (trained < 0)
+        return linears(pass, x, role, 1);
+    int32_t in[] = {x, trained, -1};
+    snprintf(name, sizeof name, "%s.bias", module->name);
+    if (role_has_bias(pass->a, role))
+        in[2] = weight(pass, name, 1, module->output_features, 1);
+    return mf_emit(&pass->builder, MF_OP_LINEAR, in, 3, &(union mf_attributes){.linear = {.alpha = 1}});
 }
 
 /* The next version of this layer's cache of keys or values with `rows` (T, G, d) written into it. */
@@ -470,17 +500,32 @@ static int32_t feed_forward(struct pass *pass, int32_t x) {
     return linear(pass, h, MF_DECODER_DOWN);
 }
 
+/* What the head multiplies by. A tied one has the table of tokens, the model's own where only the copy that
+ * tokens are read from is trained, unless it is trained alone. */
+static int32_t head_table(struct pass *pass, int32_t embedding) {
+    const struct mf_graph *graph = pass->builder.graph;
+    char name[MF_DECODER_NAME_BYTES];
+    snprintf(name, sizeof name, "%s.weight", head_name);
+    if (!pass->a->tied_embeddings)
+        return weight(pass, name, 2, pass->a->vocabulary, pass->a->hidden);
+    const int32_t trained = trained_weight(pass, name);
+    const struct mf_trained *table =
+        mf_graph_find_trained(graph, graph->program[pass->builder.program]->slot, embedding_name);
+    if (trained >= 0)
+        return trained;
+    return table && table->beside
+               ? frozen_weight(pass, embedding_name, 2, pass->a->vocabulary, pass->a->hidden)
+               : embedding;
+}
+
 /* The head: its outputs depend on the program's purpose. */
 static void head(struct pass *pass, int32_t hidden, int32_t embedding, enum mf_purpose purpose,
                  struct mf_model_program *out) {
     struct mf_builder *builder = &pass->builder;
     struct mf_head_attributes attributes = {.logit_scale = 1, .soft_cap = pass->a->final_soft_cap};
     char name[MF_DECODER_NAME_BYTES];
-    int32_t table = embedding, bias = -1;
-    if (!pass->a->tied_embeddings) {
-        snprintf(name, sizeof name, "%s.weight", head_name);
-        table = weight(pass, name, 2, pass->a->vocabulary, pass->a->hidden);
-    }
+    const int32_t table = head_table(pass, embedding);
+    int32_t bias = -1;
     if (pass->a->head_bias) {
         snprintf(name, sizeof name, "%s.bias", head_name);
         bias = weight(pass, name, 1, pass->a->vocabulary, 1);

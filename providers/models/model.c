@@ -209,6 +209,24 @@ int64_t mf_model_parameters(const struct mf_model *model) {
     return model->parameters;
 }
 
+static bool is_quantized(const struct mf_model *model, const char *weight) {
+    for (size_t i = 0; model->quantization && i < model->module_count; i++) {
+        const size_t length = strlen(model->module[i].name);
+        if (!strncmp(weight, model->module[i].name, length) &&
+            (!strcmp(weight + length, ".weight") || !strncmp(weight + length, ".weight" MF_DECODER_FUSED, 8)))
+            return !model->module[i].head;
+    }
+    return false;
+}
+
+const struct mf_stored_tensor *mf_model_stored(const struct mf_model *model, const char *name) {
+    return mf_safetensors_find(model->weights, name);
+}
+
+bool mf_model_is_quantized(const struct mf_model *model, const char *weight) {
+    return is_quantized(model, weight);
+}
+
 /* ---- modules and adapters ---- */
 
 size_t mf_model_module_count(const struct mf_model *model) {
@@ -255,16 +273,6 @@ enum mf_status mf_model_choose_modules(const struct mf_model *model, const char 
     return MF_OK;
 }
 
-static bool is_quantized(const struct mf_model *model, const char *weight) {
-    for (size_t i = 0; model->quantization && i < model->module_count; i++) {
-        const size_t length = strlen(model->module[i].name);
-        if (!strncmp(weight, model->module[i].name, length) &&
-            (!strcmp(weight + length, ".weight") || !strncmp(weight + length, ".weight" MF_DECODER_FUSED, 8)))
-            return !model->module[i].head;
-    }
-    return false;
-}
-
 /* With f32 computing a weight keeps the dtype of its file; with bf16 all are bf16, as Transformers loads
  * them. Quantised ones come back in the computing dtype. */
 static enum mf_dtype weight_dtype(const void *owner, const char *name) {
@@ -305,18 +313,31 @@ static enum mf_status mark_quantized(const struct mf_model *model, struct mf_gra
     return status;
 }
 
-static struct mf_decoder decoder_of(const struct mf_model *model) {
+/* Whether a slot trains the weight of a linear module that products are fused of: each is a matrix of its own
+ * then. */
+static bool trains_modules(const struct mf_model *model, const struct mf_graph *graph, int16_t slot) {
+    for (size_t i = 0; i < model->module_count; i++) {
+        char name[MF_DECODER_NAME_BYTES];
+        snprintf(name, sizeof name, "%s.weight", model->module[i].name);
+        if (!model->module[i].head && mf_graph_find_trained(graph, slot, name))
+            return true;
+    }
+    return false;
+}
+
+static struct mf_decoder decoder_of(const struct mf_model *model, const struct mf_graph *graph,
+                                    int16_t slot) {
     return (struct mf_decoder){.architecture = &model->architecture,
                                .module = model->module,
                                .weight_dtype = weight_dtype,
                                .owner = model,
-                               .fuse = model->fuse};
+                               .fuse = model->fuse && !trains_modules(model, graph, slot)};
 }
 
 enum mf_status mf_model_add_adapters(const struct mf_model *model, struct mf_graph *graph, int16_t slot,
                                      const bool *chosen, int32_t rank, float scale, float dropout,
                                      struct mf_error *error) {
-    const struct mf_decoder decoder = decoder_of(model);
+    const struct mf_decoder decoder = decoder_of(model, graph, slot);
     for (size_t i = 0; i < model->module_count; i++) {
         int32_t module, adapter;
         if (!chosen[i])
@@ -335,7 +356,7 @@ enum mf_status mf_model_add_adapters(const struct mf_model *model, struct mf_gra
 
 enum mf_status mf_model_build(const struct mf_model *model, struct mf_graph *graph, enum mf_purpose purpose,
                               int16_t slot, struct mf_model_program *out, struct mf_error *error) {
-    const struct mf_decoder decoder = decoder_of(model);
+    const struct mf_decoder decoder = decoder_of(model, graph, slot);
     *out = (struct mf_model_program){-1, -1, -1, -1, -1};
     if (purpose > MF_DECODE)
         return mf_error_set(error, MF_ERROR_INTERNAL, "a model has no %s program", mf_purpose_name(purpose));
@@ -350,16 +371,7 @@ enum mf_status mf_model_build(const struct mf_model *model, struct mf_graph *gra
 
 /* ---- weights ---- */
 
-static float stored_value(enum mf_dtype dtype, const void *data, size_t index) {
-    uint16_t half;
-    float value;
-    if (dtype == MF_F32) {
-        memcpy(&value, (const uint8_t *)data + 4 * index, sizeof value);
-        return value;
-    }
-    memcpy(&half, (const uint8_t *)data + 2 * index, sizeof half);
-    return dtype == MF_BF16 ? mf_bf16_to_f32(half) : mf_f16_to_f32(half);
-}
+enum { CONVERTED_AT_ONCE = 1024 };
 
 /* Converts to bf16, or copies to aligned memory when the dtype stays. */
 static void *convert(const struct mf_stored_tensor *tensor, enum mf_dtype dtype, size_t *bytes) {
@@ -373,8 +385,13 @@ static void *convert(const struct mf_stored_tensor *tensor, enum mf_dtype dtype,
         return data;
     }
     uint16_t *bf16 = data;
-    for (size_t i = 0; i < elements; i++)
-        bf16[i] = mf_f32_to_bf16(stored_value(tensor->dtype, tensor->data, i));
+    for (size_t first = 0; first < elements; first += CONVERTED_AT_ONCE) {
+        float value[CONVERTED_AT_ONCE];
+        const size_t count = elements - first < CONVERTED_AT_ONCE ? elements - first : CONVERTED_AT_ONCE;
+        mf_stored_values(tensor, (int64_t)first, (int64_t)count, value);
+        for (size_t i = 0; i < count; i++)
+            bf16[first + i] = mf_f32_to_bf16(value[i]);
+    }
     return data;
 }
 

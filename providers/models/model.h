@@ -13,6 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct mf_stored_tensor; /* weights/safetensors.h */
+
 /* One linear module as Hugging Face stores it: y = x W^T (+ b), W (output_features, input_features). */
 struct mf_model_module {
     const char *name;   /* "model.layers.0.self_attn.q_proj" */
@@ -44,6 +46,11 @@ enum mf_dtype mf_model_compute_dtype(const struct mf_model *model);
 /* Which values the linear modules but the head have: those of this quantised form of their weights. */
 enum mf_quantization mf_model_quantization(const struct mf_model *model, bool *nested);
 int64_t mf_model_parameters(const struct mf_model *model); /* a tied head counts once */
+
+/* A weight as it lies in the files, the model's; NULL: there is none of that name. */
+const struct mf_stored_tensor *mf_model_stored(const struct mf_model *model, const char *name);
+/* Has `weight` the values of a quantised form? */
+bool mf_model_is_quantized(const struct mf_model *model, const char *weight);
 
 size_t mf_model_module_count(const struct mf_model *model);
 /* In the order of the forward pass. */

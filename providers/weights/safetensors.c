@@ -468,6 +468,19 @@ void mf_safetensors_release(const struct mf_stored_tensor *tensor) {
         (void)madvise(data + (first - start), end - first, MADV_DONTNEED); /* whole pages; only a hint */
 }
 
+void mf_stored_values(const struct mf_stored_tensor *tensor, int64_t first, int64_t count, float *value) {
+    const char *data = tensor->data;
+    if (tensor->dtype == MF_F32) {
+        memcpy(value, data + first * 4, (size_t)count * 4);
+        return;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        uint16_t bits;
+        memcpy(&bits, data + (first + i) * 2, sizeof bits);
+        value[i] = tensor->dtype == MF_BF16 ? mf_bf16_to_f32(bits) : mf_f16_to_f32(bits);
+    }
+}
+
 const char *mf_safetensors_metadata(const struct mf_safetensors *set, const char *key) {
     return json_string_value(json_object_get(json_object_get(set->file[0].header, "__metadata__"), key));
 }

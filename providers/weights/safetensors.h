@@ -57,6 +57,8 @@ const struct mf_stored_tensor *mf_safetensors_find(const struct mf_safetensors *
 /* Says that a tensor's data are not needed for now: its pages leave memory and come back from the file when
  * they are read again. */
 void mf_safetensors_release(const struct mf_stored_tensor *tensor);
+/* `count` values of a floating tensor from element `first` on, as f32. */
+void mf_stored_values(const struct mf_stored_tensor *tensor, int64_t first, int64_t count, float *value);
 /* A string of `__metadata__`, NULL when there is none; of a sharded folder, the first shard's. */
 const char *mf_safetensors_metadata(const struct mf_safetensors *file, const char *key);
 

@@ -305,11 +305,15 @@ def make_tokenizer(folder):
         file.write("\n")
 
 
+def check_size():
+    size = sum(path.stat().st_size for path in (HERE / "models").rglob("*") if path.is_file())
+    print("bytes", size)
+    sys.exit(size > 5_000_000)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for name in sys.argv[1:] or MODELS:
         make(name, MODELS[name])
         make_tokenizer(HERE / "models" / name)
-    size = sum(path.stat().st_size for path in (HERE / "models").rglob("*") if path.is_file())
-    print("bytes", size)
-    sys.exit(size > 4_000_000)
+    check_size()

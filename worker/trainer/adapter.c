@@ -366,16 +366,7 @@ enum mf_status mf_adapter_attach(const struct mf_adapter_file *file, const struc
 }
 
 static void copy_as_f32(float *to, const struct mf_stored_tensor *from) {
-    const size_t count = from->bytes / mf_dtype_bytes(from->dtype);
-    if (from->dtype == MF_F32) {
-        memcpy(to, from->data, from->bytes);
-        return;
-    }
-    for (size_t i = 0; i < count; i++) {
-        uint16_t bits;
-        memcpy(&bits, (const char *)from->data + 2 * i, sizeof bits);
-        to[i] = from->dtype == MF_BF16 ? mf_bf16_to_f32(bits) : mf_f16_to_f32(bits);
-    }
+    mf_stored_values(from, 0, (int64_t)(from->bytes / mf_dtype_bytes(from->dtype)), to);
 }
 
 enum mf_status mf_adapter_load(const struct mf_adapter_file *file, const struct mf_graph *graph,
@@ -394,11 +385,27 @@ enum mf_status mf_adapter_load(const struct mf_adapter_file *file, const struct 
 /* ---- merging
  * ----------------------------------------------------------------------------------------------- */
 
+/* A weight that was trained whole; `beside`: what shared it with others goes on without them. */
+static void add_value(struct mf_adapter_deltas *deltas, const char *weight, const float *value,
+                      int64_t elements, bool beside) {
+    deltas->value[deltas->whole++] =
+        (struct mf_weight_value){.name = weight, .value = value, .elements = elements};
+    deltas->untie_head |=
+        beside && (!strcmp(weight, "lm_head.weight") || !strcmp(weight, "model.embed_tokens.weight"));
+}
+
 enum mf_status mf_adapter_deltas(const struct mf_graph *graph, int16_t slot, struct mf_executor *executor,
                                  struct mf_adapter_deltas *deltas, struct mf_error *error) {
-    *deltas = (struct mf_adapter_deltas){.delta = calloc((size_t)graph->adapters + 1, sizeof *deltas->delta)};
-    if (!deltas->delta)
+    *deltas = (struct mf_adapter_deltas){.delta = calloc((size_t)graph->adapters + 1, sizeof *deltas->delta),
+                                         .value = calloc((size_t)graph->trains + 1, sizeof *deltas->value)};
+    if (!deltas->delta || !deltas->value)
         return out_of_memory(error);
+    for (int32_t i = 0; i < graph->trains; i++) {
+        const struct mf_trained *trained = &graph->trained[i];
+        if (trained->slot == slot)
+            add_value(deltas, trained->weight, mf_executor_data(executor, trained->parameter),
+                      mf_tensor_elements(mf_graph_tensor(graph, trained->parameter), NULL), trained->beside);
+    }
     for (int32_t i = 0; i < graph->adapters; i++) {
         const struct mf_adapter *adapter = &graph->adapter[i];
         if (adapter->slot != slot)
@@ -486,6 +493,7 @@ enum mf_status mf_adapter_file_deltas(const struct mf_adapter_file *file, struct
 
 void mf_adapter_deltas_destroy(struct mf_adapter_deltas *deltas) {
     free(deltas->delta);
+    free(deltas->value);
     free(deltas->values);
     free(deltas->names);
     *deltas = (struct mf_adapter_deltas){0};

@@ -66,10 +66,13 @@ enum mf_status mf_adapter_attach(const struct mf_adapter_file *file, const struc
 enum mf_status mf_adapter_load(const struct mf_adapter_file *file, const struct mf_graph *graph,
                                struct mf_executor *executor, struct mf_error *error);
 
-/* Adapters as what they add to the model's weights, for merging. */
+/* What was trained as what the model's weights get of it, for merging. */
 struct mf_adapter_deltas {
     struct mf_weight_delta *delta;
     size_t count;
+    struct mf_weight_value *value; /* weights that were trained whole */
+    size_t whole;
+    bool untie_head;
     float *values; /* of a file's tensors; NULL: borrowed */
     char *names;
 };

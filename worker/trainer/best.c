@@ -62,5 +62,6 @@ void mf_best_restore(const struct mf_job *job, struct mf_history *history) {
     if (!history->best || !best || best->step == history->steps)
         return;
     memcpy(parameters(job, &elements), history->best, mf_best_bytes(job));
+    mf_executor_round_copies(job->runtime.executor);
     history->kept_step = best->step;
 }

@@ -494,6 +494,8 @@ enum mf_status mf_checkpoint_read(const char *folder, struct mf_job *job, struct
         status = read_sums(meta, path, history, error);
     if (status == MF_OK)
         status = read_state(job, meta, path, state, history, error);
+    if (status == MF_OK)
+        mf_executor_round_copies(job->runtime.executor);
     json_decref(meta);
     free(path);
     free(state);

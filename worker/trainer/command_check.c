@@ -115,11 +115,11 @@ static bool lies_below(const char *folder, const char *path) {
 }
 
 static void see_artifact(struct witness *witness, const struct mf_event *event) {
-    static const char *const kinds = " adapter merged_16bit gguf training_json ";
+    static const char *const kinds = " adapter model merged_16bit gguf training_json ";
     char kind[80];
     snprintf(kind, sizeof kind, " %.60s ", event->artifact.kind);
     if (!strstr(kinds, kind))
-        blame(witness, "artifact: kind '%.60s' is none of adapter, merged_16bit, gguf, training_json",
+        blame(witness, "artifact: kind '%.60s' is none of adapter, model, merged_16bit, gguf, training_json",
               event->artifact.kind);
     if (!lies_below(witness->job->output_dir, event->artifact.path))
         blame(witness, "artifact: '%.300s' is not in the folder for output, %.300s", event->artifact.path,

@@ -38,7 +38,7 @@ static void memory_kinds(const struct mf_job *job, struct kind kind[KINDS]) {
         {"parameters", "trained parameters", plan->storage_bytes[MF_ADAPTER]},
         {"gradients", "gradients", plan->storage_bytes[MF_GRADIENT]},
         {"optimizer", "optimizer", plan->storage_bytes[MF_OPTIMIZER]},
-        {"state", "state", plan->storage_bytes[MF_STATE]},
+        {"state", "rounded weights", plan->storage_bytes[MF_STATE]},
         {"inputs", "inputs", plan->storage_bytes[MF_INPUT]},
         {"programs", "activations", plan->program_bytes},
         {"offloaded", "offloaded", plan->host_bytes},

@@ -5,6 +5,7 @@
 #include "common/json.h"
 #include "kernels/passes/cast.h"
 #include "kernels/passes/columns.h"
+#include "providers/models/trained.h"
 #include "worker/trainer/best.h"
 #include "worker/trainer/checkpoint.h"
 #include "worker/trainer/memory.h"
@@ -233,6 +234,21 @@ static enum mf_status allow_model(void *argument, const char *path, struct mf_er
     return status;
 }
 
+/* Whether weights can be trained whole here. */
+static enum mf_status check_whole(const struct mf_job *job, struct mf_error *error) {
+    const struct mf_architecture *architecture = mf_model_architecture(job->runtime.model);
+    if (job->runtime.device.kind == MF_DEVICE_CUDA)
+        return mf_error_set(error, MF_ERROR_UNSUPPORTED_FIELD,
+                            "finetuning: full is not trained on a GPU by this version; set device cpu, or "
+                            "use lora");
+    if (architecture->layer_norm || architecture->head_bias)
+        return mf_error_set(error, MF_ERROR_UNSUPPORTED_FIELD,
+                            "finetuning: full is not trained by this version for %s, which has biases in "
+                            "its norms and head; use lora",
+                            architecture->model_type);
+    return MF_OK;
+}
+
 static enum mf_status load_model(struct mf_job *job, struct mf_error *error) {
     const struct mf_request *request = &job->request;
     char *model = NULL;
@@ -268,6 +284,8 @@ static enum mf_status load_model(struct mf_job *job, struct mf_error *error) {
                                      request->strategy, error);
     if (status == MF_OK)
         status = mf_outputs_check(request, job->runtime.model, error);
+    if (status == MF_OK && mf_request_trains_all(request))
+        status = check_whole(job, error);
     if (status == MF_OK && request->adapter_name_or_path)
         status = open_start(job, error);
     if (status == MF_OK && request->chat_template)
@@ -429,15 +447,14 @@ static enum mf_status check_start(const struct mf_job *job, const bool *chosen, 
     return MF_OK;
 }
 
+/* Before the parameters have their bucket. */
 static void count_trainable(struct mf_job *job) {
     const struct mf_graph *graph = job->runtime.graph;
     job->trainable_parameters = 0;
-    for (int32_t i = 0; i < graph->adapters; i++) {
-        const struct mf_tensor *a = mf_graph_tensor(graph, graph->adapter[i].a);
-        const struct mf_tensor *b = mf_graph_tensor(graph, graph->adapter[i].b);
-        if (graph->adapter[i].slot == MF_POLICY_SLOT)
-            job->trainable_parameters +=
-                (int64_t)a->dim[0].multiplier * (a->dim[1].multiplier + b->dim[0].multiplier);
+    for (int32_t i = 0; i < graph->tensors; i++) {
+        const struct mf_tensor *tensor = mf_graph_tensor(graph, i);
+        if (tensor->storage == MF_ADAPTER && tensor->slot == MF_POLICY_SLOT)
+            job->trainable_parameters += mf_tensor_elements(tensor, NULL);
     }
 }
 
@@ -462,8 +479,16 @@ static enum mf_status add_adapters(struct mf_job *job, struct mf_error *error) {
                                                     .rslora = request->use_rslora};
         status = mf_adapter_add(model, job->runtime.graph, MF_POLICY_SLOT, chosen, &job->adapter, error);
     }
-    count_trainable(job);
     free(chosen);
+    return status;
+}
+
+static enum mf_status add_parameters(struct mf_job *job, struct mf_error *error) {
+    const enum mf_status status =
+        mf_request_trains_all(&job->request)
+            ? mf_model_train_all(job->runtime.model, job->runtime.graph, MF_POLICY_SLOT, error)
+            : add_adapters(job, error);
+    count_trainable(job);
     return status;
 }
 
@@ -538,7 +563,7 @@ static enum mf_status tidy(struct mf_job *job, int32_t program, struct mf_error 
 static enum mf_status build_programs(struct mf_job *job, struct mf_error *error) {
     const struct mf_optimizer optimizer = optimizer_of(&job->request);
     struct mf_graph *graph = job->runtime.graph;
-    enum mf_status status = add_adapters(job, error);
+    enum mf_status status = add_parameters(job, error);
     if (status == MF_OK)
         status = job->strategy->build(job->runtime.model, graph, MF_POLICY_SLOT, &job->programs, error);
     if (status == MF_OK) {
@@ -593,6 +618,17 @@ static void report_plan(const struct mf_job *job) {
                      .resumed_plan_sha256 = job->resumed_plan}});
 }
 
+/* Of what is trained. */
+static enum mf_status first_values(struct mf_job *job, struct mf_error *error) {
+    struct mf_runtime *runtime = &job->runtime;
+    const enum mf_status status =
+        mf_model_load_trained(runtime->model, runtime->graph, MF_POLICY_SLOT, runtime->executor, error);
+    if (status == MF_OK && job->start)
+        return mf_adapter_load(job->start, runtime->graph, runtime->executor, error);
+    mf_adapter_initialize(runtime->graph, MF_POLICY_SLOT, runtime->executor, (uint64_t)job->request.seed);
+    return status;
+}
+
 enum mf_status mf_job_prepare(struct mf_job *job, struct mf_error *error) {
     static enum mf_status (*const stages[])(struct mf_job *, struct mf_error *) = {
         load_model, load_rows, decide_steps, plan_programs};
@@ -609,12 +645,7 @@ enum mf_status mf_job_prepare(struct mf_job *job, struct mf_error *error) {
             return status;
         mf_report_progress(job->report, after[i].phase, after[i].fraction);
     }
-    enum mf_status status = MF_OK;
-    if (job->start)
-        status = mf_adapter_load(job->start, job->runtime.graph, job->runtime.executor, error);
-    else
-        mf_adapter_initialize(job->runtime.graph, MF_POLICY_SLOT, job->runtime.executor,
-                              (uint64_t)job->request.seed);
+    enum mf_status status = first_values(job, error);
     if (status == MF_OK && job->resume_from)
         status = mf_checkpoint_compare_plan(job, error);
     if (status == MF_OK)

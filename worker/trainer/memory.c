@@ -195,9 +195,16 @@ static bool use_8_bit_moments(struct mf_request *request) {
     return other;
 }
 
+static bool use_adapters(struct mf_request *request) {
+    static char name[] = "lora";
+    const bool other = mf_request_trains_all(request);
+    request->finetuning = name;
+    return other;
+}
+
 static bool halve_rank(struct mf_request *request) {
     request->lora_r /= 2;
-    return request->lora_r > 0 && !request->adapter_name_or_path && !strcmp(request->finetuning, "lora");
+    return request->lora_r > 0 && !request->adapter_name_or_path && !mf_request_trains_all(request);
 }
 
 static bool keep_last_model(struct mf_request *request) {
@@ -210,6 +217,7 @@ static bool keep_last_model(struct mf_request *request) {
 static enum mf_status suggest_variants(struct mf_job *job, mf_job_builder *build, struct mf_text *text,
                                        struct mf_error *error) {
     static const struct variant variants[] = {{"optim adamw_8bit", use_8_bit_moments},
+                                              {"finetuning lora", use_adapters},
                                               {"lora_r", halve_rank},
                                               {"load_best_model_at_end false", keep_last_model}};
     const struct mf_request request = job->request;
@@ -228,6 +236,13 @@ static enum mf_status suggest_variants(struct mf_job *job, mf_job_builder *build
     return status;
 }
 
+/* What training a parameter takes: its value, rounded too where programs are not in f32, gradient, moments.
+ */
+static size_t trained_bytes(const struct mf_plan *plan) {
+    return plan->storage_bytes[MF_ADAPTER] + plan->storage_bytes[MF_GRADIENT] +
+           plan->storage_bytes[MF_OPTIMIZER] + plan->storage_bytes[MF_STATE];
+}
+
 static enum mf_status refuse(struct mf_job *job, mf_job_builder *build, struct mf_error *error) {
     const int32_t longest = mf_job_longest(job);
     struct fit smallest, recomputed;
@@ -235,8 +250,11 @@ static enum mf_status refuse(struct mf_job *job, mf_job_builder *build, struct m
     int32_t length = 0;
     const struct possible possible = possible_choices(job, true);
     enum mf_status status = plan_smallest(job, build, longest, &smallest, error);
-    const size_t weights =
-        status == MF_OK ? job->runtime.plan->weight_bytes + job->runtime.plan->copy_bytes : 0;
+    const bool all = mf_request_trains_all(&job->request);
+    size_t weights = 0;
+    if (status == MF_OK)
+        weights = all ? trained_bytes(job->runtime.plan)
+                      : job->runtime.plan->weight_bytes + job->runtime.plan->copy_bytes;
     if (status == MF_OK)
         status = plan(job, build, longest, possible.choice[possible.count - 1], &recomputed, error);
     if (status == MF_OK)
@@ -252,12 +270,13 @@ static enum mf_status refuse(struct mf_job *job, mf_job_builder *build, struct m
     if (status == MF_OK)
         status = mf_text_status(&text, error);
     if (status == MF_OK)
-        status =
-            mf_error_set(error, MF_ERROR_PLAN_TOO_LARGE,
-                         "the smallest plan of this job needs %.3f GiB (%.3f for weights and their "
-                         "copies), %.3f may be used; any of these would fit: %s",
-                         rounded_up(smallest.bytes), rounded_up(weights),
-                         floor((double)mf_job_budget(job) / gibibyte * 1000) / 1000, mf_text_string(&text));
+        status = mf_error_set(
+            error, MF_ERROR_PLAN_TOO_LARGE,
+            "the smallest plan of this job needs %.3f GiB (%.3f for %s), %.3f may be used; any of "
+            "these would fit: %s",
+            rounded_up(smallest.bytes), rounded_up(weights),
+            all ? "weights, gradients and optimizer" : "weights and their copies",
+            floor((double)mf_job_budget(job) / gibibyte * 1000) / 1000, mf_text_string(&text));
     mf_text_free(&text);
     return status;
 }

@@ -8,20 +8,25 @@
 #include <string.h>
 
 /* The artifact kinds in the order in which they are written. */
-enum kind { ADAPTER, MERGED, GGUF, RECORD, KINDS };
+enum kind { ADAPTER, MODEL, MERGED, GGUF, RECORD, KINDS };
 
 static const struct {
     const char *kind, *name; /* as the request and the protocol call it; what it is called in the folder */
 } kinds[KINDS] = {
     [ADAPTER] = {"adapter", "adapter"},
+    [MODEL] = {"model", "model"}, /* what "adapter" means where every weight is trained */
     [MERGED] = {"merged_16bit", "merged_16bit"},
     [GGUF] = {"gguf", "model.gguf"},
     [RECORD] = {"training_json", "training.json"},
 };
 
 static bool wanted(const struct mf_request *request, enum kind kind) {
+    const bool full = mf_request_trains_all(request);
+    if (kind == (full ? ADAPTER : MODEL))
+        return false;
+    const char *name = kinds[kind == MODEL ? ADAPTER : kind].kind;
     for (size_t i = 0; i < request->output.count; i++)
-        if (!strcmp(request->output.item[i], kinds[kind].kind))
+        if (!strcmp(request->output.item[i], name))
             return true;
     return kind == RECORD;
 }
@@ -51,11 +56,16 @@ static enum mf_status write_merged(struct mf_job *job, enum kind kind, const cha
     const struct mf_export_options options = {.folder = mf_model_folder(job->runtime.model),
                                               .delta = deltas.delta,
                                               .deltas = deltas.count,
+                                              .value = deltas.value,
+                                              .values = deltas.whole,
+                                              .untie_head = deltas.untie_head,
                                               .proceed = proceed,
                                               .argument = stage};
     if (status == MF_OK)
-        status = kind == GGUF ? mf_export_gguf(&options, MF_GGUF_Q8_0, path, error)
-                              : mf_export_huggingface(&options, MF_EXPORT_16BIT, path, error);
+        status = kind == GGUF
+                     ? mf_export_gguf(&options, MF_GGUF_Q8_0, path, error)
+                     : mf_export_huggingface(&options, kind == MODEL ? MF_EXPORT_STORED : MF_EXPORT_16BIT,
+                                             path, error);
     mf_adapter_deltas_destroy(&deltas);
     return status;
 }

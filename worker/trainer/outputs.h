@@ -10,8 +10,9 @@
 enum mf_status mf_outputs_check(const struct mf_request *request, const struct mf_model *model,
                                 struct mf_error *error);
 
-/* Writes and reports each kind as it is complete: adapter/ (PEFT), merged_16bit/ (Hugging Face), model.gguf
- * (q8_0), training.json. MF_ERROR_CANCELLED when the run is to end. */
+/* Writes and reports each kind as it is complete: adapter/ (PEFT), or model/ where every weight is trained
+ * (Hugging Face, in the dtypes of the base), merged_16bit/ (Hugging Face), model.gguf (q8_0), training.json.
+ * MF_ERROR_CANCELLED when the run is to end. */
 enum mf_status mf_outputs_write(struct mf_job *job, const struct mf_history *history, struct mf_error *error);
 
 #endif

@@ -114,7 +114,7 @@ struct mf_event {
             const char *path; /* absolute, or relative to the attempt's folder */
         } checkpoint;
         struct {
-            const char *kind; /* adapter, merged_16bit, gguf, training_json */
+            const char *kind; /* adapter, model, merged_16bit, gguf, training_json */
             const char *path; /* a file or a folder, as above */
             int64_t size_bytes;
         } artifact;

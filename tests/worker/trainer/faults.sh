@@ -270,6 +270,8 @@ small_files() { under=(bash -c 'ulimit -f '"$1"' && exec "$@"' bash); } # KIBIBY
 disk_full_saving() { small_files 8 && train; }
 disk_full_at_a_checkpoint() { small_files 8 && train save_steps=1; }
 disk_full_merging() { small_files 64 && train output='["merged_16bit"]'; }
+disk_full_whole_model() { small_files 64 && train finetuning='"full"'; }
+disk_full_whole_checkpoint() { small_files 256 && train finetuning='"full"' save_steps=1; }
 disk_full_gguf() { small_files 32 && train output='["gguf"]'; }
 output_is_a_file() { : >"$work/file" && train run.output_dir="\"$work/file\""; }
 checkpoints_are_a_file() { : >"$work/file" && train save_steps=1 run.checkpoint_dir="\"$work/file\""; }
@@ -286,6 +288,7 @@ request_missing_field() { request '{"task": "text-generation", "dataset": "x"}';
 request_out_of_range() { train learning_rate=3; }
 schedule_unknown_setting() { train lr_scheduler_kwargs='{"gamma": 0.1}'; }
 schedule_missing_setting() { train lr_scheduler_type='"cosine_with_min_lr"'; }
+request_whole_with_rank() { train finetuning='"full"' lora_r=8; }
 request_conflicting() { train use_4bit=true use_8bit=true; }
 provider_unknown() { train provider='"xyz"'; }
 # plugin CASE [FIELD=JSON...]: a library of tests/providers/plugins as the only one in the folder for providers
@@ -328,7 +331,11 @@ provider_not_trusted() {
 device_map_balanced() { train device_map='"balanced"'; }
 several_gpus() { train gpus=2; }
 large_gpu() { CUDA_VISIBLE_DEVICES='' train min_gpu_memory_gib=4000; }
+plan_too_large_for_all_weights() { train finetuning='"full"' memory_budget_gib=0.001; }
 plan_too_large() { train memory_budget_gib=0.001; }
+all_weights_with_what_would_fit() { # 1.8 MiB are kept of the parameters alone
+  train finetuning='"full"' gradient_checkpointing=false load_best_model_at_end=true memory_budget_gib=0.0018
+}
 # less than the smallest plan of a high rank, but enough for one of its variants
 plan_with_what_would_fit() {
   local wide=(lora_r=512 load_best_model_at_end=true gradient_checkpointing=false) needs

@@ -13,6 +13,7 @@ if ! "$MF_TEST_PYTHON" -c 'import gguf, cyllama' 2>/dev/null; then
   exit 77
 fi
 "$MF_TEST_PYTHON" tests/golden/outputs_check.py "$1" tests/golden/models/tied-gqa
+"$MF_TEST_PYTHON" tests/golden/full_check.py "$1" tests/golden/models/tied-gqa
 if [[ -n ${MF_TEST_SMOLLM2:-} ]]; then
   "$MF_TEST_PYTHON" tests/golden/outputs_check.py "$1" "$MF_TEST_SMOLLM2" --max-steps 3
 fi

@@ -43,6 +43,13 @@ if "$1" plan "$folder/none.json" 2>"$folder/refusal"; then
 fi
 cat "$folder/refusal"
 least=$(sed -En 's/.*any of these would fit: memory_budget_gib ([0-9.]+).*/\1/p' "$folder/refusal")
+request whole 1.8
+jq '.finetuning = "full" | .bf16 = false' "$folder/whole.json" >"$folder/all.json"
+if "$1" plan "$folder/all.json" 2>"$folder/refusal"; then
+  echo "a budget of 1.8 GiB was accepted for every weight"
+  exit 1
+fi
+grep ' for weights, gradients and optimizer).* finetuning lora' "$folder/refusal"
 request much null
 request little "$least"
 names=(much little)

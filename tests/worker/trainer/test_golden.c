@@ -1,9 +1,10 @@
 /* Whole models against Transformers and PEFT (tests/golden/make_models.py), on the oracle and on the fast
  * backend: logits, losses of rows of different lengths, every LoRA gradient, and 20 AdamW steps with schedule
- * and clipping through the trainer's own loop. Tolerances: loss 1e-5 relative, gradients 1e-4 and parameters
- * 1e-5 of the norm. */
+ * and clipping through the trainer's own loop; the same with every weight trained (make_full.py).
+ * Tolerances: loss 1e-5 relative, gradients 1e-4 and parameters 1e-5 of the norm. */
 #include "kernels/gradient.h"
 #include "kernels/passes/columns.h"
+#include "providers/models/trained.h"
 #include "providers/weights/safetensors.h"
 #include "worker/trainer/evaluate.h"
 #include "worker/trainer/generate.h"
@@ -26,9 +27,11 @@ enum quantity { LOSS, LOGITS, GRADIENT, STEP_LOSS, GRADIENT_NORM, PARAMETERS, QU
 /* A model under test, with its golden values. */
 struct golden {
     const char *name;
+    bool whole; /* every weight is trained; else adapters are */
     bool reference;
     double *worst; /* [QUANTITIES] relative errors */
     json_t *values;
+    json_t *trained; /* recipe and what training gives: of `values`, or of full.json */
     struct mf_safetensors *tensors;
     struct mf_job job; /* put together by hand: rows are token ids already */
     struct mf_adapter_file *adapter;
@@ -69,13 +72,35 @@ static void read_rows(struct golden *golden) {
 }
 
 static double recipe(const struct golden *golden, const char *name) {
-    return json_number_value(json_object_get(json_object_get(golden->values, "recipe"), name));
+    return json_number_value(json_object_get(json_object_get(golden->trained, "recipe"), name));
 }
 
 static void bound(struct golden *golden, const struct mf_model_program *program, int32_t tokens) {
     mf_program_set_bound(golden->job.runtime.graph, program->program, MF_TOKENS, tokens);
     mf_program_set_bound(golden->job.runtime.graph, program->program, MF_LABELLED, tokens);
     mf_program_set_bound(golden->job.runtime.graph, program->program, MF_SEQUENCES, 8);
+}
+
+static void must_be_rounded(const struct golden *golden) {
+    const struct mf_graph *graph = golden->job.runtime.graph;
+    struct mf_executor *executor = golden->job.runtime.executor;
+    for (int32_t i = 0; i < graph->trains; i++) {
+        const struct mf_trained *trained = &graph->trained[i];
+        const float *master = mf_executor_data(executor, trained->parameter);
+        const uint16_t *copy = mf_executor_data(executor, trained->computed);
+        const int64_t count = mf_tensor_elements(mf_graph_tensor(graph, trained->parameter), NULL);
+        assert_int_not_equal(trained->computed, trained->parameter);
+        for (int64_t e = 0; e < count; e++)
+            assert_int_equal(copy[e], mf_f32_to_bf16(master[e]));
+    }
+    assert_true(graph->trains > 0);
+}
+
+/* What is trained, and programs that others are compared with. */
+static void build_whole(struct golden *golden) {
+    struct mf_runtime *runtime = &golden->job.runtime;
+    struct mf_error error;
+    must(mf_model_train_all(runtime->model, runtime->graph, MF_POLICY_SLOT, &error), &error);
 }
 
 static void build(struct golden *golden) {
@@ -86,7 +111,11 @@ static void build(struct golden *golden) {
         .kind = MF_ADAMW,
         .adamw = {(float)recipe(golden, "adam_beta1"), (float)recipe(golden, "adam_beta2"),
                   (float)recipe(golden, "adam_epsilon"), (float)recipe(golden, "weight_decay")}};
-    must(mf_adapter_attach(golden->adapter, runtime->model, runtime->graph, MF_POLICY_SLOT, &error), &error);
+    if (golden->whole)
+        build_whole(golden);
+    else
+        must(mf_adapter_attach(golden->adapter, runtime->model, runtime->graph, MF_POLICY_SLOT, &error),
+             &error);
     must(job->strategy->build(runtime->model, runtime->graph, MF_POLICY_SLOT, &job->programs, &error),
          &error);
     must(mf_graph_build_update(runtime->graph, MF_POLICY_SLOT, &adamw, &job->update, &job->norm, &error),
@@ -102,23 +131,30 @@ static void build(struct golden *golden) {
     must(mf_pass_columns(runtime->graph, job->programs.train.program, &error), &error);
     must(mf_pass_columns(runtime->graph, job->programs.evaluate.program, &error), &error);
     must(mf_runtime_realize(runtime, &error), &error);
-    must(mf_adapter_load(golden->adapter, runtime->graph, runtime->executor, &error), &error);
+    must(golden->whole ? mf_model_load_trained(runtime->model, runtime->graph, MF_POLICY_SLOT,
+                                               runtime->executor, &error)
+                       : mf_adapter_load(golden->adapter, runtime->graph, runtime->executor, &error),
+         &error);
 }
 
-static void open_golden(const char *name, const char *provider, bool reference, struct golden *golden) {
+static void open_golden(const char *name, const char *provider, bool reference, bool whole,
+                        enum mf_compute compute, struct golden *golden) {
     struct mf_error error;
     char model[256], path[512];
     snprintf(model, sizeof model, "tests/golden/models/%s", name);
-    *golden = (struct golden){.name = name, .reference = reference};
+    *golden = (struct golden){.name = name, .reference = reference, .whole = whole};
     snprintf(path, sizeof path, "%s/golden.json", model);
     golden->values = json_load_file(path, 0, NULL);
     assert_non_null(golden->values);
-    snprintf(path, sizeof path, "%s/golden.safetensors", model);
+    snprintf(path, sizeof path, "%s/full.json", model);
+    golden->trained = whole ? json_load_file(path, 0, NULL) : json_incref(golden->values);
+    assert_non_null(golden->trained);
+    snprintf(path, sizeof path, "%s/%s.safetensors", model, whole ? "full" : "golden");
     must(mf_safetensors_open_file(path, &golden->tensors, &error), &error);
     snprintf(path, sizeof path, "%s/adapter", model);
     must(mf_adapter_open(path, &golden->adapter, &error), &error);
     const struct mf_runtime_options options = {
-        .provider = provider, .model = model, .compute = MF_COMPUTE_F32, .reference = reference};
+        .provider = provider, .model = model, .compute = compute, .reference = reference};
     struct mf_job *job = &golden->job;
     must(mf_strategy_find("sft", &job->strategy, &error), &error);
     must(mf_runtime_open(&options, &job->runtime, &error), &error);
@@ -126,7 +162,7 @@ static void open_golden(const char *name, const char *provider, bool reference, 
     job->pass_tokens = 30; /* windows are larger: they take several passes */
     job->request.max_grad_norm = recipe(golden, "max_grad_norm");
     const char *schedule =
-        json_string_value(json_object_get(json_object_get(golden->values, "recipe"), "lr_scheduler_type"));
+        json_string_value(json_object_get(json_object_get(golden->trained, "recipe"), "lr_scheduler_type"));
     const struct mf_schedule_options rates = {.name = schedule,
                                               .learning_rate = recipe(golden, "learning_rate"),
                                               .warmup_steps = (int64_t)recipe(golden, "warmup_steps"),
@@ -139,6 +175,7 @@ static void close_golden(struct golden *golden) {
     mf_job_close(&golden->job);
     mf_adapter_close(golden->adapter);
     mf_safetensors_close(golden->tensors);
+    json_decref(golden->trained);
     json_decref(golden->values);
 }
 
@@ -266,6 +303,12 @@ static struct mf_window golden_window(struct golden *golden, size_t step, size_t
     return window;
 }
 
+/* One that has a name on disk. */
+static bool is_parameter(const struct mf_tensor *tensor) {
+    return tensor->storage == MF_ADAPTER && tensor->slot == MF_POLICY_SLOT && tensor->name &&
+           tensor->version == 0 && tensor->program < 0;
+}
+
 /* The gradients of the first window, summed up over its passes, before any update. */
 static void check_gradients(struct golden *golden) {
     struct mf_job *job = &golden->job;
@@ -284,17 +327,19 @@ static void check_gradients(struct golden *golden) {
     }
     assert_true(passes > 1);
     assert_close(golden, LOSS, "the window's loss", loss,
-                 json_number_value(json_object_get(golden->values, "window_loss")), 1e-5);
-    for (int32_t i = 0; i < runtime->graph->adapters; i++) {
-        const int32_t pair[2] = {runtime->graph->adapter[i].a, runtime->graph->adapter[i].b};
-        for (int half = 0; half < 2; half++) {
-            const struct mf_tensor *tensor = mf_graph_tensor(runtime->graph, pair[half]);
-            const size_t count = (size_t)tensor->dim[0].multiplier * (size_t)tensor->dim[1].multiplier;
-            const int32_t gradient = mf_gradient_of_parameter(runtime->graph, pair[half]);
-            assert_near(golden, GRADIENT, tensor->name, mf_executor_data(runtime->executor, gradient),
-                        golden_tensor(golden, "gradient", tensor->name, count), count, 1e-4);
-        }
+                 json_number_value(json_object_get(golden->trained, "window_loss")), 1e-5);
+    size_t parameters = 0;
+    for (int32_t i = 0; i < runtime->graph->tensors; i++) {
+        const struct mf_tensor *tensor = mf_graph_tensor(runtime->graph, i);
+        if (!is_parameter(tensor))
+            continue;
+        const size_t count = (size_t)mf_tensor_elements(tensor, NULL);
+        const int32_t gradient = mf_gradient_of_parameter(runtime->graph, i);
+        assert_near(golden, GRADIENT, tensor->name, mf_executor_data(runtime->executor, gradient),
+                    golden_tensor(golden, "gradient", tensor->name, count), count, 1e-4);
+        parameters++;
     }
+    assert_int_equal(2 * parameters, mf_safetensors_count(golden->tensors) - (golden->whole ? 0 : 2));
     const int32_t bucket = mf_graph_find_bucket(runtime->graph, MF_POLICY_SLOT);
     const int32_t gradients = runtime->graph->bucket[bucket].gradient;
     memset(mf_executor_data(runtime->executor, gradients), 0,
@@ -307,7 +352,7 @@ static void check_training(struct golden *golden) {
     struct mf_error error;
     size_t index, rows[8];
     json_t *expected;
-    json_array_foreach(json_object_get(golden->values, "training"), index, expected) {
+    json_array_foreach(json_object_get(golden->trained, "training"), index, expected) {
         const struct mf_window window = golden_window(golden, index, rows);
         struct mf_step_record record;
         must(mf_loop_step(job, &window, (int64_t)index + 1, &record, &error), &error);
@@ -319,21 +364,30 @@ static void check_training(struct golden *golden) {
                          json_number_value(json_object_get(expected, "learning_rate"))) < 1e-15);
     }
     assert_int_equal(index, 20);
-    for (int32_t i = 0; i < runtime->graph->adapters; i++) {
-        const int32_t pair[2] = {runtime->graph->adapter[i].a, runtime->graph->adapter[i].b};
-        for (int half = 0; half < 2; half++) {
-            const struct mf_tensor *tensor = mf_graph_tensor(runtime->graph, pair[half]);
-            const size_t count = (size_t)tensor->dim[0].multiplier * (size_t)tensor->dim[1].multiplier;
-            assert_near(golden, PARAMETERS, tensor->name, mf_executor_data(runtime->executor, pair[half]),
-                        golden_tensor(golden, "after", tensor->name, count), count, 1e-5);
-        }
+    for (int32_t i = 0; i < runtime->graph->tensors; i++) {
+        const struct mf_tensor *tensor = mf_graph_tensor(runtime->graph, i);
+        if (!is_parameter(tensor))
+            continue;
+        const size_t count = (size_t)mf_tensor_elements(tensor, NULL);
+        assert_near(golden, PARAMETERS, tensor->name, mf_executor_data(runtime->executor, i),
+                    golden_tensor(golden, "after", tensor->name, count), count, 1e-5);
     }
 }
 
-static void check_model(const char *name, const char *provider, bool reference, double *worst) {
+static void check_model(const char *name, const char *provider, bool reference, bool whole, double *worst) {
     struct golden golden;
-    open_golden(name, provider, reference, &golden);
+    open_golden(name, provider, reference, whole, MF_COMPUTE_F32, &golden);
     golden.worst = worst;
+    if (whole) {
+        check_losses(&golden, &golden.job.programs.evaluate, "base_loss");
+        check_decoding(&golden, &golden.generate_adapter);
+        check_gradients(&golden);
+        check_training(&golden);
+        check_losses(&golden, &golden.evaluate_base,
+                     "base_loss"); /* the model's own weights are as they were */
+        close_golden(&golden);
+        return;
+    }
     check_losses(&golden, &golden.evaluate_base, "base_loss");
     check_losses(&golden, &golden.job.programs.evaluate, "adapter_loss");
     check_logits(&golden, &golden.generate_base, "logits.base");
@@ -350,14 +404,16 @@ static struct model {
     const char *name;
     bool reference;
     const char *provider;
+    bool whole;
     double worst[QUANTITIES];
 } models[] = {
-#define BOTH(name)                                                         \
-    {name, true, "huggingface", {0}}, {name, false, "huggingface", {0}}, { \
-        name, false, "unsloth", {                                          \
-            0                                                              \
-        }                                                                  \
+#define OF(name, whole)                                                                  \
+    {name, true, "huggingface", whole, {0}}, {name, false, "huggingface", whole, {0}}, { \
+        name, false, "unsloth", whole, {                                                 \
+            0                                                                            \
+        }                                                                                \
     }
+#define BOTH(name) OF(name, false)
     BOTH("tied-gqa"),
     BOTH("untied-llama3-rope"),
     BOTH("bias-linear-rope"),
@@ -375,40 +431,72 @@ static struct model {
     BOTH("phi3-longrope"),
     BOTH("phi4"),
     BOTH("phi4-mini"),
+    OF("qwen2", true),
+    OF("gemma", true),
+    OF("mistral", true),
 #undef BOTH
+#undef OF
 };
 
 enum { MODELS = sizeof models / sizeof *models };
 
 static void test_model(void **state) {
     struct model *model = *state;
-    check_model(model->name, model->provider, model->reference, model->worst);
+    check_model(model->name, model->provider, model->reference, model->whole, model->worst);
 }
 
 static void print_table(void) {
-    printf(
-        "| model | provider | backend | loss | logits | LoRA gradients | loss of 20 steps | gradient norms | "
-        "parameters after |\n"
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
+    printf("| model | trained | provider | backend | loss | logits | gradients | loss of 20 steps | gradient "
+           "norms | parameters after |\n"
+           "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
     for (size_t i = 0; i < MODELS; i++) {
-        printf("| %s | %s | %s |", models[i].name, models[i].provider,
-               models[i].reference ? "oracle" : "fast");
+        printf("| %s | %s | %s | %s |", models[i].name, models[i].whole ? "all" : "adapters",
+               models[i].provider, models[i].reference ? "oracle" : "fast");
         for (int quantity = 0; quantity < QUANTITIES; quantity++)
             printf(" %.1e |", models[i].worst[quantity]);
         printf("\n");
     }
 }
 
-/* With an argument, "table", the greatest relative error of every quantity is printed too. */
+/* Programs in bf16 compute with what the masters are rounded to: at first, after an update, and after the
+ * host wrote masters. */
+static void test_copies_follow_masters(void **state) {
+    (void)state;
+    struct golden golden;
+    struct mf_step_record record;
+    struct mf_error error;
+    size_t rows[8];
+    open_golden("qwen2", "huggingface", false, true, MF_COMPUTE_BF16, &golden);
+    struct mf_runtime *runtime = &golden.job.runtime;
+    must_be_rounded(&golden);
+    const struct mf_window window = golden_window(&golden, 1, rows);
+    const int32_t first = runtime->graph->trained[0].parameter;
+    const float before = *(float *)mf_executor_data(runtime->executor, first);
+    must(mf_loop_step(&golden.job, &window, 2, &record, &error), &error);
+    assert_true(before != *(float *)mf_executor_data(runtime->executor, first));
+    must_be_rounded(&golden);
+    for (int32_t i = 0; i < runtime->graph->trains; i++)
+        *(float *)mf_executor_data(runtime->executor, runtime->graph->trained[i].parameter) = 1.001f;
+    mf_executor_round_copies(runtime->executor);
+    must_be_rounded(&golden);
+    close_golden(&golden);
+}
+
+/* With an argument, "table", the greatest relative error of every quantity is printed too; another one
+ * chooses tests by a pattern ("qwen2*oracle"). */
 int main(int argc, char **argv) {
-    struct CMUnitTest tests[MODELS] = {0};
+    struct CMUnitTest tests[MODELS + 1] = {0};
     char names[MODELS][64];
     for (size_t i = 0; i < MODELS; i++) {
-        snprintf(names[i], sizeof names[i], "%s by %s on the %s", models[i].name, models[i].provider,
+        snprintf(names[i], sizeof names[i], "%s%s by %s on the %s", models[i].name,
+                 models[i].whole ? " as a whole" : "", models[i].provider,
                  models[i].reference ? "oracle" : "fast backend");
         tests[i] =
             (struct CMUnitTest){.name = names[i], .test_func = test_model, .initial_state = &models[i]};
     }
+    tests[MODELS] = (struct CMUnitTest)cmocka_unit_test(test_copies_follow_masters);
+    if (argc == 2 && strcmp(argv[1], "table") != 0)
+        cmocka_set_test_filter(argv[1]);
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     if (argc == 2 && !strcmp(argv[1], "table"))
         print_table();

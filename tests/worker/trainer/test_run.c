@@ -437,7 +437,21 @@ static void digest_of(const char *name, char digest[MF_SHA256_TEXT_BYTES]) {
     char path[512];
     struct mf_error error;
     snprintf(path, sizeof path, "%s/%s/adapter/adapter_model.safetensors", folder, name);
+    if (!mf_path_exists(path)) /* every weight was trained */
+        snprintf(path, sizeof path, "%s/%s/model/model.safetensors", folder, name);
     must(mf_file_sha256(path, digest, NULL, &error), &error);
+}
+
+/* The loss of all steps of a run, which says more of its bits than weights that are rounded when they are
+ * written. */
+static double train_loss(const char *name) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s/training.json", folder, name);
+    json_t *record = json_load_file(path, 0, NULL);
+    const double loss = json_real_value(json_object_get(json_object_get(record, "results"), "train_loss"));
+    assert_true(loss > 0);
+    json_decref(record);
+    return loss;
 }
 
 /* The step whose state a run has written. */
@@ -453,9 +467,13 @@ static int64_t kept_step(const char *name) {
 static void test_killed_anywhere_it_ends_with_the_same_bits(void **state) {
     (void)state;
     /* the second is evaluated on other words, which what it learns harms sooner or later: the best state is
-     * from before most of the kills; and its moments have 8 bits */
+     * from before most of the kills; and its moments have 8 bits. The third trains every weight, which bf16
+     * programs read rounded */
+    static const char every[] = ",\"finetuning\":\"full\",\"bf16\":true,\"max_steps\":15,\"eval_steps\":6,"
+                                "\"eval_split\":0.25,\"optim\":\"adamw_8bit\"";
     char second[512];
-    const char *const kinds[] = {usual, second};
+    enum { ALL = 3 };
+    const char *const kinds[ALL] = {usual, second, every};
     snprintf(second, sizeof second,
              ",\"num_train_epochs\":3,\"per_device_train_batch_size\":1,\"max_steps\":15,\"eval_steps\":2,"
              "\"lora_r\":128,\"lora_alpha\":2560,\"optim\":\"paged_adamw_8bit\",\"lr_scheduler_type\":"
@@ -464,22 +482,24 @@ static void test_killed_anywhere_it_ends_with_the_same_bits(void **state) {
              folder);
     write_text("other.jsonl", "{\"input\":\"Sing 1\",\"output\":\"La, 1 la!\"}\n"
                               "{\"input\":\"Sing 2\",\"output\":\"La, 2 la!\"}\n");
-    char uninterrupted[2][MF_SHA256_TEXT_BYTES], resumed[MF_SHA256_TEXT_BYTES], more[700], name[32];
+    char uninterrupted[ALL][MF_SHA256_TEXT_BYTES], resumed[MF_SHA256_TEXT_BYTES], more[700], name[32];
+    double losses[ALL];
     int kills = 0;
-    for (int kind = 0; kind < 2; kind++) {
+    for (int kind = 0; kind < ALL; kind++) {
         snprintf(name, sizeof name, "uninterrupted-%d", kind);
         if (kind == 0)
             run_to_the_end(name, kinds[kind], uninterrupted[kind]);
         else
             assert_false(run_until(name, kinds[kind], 16, false));
         digest_of(name, uninterrupted[kind]);
+        losses[kind] = train_loss(name);
     }
     assert_in_range(kept_step("uninterrupted-1"), 1, 14);
     for (int run = 0; kills < 24; run++) {
         snprintf(name, sizeof name, "killed-%d", run);
-        snprintf(more, sizeof more, "%s,\"save_steps\":%d", kinds[run % 2], 1 + run % 3);
+        snprintf(more, sizeof more, "%s,\"save_steps\":%d", kinds[run % ALL], 1 + run / ALL % 3);
         for (int64_t at = 1 + random_below(4); at <= 15; at += 1 + random_below(5)) {
-            const bool whole = random_below(2) && at % (1 + run % 3) == 0;
+            const bool whole = random_below(2) && at % (1 + run / ALL % 3) == 0;
             if (newest_checkpoint(name) >= at) /* on a busy machine the last one had gone on before it died */
                 continue;
             if (!run_until(name, more, at, whole))
@@ -488,7 +508,8 @@ static void test_killed_anywhere_it_ends_with_the_same_bits(void **state) {
         }
         assert_false(run_until(name, more, 16, false));
         digest_of(name, resumed);
-        assert_string_equal(uninterrupted[run % 2], resumed);
+        assert_string_equal(uninterrupted[run % ALL], resumed);
+        assert_true(losses[run % ALL] == train_loss(name));
     }
 }
 
