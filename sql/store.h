@@ -308,7 +308,8 @@ enum mf_release_reason {
     MF_RELEASE_PREEMPTED, /* gave way to a job of higher priority: ready again at once, nothing charged */
     MF_RELEASE_WATCHDOG   /* stopped by its supervisor: an interruption, back-off */
 };
-/* Gives a job back, no attempt charged. desired pause / cancel wins as in rescue. */
+/* Gives a job back, no attempt charged. desired pause / cancel wins as in rescue. Repeatable: a lease that
+ * this worker gave back for the same reason is MF_OK. */
 enum mf_status mf_store_release(struct mf_database *database, const char *worker_id,
                                 const struct mf_lease *lease, enum mf_release_reason reason,
                                 const struct mf_retry_policy *policy, struct mf_error *error);

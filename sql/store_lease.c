@@ -147,6 +147,22 @@ enum mf_status mf_store_rescue(struct mf_database *database, const struct mf_lea
     return status;
 }
 
+/* How the attempt of a lease that is gone was ended by this worker: outcome and the job's state now; no row:
+ * not by this worker. Returns MF_ERROR_LEASE_LOST with *error as it was, or why it cannot be read. */
+static enum mf_status attempt_outcome(struct mf_database *database, const char *worker_id,
+                                      const struct mf_lease *lease, struct pg_result **rows,
+                                      struct mf_error *error) {
+    const struct mf_parameter parameters[] = {
+        mf_parameter_text(lease->job_id), mf_parameter_integer(lease->epoch), mf_parameter_text(worker_id)};
+    struct mf_error failure;
+    enum mf_status status =
+        mf_database_query(database, MF_QUERY_ATTEMPT_OUTCOME, parameters, 3, rows, &failure);
+    if (!status)
+        return MF_ERROR_LEASE_LOST;
+    *error = failure;
+    return status;
+}
+
 struct releasing {
     const char *worker_id;
     const struct mf_lease *lease;
@@ -154,28 +170,44 @@ struct releasing {
     const struct mf_retry_policy *policy;
 };
 
+static const char *const release_names[] = {[MF_RELEASE_DRAIN] = "drain",
+                                            [MF_RELEASE_RESTART] = "restart",
+                                            [MF_RELEASE_PREEMPTED] = "preempted",
+                                            [MF_RELEASE_WATCHDOG] = "watchdog"};
+
+static enum mf_status already_released(struct mf_database *database, const struct releasing *releasing,
+                                       struct mf_error *error) {
+    struct pg_result *rows = NULL;
+    enum mf_status status = attempt_outcome(database, releasing->worker_id, releasing->lease, &rows, error);
+    if (mf_result_rows(rows) && !strcmp(mf_result_text(rows, 0, 0), release_names[releasing->reason]))
+        status = MF_OK;
+    mf_result_free(rows);
+    return status;
+}
+
 static enum mf_status release(struct mf_database *database, void *context, struct mf_error *error) {
-    static const char *const outcomes[] = {[MF_RELEASE_DRAIN] = "drain",
-                                           [MF_RELEASE_RESTART] = "restart",
-                                           [MF_RELEASE_PREEMPTED] = "preempted",
-                                           [MF_RELEASE_WATCHDOG] = "watchdog"};
     const struct releasing *releasing = context;
+    struct mf_error local;
     bool drain = releasing->reason == MF_RELEASE_DRAIN;
     bool charged = !drain && releasing->reason != MF_RELEASE_PREEMPTED;
     struct mf_leased job;
+    if (!error)
+        error = &local;
     enum mf_status status = mf_lease_lock(database, releasing->worker_id, releasing->lease, &job, error);
+    if (status == MF_ERROR_LEASE_LOST)
+        return already_released(database, releasing, error);
     if (status)
         return status;
     status =
         interrupt(database, releasing->lease, &job,
                   (struct mf_attempt_end){
-                      .outcome = outcomes[releasing->reason],
+                      .outcome = release_names[releasing->reason],
                       .event_type = "released",
                       .actor = releasing->worker_id,
                       .interruptions = charged,
                       .drains = drain,
                       .delay_ms = releasing->reason == MF_RELEASE_WATCHDOG ? releasing->policy->base_ms : 0,
-                      .detail = json_pack("{s:s}", "reason", outcomes[releasing->reason])},
+                      .detail = json_pack("{s:s}", "reason", release_names[releasing->reason])},
                   releasing->policy, error);
     mf_leased_free(&job);
     return status;
@@ -203,15 +235,10 @@ static const char *const outcome_names[] = {"succeeded", "failed", "cancelled", 
 /* The lease is gone: perhaps because this very call did it before its answer was lost. */
 static enum mf_status already_finished(struct mf_database *database, struct finishing *finishing,
                                        struct mf_error *error) {
-    struct mf_error lost = *error, ignored;
     struct pg_result *rows = NULL;
-    const struct mf_parameter parameters[] = {mf_parameter_text(finishing->lease->job_id),
-                                              mf_parameter_integer(finishing->lease->epoch),
-                                              mf_parameter_text(finishing->worker_id)};
-    enum mf_status status =
-        mf_database_query(database, MF_QUERY_ATTEMPT_OUTCOME, parameters, 3, &rows, &ignored);
+    enum mf_status status = attempt_outcome(database, finishing->worker_id, finishing->lease, &rows, error);
     bool same = false;
-    if (!status && mf_result_rows(rows)) {
+    if (mf_result_rows(rows)) {
         const char *recorded = mf_result_text(rows, 0, 0);
         enum mf_outcome outcome = finishing->finish->outcome;
         same = !strcmp(recorded, outcome_names[outcome]) || /* beyond the deadline cancelled became failed */
@@ -220,12 +247,7 @@ static enum mf_status already_finished(struct mf_database *database, struct fini
     if (same)
         finishing->state = mf_job_state_parse(mf_result_text(rows, 0, 1));
     mf_result_free(rows);
-    if (status) {
-        *error = ignored;
-        return status;
-    }
-    *error = lost;
-    return same ? MF_OK : MF_ERROR_LEASE_LOST;
+    return same ? MF_OK : status;
 }
 
 /* A failure: tried again when it may be and attempts are left. */

@@ -230,11 +230,17 @@ static void write_batch(struct writer *writer, struct entry *entry, struct mf_in
         if (!read_offset(writer, &entry->place, &now, &found))
             return;
         int64_t stands = found ? now.next : MF_OFFSET_NONE;
-        if (stands != entry->expected && (!status || stands < entry->expected || stands > next)) {
-            lose(writer, entry); /* another consumer moved it */
+        const bool moved = stands != entry->expected;
+        if (moved) { /* by this batch or a part of it, or by another consumer: what came in is not known */
+            writer->notify = true;
+            mf_wakeup_raise(&writer->ingest->worker->heartbeat_wakeup);
+            mf_wakeup_raise(&writer->ingest->worker->outbox_wakeup);
+        }
+        if (moved && (!status || stands < entry->expected || stands > next)) {
+            lose(writer, entry); /* another consumer, or this batch so late that it looks like one */
             return;
         }
-        entry->expected = stands; /* this batch or a part of it did happen, or nothing did */
+        entry->expected = stands;
         count = drop_below(rows, count, stands);
     }
 }
