@@ -156,6 +156,7 @@ struct mf_worker_row {
     const struct mf_worker_provider *providers;
     size_t provider_count;
     int32_t slots;    /* jobs at once */
+    int32_t alive_s;  /* without a call for so long it counts as gone, for all who ask */
     const char *gpus; /* JSON array of all GPUs: uuid, name, memory_bytes, used_bytes, fault; NULL: none */
     const int64_t *gpu_memory; /* bytes of each GPU that works, largest first */
     size_t gpu_count;
@@ -163,7 +164,7 @@ struct mf_worker_row {
     const char *details; /* JSON object, shown in worker_status: what the trainer said of its providers */
 };
 /* Inserts or updates the row and says "I live now". Call at start, when it changes, and at every beat (≤
- * lease / 3): a worker not heard for `worker_alive` counts as gone. Repeatable. */
+ * lease / 3): a worker not heard for alive_s counts as gone. Repeatable. */
 enum mf_status mf_store_register_worker(struct mf_database *database, const struct mf_worker_row *worker,
                                         struct mf_error *error);
 /* *same: no row of this worker id, or one of this boot. Ask before mf_store_register_worker(): leases of this
@@ -225,7 +226,6 @@ enum mf_status mf_store_claim(struct mf_database *database, const struct mf_clai
  * to do. Repeatable. */
 struct mf_reap_options {
     int32_t provider_grace_s; /* a ready job that no live worker could take fails after this long */
-    int32_t worker_alive_s;   /* a worker that was not heard for this long is not live */
     int32_t reserve_s;        /* a job of several GPUs waits this long before a worker is kept free for it */
     int32_t preempt_s;        /* a job waits this long before a preemptible one of lower priority gives way */
     int32_t batch_settle_s;   /* a batch has ended once nothing of it was left to do for this long */
@@ -551,13 +551,12 @@ enum mf_status mf_store_events(struct mf_database *database, const char *job_id,
                                struct mf_error *error);
 enum mf_status mf_store_artifacts(struct mf_database *database, const char *job_id,
                                   struct mf_text_table *table, struct mf_error *error);
-/* Workers heard of within so many seconds: worker_id, host, version, and as JSON what their trainers say of
+/* Live workers: worker_id, host, version, and as JSON what their trainers say of
  * providers. */
-enum mf_status mf_store_live_workers(struct mf_database *database, int64_t seconds,
-                                     struct mf_text_table *table, struct mf_error *error);
-/* One row of what `modelforge doctor` looks at (the columns of sql/queries/read_health.sql); workers that
- * were not heard of within so many seconds are not live. */
-enum mf_status mf_store_health(struct mf_database *database, int64_t seconds, struct mf_text_table *table,
+enum mf_status mf_store_live_workers(struct mf_database *database, struct mf_text_table *table,
+                                     struct mf_error *error);
+/* One row of what `modelforge doctor` looks at (the columns of sql/queries/read_health.sql). */
+enum mf_status mf_store_health(struct mf_database *database, struct mf_text_table *table,
                                struct mf_error *error);
 /* What this login may do: whether it is enough for a worker's statements, and more than those need. */
 struct mf_worker_rights {

@@ -47,7 +47,8 @@ enum mf_status mf_store_register_worker(struct mf_database *database, const stru
         mf_array_parameter(&many_gpus),
         mf_parameter_text(worker->gpus ? worker->gpus : "[]"),
         mf_array_parameter(&memory),
-        mf_parameter_text(worker->labels ? worker->labels : "{}")};
+        mf_parameter_text(worker->labels ? worker->labels : "{}"),
+        mf_parameter_integer(worker->alive_s)};
     enum mf_status status =
         mf_database_query(database, MF_QUERY_WORKER_REGISTER, parameters, MF_COUNT(parameters), NULL, error);
     mf_array_free(&names);
@@ -362,14 +363,13 @@ static void explain_unplaceable(const struct pg_result *rows, int row, const cha
 
 static enum mf_status reap_unplaceable(struct mf_database *database, const struct reaping *reaping,
                                        struct mf_count_changes *changes, struct mf_error *error) {
-    const struct mf_parameter alive = mf_parameter_integer(reaping->options->worker_alive_s);
-    const struct mf_parameter limits[] = {mf_parameter_integer(reaping->options->provider_grace_s), alive};
+    const struct mf_parameter grace = mf_parameter_integer(reaping->options->provider_grace_s);
     struct pg_result *rows = NULL;
-    enum mf_status status = mf_database_query(database, MF_QUERY_REAP_PLACEABLE, &alive, 1, NULL, error);
+    enum mf_status status = mf_database_query(database, MF_QUERY_REAP_PLACEABLE, NULL, 0, NULL, error);
     if (!status)
-        status = mf_database_query(database, MF_QUERY_REAP_UNPLACEABLE, &alive, 1, NULL, error);
+        status = mf_database_query(database, MF_QUERY_REAP_UNPLACEABLE, NULL, 0, NULL, error);
     if (!status)
-        status = mf_database_query(database, MF_QUERY_REAP_GRACE, limits, 2, &rows, error);
+        status = mf_database_query(database, MF_QUERY_REAP_GRACE, &grace, 1, &rows, error);
     for (int row = 0; !status && row < mf_result_rows(rows); row++, reaping->report->failed_provider++) {
         struct mf_unleased job = read_unleased(rows, row);
         struct mf_error failure;
@@ -382,12 +382,11 @@ static enum mf_status reap_unplaceable(struct mf_database *database, const struc
 
 static enum mf_status reap_reserve(struct mf_database *database, const struct reaping *reaping,
                                    struct mf_error *error) {
-    const struct mf_parameter limits[] = {mf_parameter_integer(reaping->options->worker_alive_s),
-                                          mf_parameter_integer(reaping->options->reserve_s)};
+    const struct mf_parameter reserve = mf_parameter_integer(reaping->options->reserve_s);
     struct pg_result *rows = NULL;
-    enum mf_status status = mf_database_query(database, MF_QUERY_REAP_UNRESERVE, limits, 1, NULL, error);
+    enum mf_status status = mf_database_query(database, MF_QUERY_REAP_UNRESERVE, NULL, 0, NULL, error);
     if (!status)
-        status = mf_database_query(database, MF_QUERY_REAP_RESERVE, limits, 2, &rows, error);
+        status = mf_database_query(database, MF_QUERY_REAP_RESERVE, &reserve, 1, &rows, error);
     for (int row = 0; !status && row < mf_result_rows(rows); row++, reaping->report->reserved++)
         status = mf_audit_write(
             database,
@@ -405,10 +404,9 @@ static enum mf_status reap_reserve(struct mf_database *database, const struct re
 
 static enum mf_status reap_preempt(struct mf_database *database, const struct reaping *reaping,
                                    struct mf_error *error) {
-    const struct mf_parameter limits[] = {mf_parameter_integer(reaping->options->worker_alive_s),
-                                          mf_parameter_integer(reaping->options->preempt_s)};
+    const struct mf_parameter wait = mf_parameter_integer(reaping->options->preempt_s);
     struct pg_result *rows = NULL;
-    enum mf_status status = mf_database_query(database, MF_QUERY_REAP_PREEMPT, limits, 2, &rows, error);
+    enum mf_status status = mf_database_query(database, MF_QUERY_REAP_PREEMPT, &wait, 1, &rows, error);
     for (int row = 0; !status && row < mf_result_rows(rows); row++, reaping->report->preempted++)
         status = mf_audit_write(database,
                                 (struct mf_audit){.job_id = mf_result_text(rows, row, 0),

@@ -195,16 +195,15 @@ enum mf_status mf_store_events(struct mf_database *database, const char *job_id,
     return mf_read_table(database, MF_QUERY_READ_EVENTS, &id, 1, table, error);
 }
 
-enum mf_status mf_store_live_workers(struct mf_database *database, int64_t seconds,
-                                     struct mf_text_table *table, struct mf_error *error) {
-    const struct mf_parameter limit = mf_parameter_integer(seconds);
-    return mf_read_table(database, MF_QUERY_READ_WORKERS, &limit, 1, table, error);
+enum mf_status mf_store_live_workers(struct mf_database *database, struct mf_text_table *table,
+                                     struct mf_error *error) {
+    return mf_read_table(database, MF_QUERY_READ_WORKERS, NULL, 0, table, error);
 }
 
-enum mf_status mf_store_health(struct mf_database *database, int64_t seconds, struct mf_text_table *table,
+enum mf_status mf_store_health(struct mf_database *database, struct mf_text_table *table,
                                struct mf_error *error) {
-    const struct mf_parameter parameters[] = {mf_parameter_integer(seconds), mf_parameter_text(MF_VERSION)};
-    return mf_read_table(database, MF_QUERY_READ_HEALTH, parameters, 2, table, error);
+    const struct mf_parameter version = mf_parameter_text(MF_VERSION);
+    return mf_read_table(database, MF_QUERY_READ_HEALTH, &version, 1, table, error);
 }
 
 enum mf_status mf_store_worker_rights(struct mf_database *database, struct mf_worker_rights *rights,

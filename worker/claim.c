@@ -167,7 +167,6 @@ static void claim(struct claimer *claimer) {
 static void reap(struct claimer *claimer) {
     struct mf_worker *worker = claimer->worker;
     struct mf_reap_options options = {.provider_grace_s = worker->settings->provider_grace_s,
-                                      .worker_alive_s = (int32_t)(worker->settings->lease_ms / 1000 + 1),
                                       .reserve_s = worker->settings->reserve_s,
                                       .preempt_s = worker->settings->preempt_s,
                                       .batch_settle_s = worker->settings->batch_settle_s};

@@ -38,6 +38,7 @@ static enum mf_status register_worker(struct heart *heart, struct mf_error *erro
                                 .providers = worker->providers,
                                 .provider_count = worker->settings->slots ? worker->provider_count : 0,
                                 .slots = worker->settings->slots,
+                                .alive_s = (int32_t)(worker->settings->lease_ms / 1000 + 1),
                                 .gpus = gpus,
                                 .gpu_memory = memory,
                                 .gpu_count = worker->settings->slots ? working : 0,

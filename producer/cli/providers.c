@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIVE_SECONDS = 60, LEVELS = 4 };
+enum { LEVELS = 4 };
 
 static const char help[] = "usage: modelforge providers [--markdown]\n\n"
                            "Which providers the live workers have, and what each can do: its level for every "
@@ -30,7 +30,7 @@ static enum mf_status read_workers(struct mf_settings *settings, json_t **out, s
     json_t *workers = json_array();
     enum mf_status status = mf_settings_database(settings, false, &database, error);
     if (status == MF_OK)
-        status = mf_store_live_workers(database, ALIVE_SECONDS, &table, error);
+        status = mf_store_live_workers(database, &table, error);
     for (size_t row = 0; status == MF_OK && row < table.rows; row++) {
         const char *const *cell = (const char *const *)table.cell + row * table.columns;
         json_t *trainer = json_loads(cell[3] ? cell[3] : "null", JSON_DECODE_ANY, NULL);
@@ -288,9 +288,7 @@ int mf_command_providers(struct mf_settings *settings, int argc, char **argv) {
     if (settings->json) {
         result = mf_json_print(json_pack("{s:O}", "workers", workers));
     } else if (!json_array_size(workers)) {
-        mf_error_set(&error, MF_ERROR_NOT_FOUND,
-                     "no worker was heard of within %d s: start one, then its providers are known",
-                     ALIVE_SECONDS);
+        mf_error_set(&error, MF_ERROR_NOT_FOUND, "no worker lives: start one, then its providers are known");
         result = mf_fail(&error);
     } else if (markdown) {
         print_markdown(workers);

@@ -1,8 +1,8 @@
--- Invariant: read only, through the public views and the server's catalogue; one row. A worker that was not heard for $1
--- seconds is not live, and is not silent either once a day has passed. $2 is this program's version.
+-- Invariant: read only, through the public views and the server's catalogue; one row. A worker that is not live
+-- and did not say that it stopped is silent, for a day. $1 is this program's version.
 WITH live AS (
     SELECT worker_id, version, providers
-    FROM worker_status WHERE stopped_at IS NULL AND heard_at > now() - make_interval(secs => $1)
+    FROM worker_status WHERE live
 )
 SELECT current_setting('server_version') AS server, current_setting('server_version_num')::integer >= 140000 AS server_fits,
        (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS clock_ms,
@@ -14,14 +14,14 @@ SELECT current_setting('server_version') AS server, current_setting('server_vers
        ) AS worker_logins,
        (SELECT count(*) FROM live) AS live,
        (SELECT string_agg(DISTINCT name, ', ') FROM live CROSS JOIN unnest(live.providers) AS name) AS providers,
-       (SELECT string_agg(worker_id || ' ' || version, ', ' ORDER BY worker_id) FROM live WHERE version <> $2) AS other_versions,
+       (SELECT string_agg(worker_id || ' ' || version, ', ' ORDER BY worker_id) FROM live WHERE version <> $1) AS other_versions,
        (SELECT string_agg(worker_id, ', ' ORDER BY worker_id) FROM worker_status
-        WHERE stopped_at IS NULL AND heard_at <= now() - make_interval(secs => $1) AND heard_at > now() - interval '1 day'
+        WHERE stopped_at IS NULL AND NOT live AND heard_at > now() - interval '1 day'
        ) AS silent,
        (SELECT string_agg(worker_id || ' ' || (gpu ->> 'name') || ' ' || (gpu ->> 'uuid') || ': ' || (gpu ->> 'fault'), '; '
                           ORDER BY worker_id)
         FROM worker_status CROSS JOIN jsonb_array_elements(CASE jsonb_typeof(gpus) WHEN 'array' THEN gpus ELSE '[]' END) AS gpu
-        WHERE stopped_at IS NULL AND heard_at > now() - make_interval(secs => $1) AND gpu ->> 'fault' IS NOT NULL
+        WHERE live AND gpu ->> 'fault' IS NOT NULL
        ) AS faulty_gpus,
        (SELECT count(*) FROM ingest_status) AS partitions,
        (SELECT count(*) FROM ingest_status WHERE halted_by IS NOT NULL) AS halted,

@@ -1,8 +1,8 @@
 -- Invariant: queued jobs that nobody could take for the grace time ($1 seconds), locked, with what is known: whether
--- a live worker ($2) offers the provider, whether one ever did, the names that live workers offer, what those that
+-- a live worker offers the provider, whether one ever did, the names that live workers offer, what those that
 -- offer it have, and why one that has it cannot offer it.
 WITH live AS MATERIALIZED (
-    SELECT * FROM workers WHERE stopped_at IS NULL AND heard_at > now() - make_interval(secs => $2)
+    SELECT * FROM workers AS worker WHERE is_live(worker)
 )
 SELECT waiting.id, waiting.state, waiting.queue, waiting.tenant, waiting.ready_at IS NOT NULL AS is_ready,
        waiting.lease_epoch, waiting.waiting_reason,

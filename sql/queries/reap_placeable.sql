@@ -1,6 +1,6 @@
--- Invariant: a job that a live worker ($1: seconds it may be silent) could take again waits for nothing. Kind by kind.
+-- Invariant: a job that a live worker could take again waits for nothing. Kind by kind.
 WITH RECURSIVE live AS MATERIALIZED (
-    SELECT * FROM workers WHERE stopped_at IS NULL AND heard_at > now() - make_interval(secs => $1)
+    SELECT * FROM workers AS worker WHERE is_live(worker)
 ), kind AS (
     (SELECT first.queue, first.tenant, first.needs_hash, first.needs FROM jobs AS first
      WHERE first.state = 'queued' AND first.waiting_since IS NOT NULL

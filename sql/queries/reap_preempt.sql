@@ -1,10 +1,10 @@
 -- Invariant: one running job is asked to give way for each job that waits for it, never more. The one that waits is the
--- first of its tenant in its queue, has waited $2 seconds, and is of higher priority and before the other in the order of
--- claims, so that it gets the place; jobs of other tenants are never touched, and none gives way while a live worker ($1:
--- seconds it may be silent) has room that the tenant may use, or while another tenant would get the place. Where there is
+-- first of its tenant in its queue, has waited $1 seconds, and is of higher priority and before the other in the order of
+-- claims, so that it gets the place; jobs of other tenants are never touched, and none gives way while a live worker
+-- has room that the tenant may use, or while another tenant would get the place. Where there is
 -- no room, only a job gives way whose place the other can use: its worker fits, and its GPUs, with free ones, are enough.
 WITH RECURSIVE live AS MATERIALIZED (
-    SELECT * FROM workers WHERE stopped_at IS NULL AND heard_at > now() - make_interval(secs => $1)
+    SELECT * FROM workers AS worker WHERE is_live(worker)
 ), holding AS MATERIALIZED (
     SELECT live.worker_id, count(job.id) AS jobs,
            coalesce(sum(job_gpus(job.needs, job.queue = ANY (live.on_gpu), live.gpus <> '[]'))
@@ -73,7 +73,7 @@ WITH RECURSIVE live AS MATERIALIZED (
                                OR place.needed_gpus <= place.gpus - place.held_gpus
                                                        + job_gpus(job.needs, job.queue = ANY (place.on_gpu), place.has_gpus))
                         ORDER BY job.claim_order DESC, job.id LIMIT 1) AS victim
-    WHERE waiting.ready_at <= now() - make_interval(secs => $2)
+    WHERE waiting.ready_at <= now() - make_interval(secs => $1)
       AND (NOT waiting.has_room OR waiting.running >= waiting.cap)
       AND NOT EXISTS (SELECT FROM jobs AS leaving
                       WHERE leaving.queue = waiting.queue AND leaving.tenant = waiting.tenant

@@ -1,4 +1,4 @@
--- Invariant: a job of several GPUs that was ready for $2 seconds gets exactly one worker that could hold it, and a
+-- Invariant: a job of several GPUs that was ready for $1 seconds gets exactly one worker that could hold it, and a
 -- host keeps GPUs free for one job only; otherwise smaller jobs would take each GPU that becomes free. One a call,
 -- in the order of claims.
 UPDATE jobs SET reserved_for = chosen.worker_id
@@ -6,8 +6,7 @@ FROM (SELECT job.id, host.worker_id
       FROM jobs AS job
       JOIN tenant_queues AS share ON share.queue = job.queue AND share.tenant = job.tenant
       CROSS JOIN LATERAL (SELECT worker.worker_id FROM workers AS worker
-                          WHERE worker.stopped_at IS NULL AND worker.slots > 0
-                            AND worker.heard_at > now() - make_interval(secs => $1)
+                          WHERE is_live(worker) AND worker.slots > 0
                             AND job_fits(job.needs, job.queue = ANY (worker.on_cpu), job.queue = ANY (worker.on_gpu),
                                          job.queue = ANY (worker.many_gpus), worker.gpus <> '[]', worker.gpu_memory,
                                          worker.labels)
@@ -17,7 +16,7 @@ FROM (SELECT job.id, host.worker_id
                           ORDER BY (SELECT count(*) FROM job_leases AS lease WHERE lease.worker_id = worker.worker_id),
                                    worker.worker_id
                           LIMIT 1) AS host
-      WHERE job.state = 'queued' AND job.devices > 1 AND job.ready_at <= now() - make_interval(secs => $2)
+      WHERE job.state = 'queued' AND job.devices > 1 AND job.ready_at <= now() - make_interval(secs => $1)
         AND job.reserved_for IS NULL AND (share.cap IS NULL OR share.running < share.cap)
       ORDER BY job.claim_order, job.id
       LIMIT 1

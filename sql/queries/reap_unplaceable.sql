@@ -1,7 +1,7 @@
--- Invariant: ready jobs that no live worker ($1: seconds it may be silent) could take say why and since when. Kind by
+-- Invariant: ready jobs that no live worker could take say why and since when. Kind by
 -- kind: what one job of a queue with equal needs lacks, all lack.
 WITH RECURSIVE live AS MATERIALIZED (
-    SELECT * FROM workers WHERE stopped_at IS NULL AND heard_at > now() - make_interval(secs => $1)
+    SELECT * FROM workers AS worker WHERE is_live(worker)
 ), kind AS (
     SELECT share.queue, share.tenant, first.needs_hash, first.needs
     FROM tenant_queues AS share

@@ -12,8 +12,7 @@ static void in_batch(struct mf_ingest_request *request) {
 }
 
 static int64_t reap(struct mf_database *database, int32_t settle_s) {
-    const struct mf_reap_options options = {
-        .provider_grace_s = 3600, .worker_alive_s = 60, .batch_settle_s = settle_s};
+    const struct mf_reap_options options = {.provider_grace_s = 3600, .batch_settle_s = settle_s};
     struct mf_reap_report report;
     struct mf_error error;
     assert_fine(mf_store_reap(database, &options, &report, &error));

@@ -217,6 +217,7 @@ static void test_a_claim_carries_what_a_trainer_needs(void **unused) {
     struct mf_claim claim;
     struct mf_database *database = connect_worker();
     const struct mf_worker_row worker = {.worker_id = "worker",
+                                         .alive_s = 60,
                                          .host = "box-7",
                                          .boot_id = "boot",
                                          .version = "0.1.0",
@@ -251,7 +252,7 @@ static void test_a_claim_carries_what_a_trainer_needs(void **unused) {
 static struct mf_reap_report reap(struct mf_database *database, int grace_s) {
     struct mf_error error;
     struct mf_reap_report report;
-    const struct mf_reap_options options = {.provider_grace_s = grace_s, .worker_alive_s = 60};
+    const struct mf_reap_options options = {.provider_grace_s = grace_s};
     assert_fine(mf_store_reap(database, &options, &report, &error));
     return report;
 }
@@ -260,6 +261,7 @@ static void register_worker(struct mf_database *database, const char *name,
                             const struct mf_worker_provider *providers, size_t count) {
     struct mf_error error;
     const struct mf_worker_row worker = {.worker_id = name,
+                                         .alive_s = 60,
                                          .host = "h",
                                          .boot_id = "b",
                                          .version = "v",
@@ -368,8 +370,7 @@ static void test_leases_of_another_boot_are_told_apart(void **unused) {
 
 /* Asks the reaper; gives the request id of who is to give way, "(null)" for nobody. */
 static const char *gives_way(struct mf_database *database, int32_t preempt_s) {
-    const struct mf_reap_options options = {
-        .provider_grace_s = 3600, .worker_alive_s = 60, .preempt_s = preempt_s};
+    const struct mf_reap_options options = {.provider_grace_s = 3600, .preempt_s = preempt_s};
     struct mf_error error;
     struct mf_reap_report report;
     assert_fine(mf_store_reap(database, &options, &report, &error));
@@ -390,6 +391,7 @@ static void high(struct mf_ingest_request *request) {
 static void test_who_gives_way_to_whom(void **unused) {
     static const struct mf_worker_provider providers[] = {ON_ALL("huggingface")};
     struct mf_worker_row worker = {.worker_id = "worker",
+                                   .alive_s = 60,
                                    .host = "h",
                                    .boot_id = "b",
                                    .version = "1",

@@ -8,7 +8,7 @@
 #define COMMAND(n)            "00000000-0000-0000-0000-00000000000" n
 #define ON_NEW_DATABASE(test) cmocka_unit_test_setup_teardown(test, create_migrated, drop_database)
 
-static const struct mf_reap_options reap_options = {.provider_grace_s = 3600, .worker_alive_s = 60};
+static const struct mf_reap_options reap_options = {.provider_grace_s = 3600};
 
 /* Several commands of one request as one batch, so that they share a transaction and its time. */
 static void send_together(struct mf_database *database, const char *request_id,

@@ -387,7 +387,7 @@ static void test_cancel_before_its_request(void **unused) {
     add_job(database, "team", "late", NULL, job_id);
     run_sql("INSERT INTO commands (command_id, tenant, request_id, action, outcome, expires_at) VALUES "
             "('" COMMAND("3") "', 'team', 'late', 'cancel', 'waiting', now() - interval '1 second')");
-    const struct mf_reap_options options = {.provider_grace_s = 3600, .worker_alive_s = 60};
+    const struct mf_reap_options options = {.provider_grace_s = 3600};
     assert_fine(mf_store_reap(database, &options, NULL, &error));
     assert_string_equal(ask("SELECT state FROM jobs WHERE request_id = 'crossed'"), "cancelled");
     assert_string_equal(ask("SELECT state FROM jobs WHERE request_id = 'late'"), "queued");

@@ -66,6 +66,7 @@ static void advertise(struct mf_database *database, const struct place *place) {
                  place->gpu_count ? "," : "", (long long)(80 * GIB));
     (void)strncat(gpus, "]", sizeof gpus - strlen(gpus) - 1);
     const struct mf_worker_row row = {.worker_id = place->name,
+                                      .alive_s = 60,
                                       .host = place->host ? place->host : "h",
                                       .boot_id = "b",
                                       .version = "v",
@@ -109,7 +110,7 @@ static struct mf_reap_report reap(struct mf_database *database, int grace_s, int
     struct mf_error error;
     struct mf_reap_report report;
     const struct mf_reap_options options = {
-        .provider_grace_s = grace_s, .worker_alive_s = 60, .reserve_s = reserve_s, .preempt_s = 0};
+        .provider_grace_s = grace_s, .reserve_s = reserve_s, .preempt_s = 0};
     assert_fine(mf_store_reap(database, &options, &report, &error));
     return report;
 }
@@ -342,6 +343,37 @@ static void test_places_that_do_not_help_are_left_alone(void **unused) {
     mf_database_close(database);
 }
 
+/* Who looks for places, who reads worker_status and who lists live workers agree. */
+static void expect_life(struct mf_database *database, const char *view, size_t listed, const char *waiting) {
+    struct mf_text_table table = {0};
+    struct mf_error error;
+    (void)reap(database, 3600, 60);
+    assert_string_equal(ask("SELECT live FROM worker_status"), view);
+    assert_fine(mf_store_live_workers(database, &table, &error));
+    assert_int_equal(table.rows, listed);
+    mf_text_table_free(&table);
+    assert_string_equal(reason_of("job"), waiting);
+}
+
+static void test_a_worker_lives_for_as_long_as_it_said(void **unused) {
+    static const char nobody[] = "no live worker offers provider 'huggingface'";
+    struct mf_database *database = connect_worker();
+    struct mf_error error;
+    (void)unused;
+    advertise(database, &cpu);
+    add(database, "job", "{}");
+    expect_life(database, "t", 1, "(null)");
+    run_sql("UPDATE workers SET heard_at = now() - interval '50 seconds'"); /* of 60 */
+    expect_life(database, "t", 1, "(null)");
+    run_sql("UPDATE workers SET alive_seconds = 40");
+    expect_life(database, "f", 0, nobody);
+    advertise(database, &cpu); /* heard again */
+    expect_life(database, "t", 1, "(null)");
+    assert_fine(mf_store_unregister_worker(database, "cpu", &error));
+    expect_life(database, "f", 0, nobody);
+    mf_database_close(database);
+}
+
 int main(void) {
     require_database();
     const struct CMUnitTest tests[] = {
@@ -351,6 +383,7 @@ int main(void) {
         ON_NEW_DATABASE(test_what_fits_nowhere_says_why_and_fails),
         ON_NEW_DATABASE(test_a_job_of_several_gpus_gets_a_worker_to_itself),
         ON_NEW_DATABASE(test_places_that_do_not_help_are_left_alone),
+        ON_NEW_DATABASE(test_a_worker_lives_for_as_long_as_it_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,6 +18,7 @@ static void fill(void) {
     struct mf_claim claim;
     struct mf_database *database = connect_worker();
     const struct mf_worker_row worker = {.worker_id = "worker-1",
+                                         .alive_s = 60,
                                          .host = "box",
                                          .boot_id = "b",
                                          .version = "0.1.0",

@@ -83,7 +83,7 @@ static bool fire(struct subject *subject, enum mf_job_state state, enum mf_job_t
                                                                        [MF_EVENT_PAUSE] = MF_COMMAND_PAUSE,
                                                                        [MF_EVENT_RESUME] = MF_COMMAND_RESUME,
                                                                        [MF_EVENT_RETRY] = MF_COMMAND_RETRY};
-    static const struct mf_reap_options options = {.provider_grace_s = 3600, .worker_alive_s = 60};
+    static const struct mf_reap_options options = {.provider_grace_s = 3600};
     struct mf_error error;
     struct mf_claim other;
     struct mf_reap_report report;
