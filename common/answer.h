@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/last_words.h"
 #include "common/process.h"
 #include "common/text.h"
 
@@ -20,5 +21,11 @@ enum mf_answer {
 enum mf_status mf_answer_read(struct mf_process *process, int descriptor, size_t most_bytes,
                               int64_t timeout_ms, struct mf_text *answer, struct mf_process_exit *exit,
                               enum mf_answer *how, struct mf_error *error);
+
+/* The same, and the end of what it writes to `words_descriptor`, the caller's too, which does not block. */
+enum mf_status mf_answer_read_both(struct mf_process *process, int descriptor, int words_descriptor,
+                                   size_t most_bytes, int64_t timeout_ms, struct mf_text *answer,
+                                   struct mf_last_words *words, struct mf_process_exit *exit,
+                                   enum mf_answer *how, struct mf_error *error);
 
 #endif

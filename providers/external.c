@@ -327,46 +327,64 @@ struct mf_process_options mf_external_options(struct mf_external *program, const
                                        .limit_count = program->limits};
 }
 
-static enum mf_status refuse(const struct mf_external *program, struct mf_error *error, const char *what) {
-    return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE, "provider '%s': '%s capabilities' %s",
-                        program->name, program->argv[program->argc - 1], what);
+static enum mf_status refuse(const struct mf_external *program, struct mf_last_words *words,
+                             struct mf_error *error, const char *what) {
+    const char *line = mf_last_words_line(words);
+    return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE, "provider '%s': '%s capabilities' %s%s%s",
+                        program->name, program->argv[program->argc - 1], what, *line ? "; it wrote: " : "",
+                        line);
 }
 
-static enum mf_status run(struct mf_external *program, struct mf_text *answer, struct mf_error *error) {
-    int out[2];
+static void close_pipe(const int *ends) {
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static enum mf_status start(struct mf_external *program, const int *answer, const int *words,
+                            struct mf_process *process, struct mf_error *error) {
+    const struct mf_process_descriptor descriptors[] = {{answer[1], STDOUT_FILENO},
+                                                        {words[1], STDERR_FILENO}};
+    struct mf_process_options how_to = mf_external_options(program, "capabilities", NULL);
+    char **environment = mf_external_environment(program, NULL);
+    if (!environment)
+        return no_memory(error);
+    how_to.environment = (const char *const *)environment;
+    how_to.directory = "/";
+    how_to.descriptors = descriptors;
+    how_to.descriptor_count = sizeof descriptors / sizeof *descriptors;
+    enum mf_status status = mf_process_spawn(&how_to, process, error);
+    mf_external_environment_free(environment);
+    return status == MF_OK ? status
+                           : mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE, "provider '%s': %s",
+                                          program->name, error->message);
+}
+
+static enum mf_status run(struct mf_external *program, struct mf_text *answer, struct mf_last_words *words,
+                          struct mf_error *error) {
+    int out[2], text[2];
     struct mf_process process;
     struct mf_process_exit exit;
     enum mf_answer end;
     char what[200], how[128];
-    char **environment = mf_external_environment(program, NULL);
-    if (!environment || pipe2(out, O_CLOEXEC)) {
-        mf_external_environment_free(environment);
+    if (pipe2(out, O_CLOEXEC))
+        return mf_error_errno(error, errno, "a pipe to '%s'", program->name);
+    if (pipe2(text, O_CLOEXEC)) {
+        close_pipe(out);
         return mf_error_errno(error, errno, "a pipe to '%s'", program->name);
     }
-    const int nothing = open("/dev/null", O_WRONLY | O_CLOEXEC);
-    const struct mf_process_descriptor descriptors[] = {{out[1], STDOUT_FILENO}, {nothing, STDERR_FILENO}};
-    struct mf_process_options how_to = mf_external_options(program, "capabilities", NULL);
-    how_to.environment = (const char *const *)environment;
-    how_to.directory = "/";
-    how_to.descriptors = descriptors;
-    how_to.descriptor_count = nothing < 0 ? 1 : 2;
-    enum mf_status status = mf_process_spawn(&how_to, &process, error);
+    (void)fcntl(text[0], F_SETFL, O_NONBLOCK);
+    enum mf_status status = start(program, out, text, &process, error);
     close(out[1]);
-    if (nothing >= 0)
-        close(nothing);
-    mf_external_environment_free(environment);
-    if (status != MF_OK) {
-        close(out[0]);
-        return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE, "provider '%s': %s", program->name,
-                            error->message);
-    }
-    status = mf_answer_read(&process, out[0], MF_EXTERNAL_ANSWER_BYTES, mf_external_patience_ms(), answer,
-                            &exit, &end, error);
+    close(text[1]);
+    if (status == MF_OK)
+        status = mf_answer_read_both(&process, out[0], text[0], MF_EXTERNAL_ANSWER_BYTES,
+                                     mf_external_patience_ms(), answer, words, &exit, &end, error);
     close(out[0]);
+    close(text[0]);
     if (status != MF_OK)
         return status;
     if (end == MF_ANSWER_TOO_LONG)
-        return refuse(program, error, "wrote more than 1 MiB");
+        return refuse(program, words, error, "wrote more than 1 MiB");
     if (end == MF_ANSWER_TOO_LATE)
         snprintf(what, sizeof what, "did not end within %lld s",
                  (long long)(mf_external_patience_ms() / 1000));
@@ -374,7 +392,7 @@ static enum mf_status run(struct mf_external *program, struct mf_text *answer, s
         snprintf(what, sizeof what, "failed: %s", mf_process_exit_text(&exit, how, sizeof how));
     else
         return mf_text_status(answer, error);
-    return refuse(program, error, what);
+    return refuse(program, words, error, what);
 }
 
 /* ---- its answer ---- */
@@ -427,17 +445,22 @@ static enum mf_status check_answer(const json_t *answer, const char *where, stru
 enum mf_status mf_external_ask(const struct mf_external *program, json_t **answer, struct mf_error *error) {
     struct mf_text text = {0};
     struct mf_external own = *program; /* its words get a command */
+    struct mf_last_words words = {0};
     json_t *object = NULL;
     char where[128];
     *answer = NULL;
     snprintf(where, sizeof where, "provider '%s': its capabilities", program->name);
-    enum mf_status status = run(&own, &text, error);
+    enum mf_status status = run(&own, &text, &words, error);
     if (status == MF_OK) {
         status = mf_json_parse(mf_text_string(&text), text.length, where, &object, error);
         if (status == MF_OK)
             status = check_answer(object, where, error);
-        if (status != MF_OK && status != MF_ERROR_OUT_OF_MEMORY)
-            status = error->status = MF_ERROR_PROVIDER_UNAVAILABLE;
+        const char *line = mf_last_words_line(&words);
+        if (status != MF_OK && status != MF_ERROR_OUT_OF_MEMORY) {
+            struct mf_error why = *error;
+            status = mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE, "%s%s%s", why.message,
+                                  *line ? "; it wrote: " : "", line);
+        }
     }
     if (status == MF_OK)
         *answer = json_incref(object);

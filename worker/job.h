@@ -2,12 +2,13 @@
 #ifndef MF_WORKER_JOB_H
 #define MF_WORKER_JOB_H
 
+#include "common/last_words.h"
 #include "common/process.h"
 #include "sql/store.h"
 #include "worker/gpus.h"
 #include "worker/spool.h"
 #include "worker/storage.h"
-#include "worker/trainer/protocol.h"
+#include "worker/trainer/event_order.h"
 #include "worker/worker.h"
 
 #include <pthread.h>
@@ -36,8 +37,8 @@ struct mf_trainer_story {
     int64_t silent_ms;     /* > 0: the watchdog stopped it after this silence */
     struct mf_process_exit exit;
     enum mf_phase phase;
-    int64_t step;          /* the last it reported */
-    char last_words[512];  /* the end of its standard error, one line */
+    int64_t step; /* the last it reported */
+    struct mf_last_words last_words;
     size_t artifact_count; /* that it named */
 };
 

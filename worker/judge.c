@@ -80,21 +80,8 @@ static void crashed(const struct mf_trainer_story *story, struct mf_job_end *end
         mf_error_set(&error, MF_ERROR_TRAINER_CRASHED,
                      "the trainer ended without saying why: %s in phase %s after step %lld%s%s", how,
                      mf_phase_name(story->phase), (long long)story->step,
-                     *story->last_words ? "; it wrote: " : "", story->last_words);
+                     *story->last_words.text ? "; it wrote: " : "", story->last_words.text);
     fail(end, &error);
-}
-
-static int expected_exit(enum mf_event_type terminal) {
-    switch (terminal) {
-    case MF_EVENT_DONE:
-        return MF_TRAINER_EXIT_DONE;
-    case MF_EVENT_PAUSED:
-        return MF_TRAINER_EXIT_PAUSED;
-    case MF_EVENT_CANCELLED:
-        return MF_TRAINER_EXIT_CANCELLED;
-    default:
-        return MF_TRAINER_EXIT_ERROR;
-    }
 }
 
 /* It kept to the protocol: a terminal line and the exit status that belongs to it. */
@@ -128,7 +115,7 @@ static void ended_in_order(const struct mf_trainer_story *story, struct mf_job_e
 void mf_job_judge(const struct mf_trainer_story *story, struct mf_job_end *end) {
     memset(end, 0, sizeof *end);
     bool in_order = story->terminal != MF_EVENT_UNKNOWN && story->exit.finished && !story->exit.signal &&
-                    story->exit.code == expected_exit(story->terminal);
+                    story->exit.code == mf_event_exit_status(story->terminal);
     if (story->stop == MF_STOP_LEASE_LOST) {
         end->kind = MF_END_ABANDON;
     } else if (story->broke.status) {

@@ -39,12 +39,10 @@ struct supervision {
     struct mf_protocol_reader reader;
     int event_fd, command_fd, text_fd; /* this side's ends; -1 once closed */
     int64_t last_heard_ms, stage_ms, terminal_ms;
-    int64_t command_number, checkpoint_step;
+    struct mf_event_order order;
     enum stage stage;
-    bool hello_seen;
     char *artifact_path[MF_JOB_MAX_ARTIFACTS];
     int64_t artifact_bytes[MF_JOB_MAX_ARTIFACTS];
-    size_t words_used; /* of story.last_words */
 };
 
 /* ---- starting --------------------------------------------------------------------------------------- */
@@ -140,11 +138,6 @@ static void set_text(char **slot, char *text) {
 static void take_hello(struct supervision *s, const struct mf_event *event) {
     struct mf_job *job = s->job;
     const struct mf_event_device *device = &event->hello.device[0];
-    if (event->hello.protocol != MF_PROTOCOL_VERSION) {
-        mf_error_set(fault(s), MF_ERROR_PROVIDER_PROTOCOL, "the trainer speaks protocol %lld, this worker %d",
-                     (long long)event->hello.protocol, MF_PROTOCOL_VERSION);
-        return;
-    }
     json_t *uuids = json_array(),
            *versions = json_pack("{s:s, s:s}", "trainer", event->hello.version, "worker", MF_VERSION);
     for (size_t i = 0; i < event->hello.device_count; i++)
@@ -169,28 +162,11 @@ static void take_hello(struct supervision *s, const struct mf_event *event) {
 
 static void take_plan(struct supervision *s, const struct mf_event *event) {
     struct mf_job *job = s->job;
-    const char *sha256 = event->plan.numeric_plan_sha256;
-    if (strspn(sha256, "0123456789abcdef") != 64 || sha256[64]) {
-        mf_error_set(fault(s), MF_ERROR_PROVIDER_PROTOCOL,
-                     "trainer protocol: plan: member 'numeric_plan_sha256' is not a sha256");
-        return;
-    }
     const char *dataset = event->plan.dataset_sha256, *revision = event->plan.base_revision;
-    if (*dataset && (strspn(dataset, "0123456789abcdef") != 64 || dataset[64])) {
-        mf_error_set(fault(s), MF_ERROR_PROVIDER_PROTOCOL,
-                     "trainer protocol: plan: member 'dataset_sha256' is not a sha256");
-        return;
-    }
-    const char *resumed = event->plan.resumed_plan_sha256;
-    if (*resumed && (strspn(resumed, "0123456789abcdef") != 64 || resumed[64])) {
-        mf_error_set(fault(s), MF_ERROR_PROVIDER_PROTOCOL,
-                     "trainer protocol: plan: member 'resumed_plan_sha256' is not a sha256");
-        return;
-    }
     pthread_mutex_lock(&job->lock);
     struct mf_attempt_details *details = &job->details;
-    details->exact = !*resumed;
-    set_text(&job->numeric_plan_sha256, strdup(sha256));
+    details->exact = !*event->plan.resumed_plan_sha256;
+    set_text(&job->numeric_plan_sha256, strdup(event->plan.numeric_plan_sha256));
     set_text(&job->dataset_sha256, *dataset ? strdup(dataset) : NULL);
     set_text(&job->base_revision, *revision ? strdup(revision) : NULL);
     details->numeric_plan_sha256 = job->numeric_plan_sha256;
@@ -212,17 +188,12 @@ static void take_progress(struct supervision *s, enum mf_phase phase, double fra
     s->story.phase = phase;
     pthread_mutex_lock(&job->lock);
     job->phase = phase;
-    job->fraction = fraction >= 0 && fraction <= 1 ? fraction : 0;
+    job->fraction = fraction;
     job->phase_changed = true;
     pthread_mutex_unlock(&job->lock);
 }
 
 static void take_step(struct supervision *s, const struct mf_event *event) {
-    if (event->step.step <= s->story.step) {
-        mf_error_set(fault(s), MF_ERROR_PROVIDER_PROTOCOL, "trainer protocol: step %lld after step %lld",
-                     (long long)event->step.step, (long long)s->story.step);
-        return;
-    }
     s->story.step = event->step.step;
     s->story.phase = MF_PHASE_TRAIN;
     struct mf_record record;
@@ -248,22 +219,7 @@ static void take_eval(struct supervision *s, const struct mf_event *event) {
 }
 
 static void take_artifact(struct supervision *s, const struct mf_event *event) {
-    static const char *const kinds[] = {"adapter", "model", "merged_16bit", "gguf", "training_json"};
     struct mf_job *job = s->job;
-    bool known = false;
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-        known |= !strcmp(kinds[i], event->artifact.kind);
-    for (size_t i = 0; i < s->story.artifact_count; i++)
-        if (!strcmp(job->artifact[i].kind, event->artifact.kind)) {
-            mf_error_set(fault(s), MF_ERROR_PROVIDER_PROTOCOL, "the trainer named two artifacts of kind %s",
-                         event->artifact.kind);
-            return;
-        }
-    if (!known || s->story.artifact_count == MF_JOB_MAX_ARTIFACTS) {
-        mf_error_set(fault(s), MF_ERROR_PROVIDER_PROTOCOL,
-                     "the trainer named an artifact of the unknown kind '%.64s'", event->artifact.kind);
-        return;
-    }
     size_t at = s->story.artifact_count;
     if (!(s->artifact_path[at] = strdup(event->artifact.path)))
         return;
@@ -298,13 +254,6 @@ static void take_checkpoint(struct supervision *s, const struct mf_event *event)
     struct mf_error error;
     struct mf_job_checkpoint checkpoint = {.step = event->checkpoint.step};
     char *key = NULL;
-    if (checkpoint.step <= s->checkpoint_step) {
-        mf_error_set(fault(s), MF_ERROR_PROVIDER_PROTOCOL,
-                     "trainer protocol: checkpoint of step %lld after that of step %lld",
-                     (long long)checkpoint.step, (long long)s->checkpoint_step);
-        return;
-    }
-    s->checkpoint_step = checkpoint.step;
     if (asprintf(&key, "%s/%s/%s/checkpoints/step-%08lld", job->claim.tenant, job->claim.lease.job_id,
                  job->claim.attempt_id, (long long)checkpoint.step) < 0)
         return;
@@ -352,17 +301,8 @@ static void take_terminal(struct supervision *s, const struct mf_event *event) {
 }
 
 static void take_event(struct supervision *s, const struct mf_event *event) {
-    if (s->story.terminal != MF_EVENT_UNKNOWN) {
-        mf_error_set(fault(s), MF_ERROR_PROVIDER_PROTOCOL, "the trainer said %s after %s",
-                     mf_event_type_name(event->type), mf_event_type_name(s->story.terminal));
+    if (mf_event_order_take(&s->order, event, fault(s)) != MF_OK)
         return;
-    }
-    if (!s->hello_seen && event->type != MF_EVENT_HELLO) {
-        mf_error_set(fault(s), MF_ERROR_PROVIDER_PROTOCOL, "the trainer said %s before hello",
-                     mf_event_type_name(event->type));
-        return;
-    }
-    s->hello_seen = true;
     if (event->type != MF_EVENT_PONG && event->type != MF_EVENT_ACK && event->type != MF_EVENT_LOG)
         s->last_heard_ms = mf_clock_monotonic_ms(); /* those may come from a side thread of a stuck trainer */
     switch (event->type) {
@@ -426,26 +366,8 @@ static bool read_events(struct supervision *s) {
 
 /* Keeps the end of what the trainer writes to standard output and error, as one line. */
 static void read_text(struct supervision *s) {
-    char block[4096], *words = s->story.last_words;
-    const size_t room = sizeof s->story.last_words - 1;
-    for (int i = 0; i < 16; i++) {
-        ssize_t n = read(s->text_fd, block, sizeof block);
-        if (n == 0)
-            close_fd(&s->text_fd);
-        if (n <= 0)
-            return;
-        size_t take = (size_t)n < room ? (size_t)n : room, keep = s->words_used;
-        if (keep + take > room) {
-            memmove(words, words + (keep + take - room), room - take);
-            keep = room - take;
-        }
-        memcpy(words + keep, block + ((size_t)n - take), take);
-        s->words_used = keep + take;
-        words[s->words_used] = 0;
-        for (size_t at = 0; at < s->words_used; at++)
-            if ((unsigned char)words[at] < ' ' || (unsigned char)words[at] > '~')
-                words[at] = words[at] == '\n' && at + 1 < s->words_used ? '|' : ' ';
-    }
+    if (!mf_last_words_read(&s->story.last_words, s->text_fd, -1))
+        close_fd(&s->text_fd);
 }
 
 /* ---- stopping --------------------------------------------------------------------------------------- */
@@ -460,8 +382,8 @@ static void enter(struct supervision *s, enum stage stage, int64_t now) {
     s->stage_ms = now;
     if (stage == STAGE_ASKED) {
         struct mf_error error;
-        struct mf_trainer_command command = {keeps_work(s) ? MF_TRAINER_PAUSE : MF_TRAINER_CANCEL,
-                                             ++s->command_number};
+        const enum mf_trainer_command_type type = keeps_work(s) ? MF_TRAINER_PAUSE : MF_TRAINER_CANCEL;
+        const struct mf_trainer_command command = {type, mf_event_order_command(&s->order, type)};
         if (s->command_fd >= 0)
             (void)mf_protocol_send_command(&s->writer, &command, &error); /* gone: the exit will tell */
     } else if (stage == STAGE_TERMINATED) {
@@ -472,7 +394,7 @@ static void enter(struct supervision *s, enum stage stage, int64_t now) {
 }
 
 static int64_t silence_limit(const struct supervision *s) {
-    return s->hello_seen ? s->settings->silence_limit_ms[s->story.phase] : s->settings->hello_limit_ms;
+    return s->order.hello ? s->settings->silence_limit_ms[s->story.phase] : s->settings->hello_limit_ms;
 }
 
 /* How long a trainer may take to obey. A drain leaves it what drain.seconds can spare to write its
@@ -536,8 +458,7 @@ static void watch(struct supervision *s) {
     }
     if (s->text_fd >= 0)
         read_text(s);
-    while (s->words_used && s->story.last_words[s->words_used - 1] == ' ')
-        s->story.last_words[--s->words_used] = 0;
+    (void)mf_last_words_line(&s->story.last_words);
 }
 
 /* ---- storing and ending ----------------------------------------------------------------------------- */
@@ -648,8 +569,12 @@ static enum mf_status prepare(struct supervision *s, bool *storage_away, struct 
 
 static void *supervise(void *argument) {
     struct mf_job *job = argument;
-    struct supervision s = {
-        .job = job, .settings = job->worker->settings, .event_fd = -1, .command_fd = -1, .text_fd = -1};
+    struct supervision s = {.job = job,
+                            .settings = job->worker->settings,
+                            .event_fd = -1,
+                            .command_fd = -1,
+                            .text_fd = -1,
+                            .order = {.who = "trainer", .hands_over = true}};
     struct mf_error error;
     bool storage_away = false;
     enum mf_status status = prepare(&s, &storage_away, &error);

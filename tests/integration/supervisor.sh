@@ -61,7 +61,7 @@ expect missing-1 failed provider_protocol "ProviderError: the trainer named the 
 expect empty-1 failed provider_protocol "ProviderError: the trainer said done but named no artifact"
 expect rude-1 failed provider_protocol "ProviderError: the trainer said progress before hello"
 expect unasked-1 failed provider_protocol "ProviderError: the trainer said cancelled without being asked to"
-expect backwards-1 failed provider_protocol "ProviderError: trainer protocol: step 4 after step 5"
+expect backwards-1 failed provider_protocol "ProviderError: the trainer said step 4 after step 5"
 expect failing-1 failed bad_weights "ModelAccessError: model.safetensors: tensor 'w' ends at byte 9 of 8"
 expect inventive-1 failed flux_inverted "InfrastructureError: the flux is inverted"
 sql_is 0 "SELECT count(*) FROM artifacts JOIN jobs ON id = job_id WHERE request_id <> 'good-1'" || fail "an artifact of a failed job"

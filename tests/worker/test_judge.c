@@ -146,7 +146,7 @@ static void what_is_out_of_order_is_told_apart(void **state) {
     judge(told);
     is_failure(MF_ERROR_PROVIDER_PROTOCOL, "the trainer said done but named no artifact");
     told = story(MF_EVENT_UNKNOWN, 0, MF_STOP_NONE);
-    strcpy(told.last_words, "Bus error");
+    mf_last_words_add(&told.last_words, "Bus error", 9);
     told.exit = (struct mf_process_exit){.finished = true, .signal = SIGBUS};
     judge(told);
     is_failure(MF_ERROR_TRAINER_CRASHED,

@@ -15,10 +15,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-enum { STEPS = 6, MANY_STEPS = 400, TURN_MS = 20, MAX_ARTIFACTS = 16 };
+enum { STEPS = 6, MANY_STEPS = 400, TURN_MS = 20 };
 /* In the time that a program has for its first word (external.h): for an order, and for a whole run. */
 enum { OBEY_TIMES = 2, RUN_TIMES = 10 };
 
@@ -45,12 +47,11 @@ struct witness {
     struct mf_job *job;
     enum mf_trainer_command_type order; /* sent at the first step */
     bool ordered;
-    int64_t order_number, order_ms, first_step, steps, plan_steps, checkpoint_step;
-    int plans, evals;
+    int64_t order_ms, first_step, steps, plan_steps;
+    int evals;
     bool acknowledged;
-    double fraction[MF_PHASE_COUNT];
     char *checkpoint;
-    struct artifact artifact[MAX_ARTIFACTS];
+    struct artifact artifact[MF_ORDER_ARTIFACTS];
     int artifacts;
     struct mf_event last;
     char problem[1000]; /* the first that was seen; "" for none */
@@ -67,13 +68,7 @@ static void blame(struct witness *witness, const char *format, ...) {
 }
 
 static void see_plan(struct witness *witness, const struct mf_event *event) {
-    const char *sha256 = event->plan.numeric_plan_sha256;
-    witness->plans++;
     witness->plan_steps = event->plan.total_steps;
-    if (strspn(sha256, "0123456789abcdef") != 64 || sha256[64])
-        blame(witness, "plan: numeric_plan_sha256 is not a sha256 in 64 small hexadecimal digits");
-    if (witness->plans > 1)
-        blame(witness, "plan was said twice");
     if (event->plan.train_rows != (int64_t)witness->job->split.train_count ||
         event->plan.eval_rows != (int64_t)witness->job->split.eval_count)
         blame(witness, "plan: %lld rows train and %lld evaluate, but it was given %zu and %zu",
@@ -83,10 +78,6 @@ static void see_plan(struct witness *witness, const struct mf_event *event) {
 
 static void see_step(struct witness *witness, const struct mf_event *event) {
     const int64_t step = event->step.step;
-    if (!witness->plans)
-        blame(witness, "step %lld was said before plan", (long long)step);
-    if (step <= witness->steps)
-        blame(witness, "step %lld was said after step %lld", (long long)step, (long long)witness->steps);
     if (!isfinite(event->step.loss) || !isfinite(event->step.learning_rate) || event->step.tokens <= 0)
         blame(witness, "step %lld: loss %g, learning_rate %g, tokens %lld: not all are numbers above 0",
               (long long)step, event->step.loss, event->step.learning_rate, (long long)event->step.tokens);
@@ -95,49 +86,10 @@ static void see_step(struct witness *witness, const struct mf_event *event) {
     witness->steps = step;
 }
 
-static void see_progress(struct witness *witness, const struct mf_event *event) {
-    const enum mf_phase phase = event->progress.phase;
-    const double fraction = event->progress.fraction;
-    if (!(fraction >= 0 && fraction <= 1))
-        blame(witness, "progress: fraction %g of phase %s is not in [0, 1]", fraction, mf_phase_name(phase));
-    else if (phase != MF_PHASE_EVALUATE && phase != MF_PHASE_SAVE && fraction < witness->fraction[phase])
-        blame(witness, "progress: fraction of phase %s fell from %g to %g", mf_phase_name(phase),
-              witness->fraction[phase], fraction);
-    witness->fraction[phase] = fraction;
-}
-
-static bool lies_below(const char *folder, const char *path) {
-    struct mf_error error;
-    char *resolved = NULL;
-    const bool below = mf_path_resolve_beneath(folder, path, &resolved, &error) == MF_OK;
-    free(resolved);
-    return below;
-}
-
 static void see_artifact(struct witness *witness, const struct mf_event *event) {
-    static const char *const kinds = " adapter model merged_16bit gguf training_json ";
-    char kind[80];
-    snprintf(kind, sizeof kind, " %.60s ", event->artifact.kind);
-    if (!strstr(kinds, kind))
-        blame(witness, "artifact: kind '%.60s' is none of adapter, model, merged_16bit, gguf, training_json",
-              event->artifact.kind);
-    if (!lies_below(witness->job->output_dir, event->artifact.path))
-        blame(witness, "artifact: '%.300s' is not in the folder for output, %.300s", event->artifact.path,
-              witness->job->output_dir);
-    if (witness->artifacts == MAX_ARTIFACTS)
-        return;
     struct artifact *artifact = &witness->artifact[witness->artifacts++];
     snprintf(artifact->kind, sizeof artifact->kind, "%s", event->artifact.kind);
     artifact->path = strdup(event->artifact.path);
-}
-
-static void see_checkpoint(struct witness *witness, const struct mf_event *event) {
-    if (!lies_below(witness->job->checkpoint_dir, event->checkpoint.path))
-        blame(witness, "checkpoint: '%.300s' is not in the folder for checkpoints, %.300s",
-              event->checkpoint.path, witness->job->checkpoint_dir);
-    free(witness->checkpoint);
-    witness->checkpoint = strdup(event->checkpoint.path);
-    witness->checkpoint_step = event->checkpoint.step;
 }
 
 static void see(void *context, const struct mf_event *event) {
@@ -149,9 +101,6 @@ static void see(void *context, const struct mf_event *event) {
     case MF_EVENT_STEP:
         see_step(witness, event);
         break;
-    case MF_EVENT_PROGRESS:
-        see_progress(witness, event);
-        break;
     case MF_EVENT_EVAL:
         witness->evals++;
         if (!isfinite(event->eval.loss))
@@ -161,14 +110,11 @@ static void see(void *context, const struct mf_event *event) {
         see_artifact(witness, event);
         break;
     case MF_EVENT_CHECKPOINT:
-        see_checkpoint(witness, event);
+        free(witness->checkpoint);
+        witness->checkpoint = strdup(event->checkpoint.path);
         break;
     case MF_EVENT_ACK:
     case MF_EVENT_PONG:
-        if (!witness->ordered || event->number != witness->order_number ||
-            (event->type == MF_EVENT_PONG) != (witness->order == MF_TRAINER_PING))
-            blame(witness, "%s of command %lld, which was not sent", mf_event_type_name(event->type),
-                  (long long)event->number);
         witness->acknowledged = true;
         break;
     default:
@@ -216,10 +162,11 @@ static void drive(struct mf_session *session, struct witness *witness) {
         mf_session_turn(session, TURN_MS);
         const int64_t now = mf_clock_monotonic_ms();
         const bool over = now - session->started_ms > RUN_TIMES * patience_ms;
-        if (!witness->ordered && session->hello && (witness->order == MF_TRAINER_PING || witness->steps)) {
+        if (!witness->ordered && session->order.hello &&
+            (witness->order == MF_TRAINER_PING || witness->steps)) {
             witness->ordered = true;
             witness->order_ms = now;
-            witness->order_number = mf_session_command(session, witness->order);
+            (void)mf_session_command(session, witness->order);
         }
         if (witness->ordered && now - witness->order_ms > OBEY_TIMES * patience_ms && !witness->acknowledged)
             blame(witness, "%s was not acknowledged within %lld s", mf_trainer_command_name(witness->order),
@@ -232,7 +179,7 @@ static void drive(struct mf_session *session, struct witness *witness) {
     }
 }
 
-static void judge(const struct run *run, const struct mf_session *session, struct witness *witness) {
+static void judge(const struct run *run, struct mf_session *session, struct witness *witness) {
     struct mf_error error;
     const char *last = mf_event_type_name(witness->last.type);
     const char *code = witness->last.type == MF_EVENT_ERROR ? witness->last.error.code : "";
@@ -308,6 +255,8 @@ static void try_run(struct check *check, const struct run *run, char **checkpoin
     const struct mf_session_options options = {.program = check->program,
                                                .request_path = input.request_path,
                                                .directory = input.work_folder,
+                                               .output_folder = job.output_dir,
+                                               .checkpoint_folder = job.checkpoint_dir,
                                                .environment = input.environment,
                                                .hello_ms = mf_external_patience_ms(),
                                                .on_event = see,
@@ -348,14 +297,32 @@ static void try_run(struct check *check, const struct run *run, char **checkpoin
 /* ---- all of them ---- */
 
 /* The checkpoint moves out of the way of the next run's output. */
-static char *keep_checkpoint(const struct check *check, const char *checkpoint) {
+static char *keep_checkpoint(const struct check *check, const char *checkpoint, struct mf_error *error) {
+    char *kept = mf_path_join(check->folder, "kept");
+    enum mf_status status = kept ? mf_tree_remove(kept, error) : no_memory(error);
+    if (status == MF_OK && rename(checkpoint, kept) != 0)
+        status = mf_error_errno(error, errno, "the checkpoint %s cannot be kept for it", checkpoint);
+    if (status == MF_OK)
+        return kept;
+    free(kept);
+    return NULL;
+}
+
+static void try_resume(struct check *check, const struct run *paused, const char *checkpoint) {
+    struct run resume = *paused; /* the same request */
     struct mf_error error;
-    char *kept = checkpoint ? mf_path_join(check->folder, "kept") : NULL;
-    if (!kept || mf_tree_remove(kept, &error) != MF_OK || rename(checkpoint, kept) != 0) {
-        free(kept);
-        return NULL;
-    }
-    return kept;
+    resume.title = "going on from the checkpoint";
+    resume.order = MF_TRAINER_PING;
+    resume.expected = MF_EVENT_DONE;
+    char *kept = checkpoint ? keep_checkpoint(check, checkpoint, &error) : NULL;
+    resume.resume = kept;
+    if (kept)
+        try_run(check, &resume, NULL);
+    else if (checkpoint)
+        report(check, resume.title, error.message, "%s", "");
+    else
+        printf("%-7s %s: pause left no checkpoint to go on from\n", "not run", resume.title);
+    free(kept);
 }
 
 static void try_all(struct check *check) {
@@ -371,17 +338,8 @@ static void try_all(struct check *check) {
         return;
     try_run(check, &cancel, NULL);
     try_run(check, &pause, &checkpoint);
-    char *kept = keep_checkpoint(check, checkpoint);
-    if (kept) {
-        struct run resume = pause; /* the same request */
-        resume.title = "going on from the checkpoint";
-        resume.order = MF_TRAINER_PING;
-        resume.expected = MF_EVENT_DONE;
-        resume.resume = kept;
-        try_run(check, &resume, NULL);
-    }
+    try_resume(check, &pause, checkpoint);
     try_run(check, &damaged, NULL);
-    free(kept);
     free(checkpoint);
 }
 
@@ -422,11 +380,77 @@ static enum mf_status ask(struct check *check, struct mf_error *error) {
     return status;
 }
 
+/* Everything but the folder, which is there and is the caller's. Returns the exit status. */
+static int check_all(struct check *check) {
+    struct mf_error error;
+    enum mf_status status = ask(check, &error);
+    if (status == MF_OK && check->program->switches && chmod(check->folder, 0711) != 0)
+        status = mf_error_errno(&error, errno, "%s", check->folder);
+    if (status == MF_OK)
+        status = write_inputs(check, &error);
+    if (status == MF_OK)
+        try_all(check);
+    else if (check->answer)
+        printf("%s cannot be used here: %s\n", check->name, error.message);
+    else
+        report(check, "capabilities", error.message, "%s", "");
+    if (check->broken)
+        printf(
+            "%s breaks the contract of external programs (worker/trainer/protocol.h) in %d of its checks\n",
+            check->name, check->broken);
+    json_decref(check->answer);
+    mf_external_free(check->program);
+    return status != MF_OK || check->broken ? 1 : 0;
+}
+
+/* In a child, so that the folder goes however the check ends: by Ctrl-C, by a signal, by a fault of its own.
+ * What the program started is gone before, too: orphans of the child become ours. */
+static int check_in_child(struct check *check) {
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+    struct mf_error error;
+    int how = 0, ended_by = 0;
+    sigset_t blocked, before;
+    sigemptyset(&blocked);
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        sigaddset(&blocked, signals[i]);
+    sigaddset(&blocked, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &blocked, &before);
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    fflush(stdout);
+    const pid_t parent = getpid(), child = fork();
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        sigprocmask(SIG_SETMASK, &before, NULL);
+        const int status = getppid() == parent ? check_all(check) : 1;
+        fflush(stdout);
+        _exit(status);
+    }
+    if (child < 0)
+        return mf_command_failed((mf_error_errno(&error, errno, "a process for the check"), &error));
+    while (waitpid(child, &how, WNOHANG) == 0) {
+        const int signal = sigwaitinfo(&blocked, NULL);
+        if (signal > 0 && signal != SIGCHLD) {
+            ended_by = signal;
+            kill(child, SIGKILL);
+        }
+    }
+    while (waitpid(-1, NULL, 0) > 0) { /* the program's guard, and those that it ends */
+    }
+    (void)mf_tree_remove(check->folder, &error);
+    if (!ended_by && WIFEXITED(how))
+        return WEXITSTATUS(how);
+    signal(ended_by ? ended_by : WTERMSIG(how), SIG_DFL);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    raise(ended_by ? ended_by : WTERMSIG(how));
+    return 1;
+}
+
 int mf_command_check(int argc, char **argv) {
     static const struct option options[] = {{"trust", no_argument, NULL, 't'}, {0}};
     struct check check = {0};
     struct mf_error error;
-    char folder[] = "/tmp/modelforge-check.XXXXXX";
+    char *folder = NULL;
+    const char *temporary = getenv("TMPDIR");
     bool trust = false;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (option != 't')
@@ -439,25 +463,14 @@ int mf_command_check(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN); /* a program that is gone reads no command */
     if (trust && setenv("MODELFORGE_TRAINER_PROVIDERS_TRUSTED", check.name, 1))
         return 1;
-    if (!(check.folder = mkdtemp(folder)))
-        return mf_command_failed((mf_error_errno(&error, errno, "%s", folder), &error));
-    enum mf_status status = ask(&check, &error);
-    if (status == MF_OK && check.program->switches && chmod(folder, 0711) != 0)
-        status = mf_error_errno(&error, errno, "%s", folder);
-    if (status == MF_OK)
-        status = write_inputs(&check, &error);
-    if (status == MF_OK)
-        try_all(&check);
-    else if (check.answer)
-        printf("%s cannot be used here: %s\n", check.name, error.message);
-    else
-        report(&check, "capabilities", error.message, "%s", "");
-    if (check.broken)
-        printf(
-            "%s breaks the contract of external programs (worker/trainer/protocol.h) in %d of its checks\n",
-            check.name, check.broken);
-    (void)mf_tree_remove(folder, &error);
-    json_decref(check.answer);
-    mf_external_free(check.program);
-    return status != MF_OK || check.broken ? 1 : 0;
+    if (asprintf(&folder, "%s/modelforge-check.XXXXXX", temporary && *temporary ? temporary : "/tmp") < 0)
+        return mf_command_failed((no_memory(&error), &error));
+    if (!(check.folder = mkdtemp(folder))) {
+        mf_error_errno(&error, errno, "%s", folder);
+        free(folder);
+        return mf_command_failed(&error);
+    }
+    const int status = check_in_child(&check);
+    free(folder);
+    return status;
 }

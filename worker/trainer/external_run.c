@@ -107,6 +107,8 @@ static enum mf_status run(struct relay *relay, struct mf_external *program, stru
     const struct mf_session_options options = {.program = program,
                                                .request_path = relay->input->request_path,
                                                .directory = relay->input->work_folder,
+                                               .output_folder = relay->job->output_dir,
+                                               .checkpoint_folder = relay->job->checkpoint_dir,
                                                .environment = relay->input->environment,
                                                .hello_ms = mf_external_patience_ms(),
                                                .show_text = true,

@@ -1,18 +1,19 @@
 #include "worker/trainer/external_session.h"
 
 #include "common/clock.h"
+#include "common/files.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
-#include <string.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 enum {
-    LAST_WORD_MS = 10000, /* from the terminal line to the exit */
-    EVENTS_A_TURN = 256   /* so that commands get their turn */
+    LAST_WORD_MS =
+        60000,          /* from the terminal line to the exit: what has loaded much takes a while to leave */
+    EVENTS_A_TURN = 256 /* so that commands get their turn */
 };
 
 static void close_fd(int *fd) {
@@ -49,7 +50,8 @@ static enum mf_status spawn(struct mf_session *session, const int *events, const
 enum mf_status mf_session_start(const struct mf_session_options *options, struct mf_session *session,
                                 struct mf_error *error) {
     int pipes[3][2] = {{-1, -1}, {-1, -1}, {-1, -1}}; /* events, commands, text */
-    *session = (struct mf_session){.options = *options, .event_fd = -1, .command_fd = -1, .text_fd = -1};
+    *session = (struct mf_session){
+        .options = *options, .event_fd = -1, .command_fd = -1, .text_fd = -1, .order = {.who = "program"}};
     enum mf_status status = MF_OK;
     for (int i = 0; i < 3; i++)
         if (status == MF_OK && pipe2(pipes[i], O_CLOEXEC))
@@ -78,37 +80,42 @@ enum mf_status mf_session_start(const struct mf_session_options *options, struct
 
 /* ---- reading ---- */
 
-static struct mf_error *fault(struct mf_session *session) {
-    return session->broke.status ? NULL : &session->broke;
+/* A path of the program's, relative to `folder` or absolute, as an absolute one without links. */
+static enum mf_status find_path(const char *what, const char *folder, const char *path, char **resolved,
+                                struct mf_error *error) {
+    struct mf_error why;
+    if (mf_path_resolve_beneath(folder, path, resolved, &why) == MF_OK)
+        return MF_OK;
+    return mf_error_set(error, MF_ERROR_PROVIDER_PROTOCOL,
+                        "the program named the %s '%.300s', which is not in its folder for that, %.300s",
+                        what, path, folder);
 }
 
-static void take_event(struct mf_session *session, const struct mf_event *event) {
-    const char *name = mf_event_type_name(event->type);
-    if (session->terminal != MF_EVENT_UNKNOWN) {
-        mf_error_set(fault(session), MF_ERROR_PROVIDER_PROTOCOL, "the program said %s after %s", name,
-                     mf_event_type_name(session->terminal));
-    } else if (!session->hello && event->type != MF_EVENT_HELLO) {
-        mf_error_set(fault(session), MF_ERROR_PROVIDER_PROTOCOL, "the program said %s before hello", name);
-    } else if (event->type == MF_EVENT_HELLO && event->hello.protocol != MF_PROTOCOL_VERSION) {
-        mf_error_set(fault(session), MF_ERROR_PROVIDER_PROTOCOL,
-                     "the program speaks protocol %lld, this trainer %d", (long long)event->hello.protocol,
-                     MF_PROTOCOL_VERSION);
-    } else if (event->type == MF_EVENT_HELLO && session->hello) {
-        mf_error_set(fault(session), MF_ERROR_PROVIDER_PROTOCOL, "the program said hello twice");
-    } else {
-        session->hello = true;
-        if (event->type == MF_EVENT_PROGRESS)
-            session->phase = event->progress.phase;
-        if (event->type == MF_EVENT_STEP) {
-            session->phase = MF_PHASE_TRAIN;
-            session->step = event->step.step;
-        }
-        if (mf_event_is_terminal(event->type)) {
-            session->terminal = event->type;
-            session->terminal_ms = mf_clock_monotonic_ms();
-        }
-        session->options.on_event(session->options.context, event);
+static void take_event(struct mf_session *session, struct mf_event *event) {
+    struct mf_error error;
+    char *path = NULL;
+    enum mf_status status = mf_event_order_take(&session->order, event, &error);
+    if (status == MF_OK && event->type == MF_EVENT_ARTIFACT)
+        status = find_path("artifact", session->options.output_folder, event->artifact.path, &path, &error);
+    if (status == MF_OK && event->type == MF_EVENT_CHECKPOINT)
+        status = find_path("checkpoint", session->options.checkpoint_folder, event->checkpoint.path, &path,
+                           &error);
+    if (status != MF_OK) {
+        session->broke = error;
+        return;
     }
+    if (event->type == MF_EVENT_ARTIFACT)
+        event->artifact.path = path;
+    if (event->type == MF_EVENT_CHECKPOINT)
+        event->checkpoint.path = path;
+    if (event->type == MF_EVENT_PROGRESS)
+        session->phase = event->progress.phase;
+    if (event->type == MF_EVENT_STEP)
+        session->phase = MF_PHASE_TRAIN;
+    if (mf_event_is_terminal(event->type))
+        session->terminal_ms = mf_clock_monotonic_ms();
+    session->options.on_event(session->options.context, event);
+    free(path);
 }
 
 static void read_events(struct mf_session *session) {
@@ -118,7 +125,7 @@ static void read_events(struct mf_session *session) {
         enum mf_read_result result = mf_protocol_reader_fill(&session->reader, &error);
         if (result == MF_READ_AGAIN)
             return;
-        if (result == MF_READ_FAILED && fault(session))
+        if (result == MF_READ_FAILED)
             session->broke = error;
         if (result != MF_READ_DATA) {
             close_fd(&session->event_fd);
@@ -139,43 +146,16 @@ static void read_events(struct mf_session *session) {
     }
 }
 
-/* Keeps the end of it; at most 16 blocks a turn, so that endless output holds nobody up. */
 static void read_text(struct mf_session *session) {
-    char block[4096], *words = session->last_words;
-    const size_t room = sizeof session->last_words - 1;
-    for (int turns = 0; turns < 16; turns++) {
-        const ssize_t n = read(session->text_fd, block, sizeof block);
-        if (n == 0)
-            close_fd(&session->text_fd);
-        if (n <= 0)
-            return;
-        if (session->options.show_text && write(STDERR_FILENO, block, (size_t)n) < 0)
-            session->options.show_text = false;
-        const size_t take = (size_t)n < room ? (size_t)n : room;
-        size_t keep = session->words;
-        if (keep + take > room) {
-            memmove(words, words + (keep + take - room), room - take);
-            keep = room - take;
-        }
-        memcpy(words + keep, block + ((size_t)n - take), take);
-        session->words = keep + take;
-        words[session->words] = 0;
-    }
-}
-
-/* One line of printable ASCII. */
-static void tidy_words(struct mf_session *session) {
-    char *words = session->last_words;
-    for (size_t at = 0; at < session->words; at++)
-        if ((unsigned char)words[at] < ' ' || (unsigned char)words[at] > '~')
-            words[at] = words[at] == '\n' && at + 1 < session->words ? '|' : ' ';
-    while (session->words && words[session->words - 1] == ' ')
-        words[--session->words] = 0;
+    const int copy_to = session->options.show_text ? STDERR_FILENO : -1;
+    if (!mf_last_words_read(&session->last_words, session->text_fd, copy_to))
+        close_fd(&session->text_fd);
 }
 
 static void enforce(struct mf_session *session) {
     const int64_t now = mf_clock_monotonic_ms();
-    if (!session->hello && !session->broke.status && now - session->started_ms > session->options.hello_ms)
+    if (!session->order.hello && !session->broke.status &&
+        now - session->started_ms > session->options.hello_ms)
         mf_error_set(&session->broke, MF_ERROR_PROVIDER_PROTOCOL,
                      "the program did not say hello within %lld s",
                      (long long)(session->options.hello_ms / 1000));
@@ -208,7 +188,6 @@ void mf_session_turn(struct mf_session *session, int timeout_ms) {
     }
     if (session->text_fd >= 0)
         read_text(session);
-    tidy_words(session);
     session->exit = exit;
 }
 
@@ -216,7 +195,7 @@ void mf_session_turn(struct mf_session *session, int timeout_ms) {
 
 int64_t mf_session_command(struct mf_session *session, enum mf_trainer_command_type type) {
     struct mf_error error;
-    const struct mf_trainer_command command = {type, ++session->commands};
+    const struct mf_trainer_command command = {type, mf_event_order_command(&session->order, type)};
     (void)mf_protocol_send_command(&session->writer, &command, &error); /* gone: the exit will tell */
     return command.number;
 }
@@ -241,29 +220,24 @@ void mf_session_close(struct mf_session *session) {
     session->options.program = NULL;
 }
 
-static int expected_exit(enum mf_event_type terminal) {
-    return terminal == MF_EVENT_DONE        ? MF_TRAINER_EXIT_DONE
-           : terminal == MF_EVENT_PAUSED    ? MF_TRAINER_EXIT_PAUSED
-           : terminal == MF_EVENT_CANCELLED ? MF_TRAINER_EXIT_CANCELLED
-                                            : MF_TRAINER_EXIT_ERROR;
-}
-
-enum mf_status mf_session_judge(const struct mf_session *session, struct mf_error *error) {
+enum mf_status mf_session_judge(struct mf_session *session, struct mf_error *error) {
+    const char *words = mf_last_words_line(&session->last_words);
+    const enum mf_event_type terminal = session->order.terminal;
     char how[128];
     if (session->broke.status)
         return mf_error_set(error, session->broke.status, "%s", session->broke.message);
     mf_process_exit_text(&session->exit, how, sizeof how);
-    if (session->terminal == MF_EVENT_UNKNOWN)
+    if (terminal == MF_EVENT_UNKNOWN)
         return mf_error_set(
             error, MF_ERROR_TRAINER_CRASHED,
             "the program of provider '%s' ended without saying why: %s in phase %s after step "
             "%lld%s%s",
-            session->options.program->name, how, mf_phase_name(session->phase), (long long)session->step,
-            session->words ? "; it wrote: " : "", session->last_words);
-    if (session->exit.signal || session->exit.code != expected_exit(session->terminal))
+            session->options.program->name, how, mf_phase_name(session->phase),
+            (long long)session->order.step, *words ? "; it wrote: " : "", words);
+    if (session->exit.signal || session->exit.code != mf_event_exit_status(terminal))
         return mf_error_set(error, MF_ERROR_TRAINER_CRASHED,
                             "the program of provider '%s' said %s but then ended with %s%s",
-                            session->options.program->name, mf_event_type_name(session->terminal), how,
+                            session->options.program->name, mf_event_type_name(terminal), how,
                             session->killed ? ": it did not end by itself" : "");
     return MF_OK;
 }

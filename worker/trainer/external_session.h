@@ -7,18 +7,20 @@
 #ifndef MF_WORKER_TRAINER_EXTERNAL_SESSION_H
 #define MF_WORKER_TRAINER_EXTERNAL_SESSION_H
 
+#include "common/last_words.h"
 #include "common/process.h"
 #include "providers/external.h"
-#include "worker/trainer/protocol.h"
+#include "worker/trainer/event_order.h"
 
 struct mf_session_options {
-    struct mf_external *program; /* borrowed */
-    const char *request_path;    /* the program's argument */
-    const char *directory;       /* where it runs */
-    const json_t *environment;   /* see mf_external_environment() */
-    int64_t hello_ms;            /* it must say hello within this time */
-    bool show_text;              /* what it writes on its outputs goes to our standard error */
-    /* Every event that keeps to the protocol, in order. */
+    struct mf_external *program;                   /* borrowed */
+    const char *request_path;                      /* the program's argument */
+    const char *directory;                         /* where it runs */
+    const char *output_folder, *checkpoint_folder; /* where artifacts and checkpoints must be */
+    const json_t *environment;                     /* see mf_external_environment() */
+    int64_t hello_ms;                              /* it must say hello within this time */
+    bool show_text; /* what it writes on its outputs goes to our standard error */
+    /* Every event that keeps to the order, its path absolute and below its folder. */
     void (*on_event)(void *context, const struct mf_event *event);
     void *context;
 };
@@ -29,15 +31,13 @@ struct mf_session {
     struct mf_protocol_writer writer;
     struct mf_protocol_reader reader;
     int event_fd, command_fd, text_fd; /* -1 once closed */
-    int64_t started_ms, terminal_ms, commands;
+    struct mf_event_order order;
+    int64_t started_ms, terminal_ms;
     enum mf_phase phase;
-    int64_t step;
-    enum mf_event_type terminal; /* MF_EVENT_UNKNOWN: none yet */
-    bool hello, killed;
+    bool killed;
     struct mf_error broke;       /* of the protocol: status MF_OK, or MF_ERROR_PROVIDER_PROTOCOL and why */
     struct mf_process_exit exit; /* finished: it has ended, and all that it wrote was read */
-    char last_words[512];        /* the end of what it wrote on its outputs, as one line */
-    size_t words;
+    struct mf_last_words last_words;
 };
 
 /* MF_ERROR_PROVIDER_UNAVAILABLE when it cannot be started. *session must stay where it is. */
@@ -56,6 +56,6 @@ void mf_session_close(struct mf_session *session); /* kills it where it still ru
 
 /* How it ended: MF_OK with a terminal line and the exit status that belongs to it; else
  * MF_ERROR_PROVIDER_PROTOCOL or MF_ERROR_TRAINER_CRASHED. */
-enum mf_status mf_session_judge(const struct mf_session *session, struct mf_error *error);
+enum mf_status mf_session_judge(struct mf_session *session, struct mf_error *error);
 
 #endif

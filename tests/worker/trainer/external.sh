@@ -80,6 +80,7 @@ answers other 'other cannot train llama for text-generation with sft: the provid
 answers prose "its capabilities: line 1, column 1: invalid token near 'I'"
 answers fails "'.*program.sh capabilities' failed: exit code 9"
 answers falls "'.*program.sh capabilities' failed: killed by signal 11"
+answers talkative "'.*program.sh capabilities' failed: exit code 9; it wrote: .*line 19999 of many\|the flux is not there$"
 answers endless "'.*program.sh capabilities' wrote more than 1 MiB"
 answers sleepy "'.*program.sh capabilities' did not end within 2 s"
 
@@ -93,14 +94,25 @@ crashed="TrainingError: the program of provider"
 breaks falls-while-running "$crashed" "killed by signal 11 \(Segmentation fault\) in phase load after step 0; it wrote: matrix is on fire"
 breaks mute ProviderError "the program did not say hello within 2 s"
 breaks shouting ProviderError "the program did not say hello within 2 s"
-breaks newer ProviderError "the program speaks protocol 2, this trainer 1"
+breaks newer ProviderError "the program speaks protocol 2, this version 1"
 breaks garbage ProviderError "a line is not a JSON object"
 breaks longline ProviderError "a line is longer than 65536 bytes"
 breaks cheat "$crashed" "said done but then ended with exit code 5"
 breaks twice ProviderError "the program said done after done"
+breaks hasty ProviderError "the program said step before plan"
+breaks forgetful ProviderError "the program said done before plan"
+breaks planner ProviderError "the program said plan twice"
+breaks shaky ProviderError "progress of the program: the fraction of phase train fell from 0.5 to 0.25"
+breaks eager ProviderError "the program said ack of command 7, which was not sent"
+breaks backwards ProviderError "the program said step 4 after step 5"
+breaks liar ProviderError "the program named the artifact '/etc', which is not in its folder for that, $folder/output-liar"
+breaks climber ProviderError "the program named the artifact '.*/output-climber/\.\./\.\.', which is not in its folder"
 breaks greedy "$crashed" "ended without saying why: " "limit.file_bytes = 1000000"
 [[ $(stat -c %s "$folder/output-greedy/big") == 1000000 ]] || fail "limit.file_bytes"
 breaks inventive InfrastructureError "the flux is inverted"
+install relative
+request relative
+expect 0 "adapter: $folder/output-relative/adapter \(1 bytes\)" run relative
 install picky
 request picky
 expect 0 'done: 6 steps' run picky
@@ -134,11 +146,31 @@ broken() { # NAME PATTERN
   expect 1 "^BROKEN +a whole run: $2" check "$1"
   grep -q "$1 breaks the contract" "$folder/output" || fail "no verdict on $1"
 }
-broken liar "artifact: '/etc' is not in the folder for output"
-broken climber "artifact: '.*/output/\.\./\.\.' is not in the folder for output"
-broken backwards "step 5? ?.*4 was said after step 5|step 4 was said after step 5"
+broken liar "the program named the artifact '/etc', which is not in its folder for that"
+broken climber "the program named the artifact '.*/output/\.\./\.\.', which is not in its folder for that"
+broken backwards "the program said step 4 after step 5"
+broken hasty "the program said step before plan"
 broken mute "the program did not say hello within 2 s"
 broken shouting-log "ping was not acknowledged within 4 s"
+install keepless
+expect 1 '^BROKEN +pause: it paused without a checkpoint' check keepless
+grep -q '^not run going on from the checkpoint: pause left no checkpoint' "$folder/output" || fail "it says nothing of what it left out: $(cat "$folder/output")"
+# Ended by hand it leaves nothing: no folder, no process.
+mkdir "$folder/tmp"
+TMPDIR=$folder/tmp MODELFORGE_TRAINER_PROVIDERS_TRUSTED=brood "$trainer" check brood >"$folder/output" 2>&1 &
+brood=
+for ((turn = 0; turn < 200; turn++)); do
+  brood=$(find "$folder/tmp" -name brood -type f)
+  [[ -z $brood ]] || break
+  sleep 0.05
+done
+cp "$brood" "$folder/brood"
+kill -INT $!
+ended=0
+wait $! 2>/dev/null || ended=$?
+[[ $ended == 130 ]] || fail "check ended with $ended after SIGINT: $(cat "$folder/output")"
+[[ -z $(ls "$folder/tmp") ]] || fail "check left $(ls "$folder/tmp")"
+while read -r pid; do ! kill -0 "$pid" 2>/dev/null || fail "check left process $pid"; done <"$folder/brood"
 install missing
 expect 1 "^missing cannot be used here: Flux is not installed" check missing
 

@@ -19,6 +19,11 @@ if [[ $command == capabilities ]]; then
     falls) kill -SEGV $$ ;;
     endless) exec yes '{"protocol": 1, "available": true,' ;;
     sleepy) exec sleep 1000 ;;
+    talkative)
+      for ((i = 0; i < 20000; i++)); do echo "line $i of many" >&2; done
+      echo "the flux is not there" >&2
+      exit 9
+      ;;
     lingering) # ends, but not what it started, which holds its output open
       setsid sleep 1000 &
       echo $! >"${BROOD:?}"
@@ -45,6 +50,15 @@ case $act in
   ours)
     sed 's/"provider": "ours"/"provider": "huggingface"/' "$request" >own-request.json
     exec "${TRAINER:?}" run own-request.json
+    ;;
+  keepless) # as `ours`, but says nothing of its checkpoints
+    sed 's/"provider": "keepless"/"provider": "huggingface"/' "$request" >own-request.json
+    mkfifo events
+    grep --line-buffered -v '"type":"checkpoint"' <events >&3 &
+    status=0
+    "${TRAINER:?}" run own-request.json 3>events || status=$?
+    wait
+    exit "$status"
     ;;
   falls-while-running)
     hello
@@ -103,16 +117,51 @@ case $act in
     ;;
   cheat)
     hello
+    plan
     done_
     exit 5
     ;;
   twice)
     hello
+    plan
     done_
+    done_
+    ;;
+  hasty)
+    hello
+    step 1
+    ;;
+  forgetful)
+    hello
+    done_
+    ;;
+  planner)
+    hello
+    plan
+    plan
+    ;;
+  shaky)
+    hello
+    say '{"type": "progress", "phase": "train", "fraction": 0.5}'
+    say '{"type": "progress", "phase": "train", "fraction": 0.25}'
+    ;;
+  eager)
+    hello
+    say '{"type": "ack", "number": 7}'
+    ;;
+  relative) # names its places as they are seen from the folders that it was given
+    hello
+    plan
+    step 1
+    mkdir -p "$MODELFORGE_CHECKPOINT_DIR/step-1" "$MODELFORGE_OUTPUT_DIR/adapter"
+    echo 1 >"$MODELFORGE_CHECKPOINT_DIR/step-1/state"
+    say '{"type": "checkpoint", "step": 1, "path": "step-1"}'
+    artifact adapter
     done_
     ;;
   picky)
     hello
+    plan
     grep -q '"learning_rate"' <(sed -n '/"changed"/,/\]/p' "$request") || {
       done_
       exit 0
