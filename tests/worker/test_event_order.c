@@ -149,6 +149,8 @@ static void each_command_is_answered_once_and_as_it_is_to_be(void **state) {
     assert_status(say(&order, ACK(3), &error),
                   MF_OK); /* so old that nobody remembers whether it was answered */
     assert_status(say(&order, PONG(7), &error), MF_ERROR_PROVIDER_PROTOCOL);
+    assert_status(say(&order, PAUSED, &error), MF_OK);
+    assert_status(say(&order, ACK(69), &error), MF_OK); /* of a command that came when it had ended */
 }
 
 int main(void) {

@@ -109,7 +109,8 @@ enum mf_status mf_event_order_take(struct mf_event_order *order, const struct mf
     const char *name = mf_event_type_name(event->type);
     if (event->type == MF_EVENT_UNKNOWN) /* of a newer version */
         return MF_OK;
-    if (order->terminal != MF_EVENT_UNKNOWN)
+    const bool answers = event->type == MF_EVENT_ACK || event->type == MF_EVENT_PONG;
+    if (order->terminal != MF_EVENT_UNKNOWN && !answers)
         return mf_error_set(error, MF_ERROR_PROVIDER_PROTOCOL, "the %s said %s after %s", order->who, name,
                             mf_event_type_name(order->terminal));
     if (!order->hello && event->type != MF_EVENT_HELLO)
