@@ -1,28 +1,10 @@
 #include "producer/cli/dry_run.h"
 
-#include "common/process.h"
-#include "producer/cli/program.h"
+#include "producer/cli/trainer.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
-
-static const char trainer_name[] = "modelforge-trainer";
-
-/* *path is NULL when there is none; one that the user names must be there. */
-static enum mf_status find_trainer(struct mf_settings *settings, char **path, struct mf_error *error) {
-    const char *given = mf_config_string(settings->config, "trainer.path");
-    if (!given) {
-        *path = mf_program_find(trainer_name);
-        return MF_OK;
-    }
-    *path = strdup(given);
-    if (access(given, X_OK) != 0)
-        return mf_error_set(error, MF_ERROR_CONFIGURATION, "trainer.path: %s: %s", given, strerror(errno));
-    return MF_OK;
-}
 
 /* Writes the request into a new file; the caller removes and frees *path. */
 static enum mf_status write_request(const struct mf_request *request, char **path, struct mf_error *error) {
@@ -48,16 +30,6 @@ static enum mf_status write_request(const struct mf_request *request, char **pat
     return status;
 }
 
-static enum mf_status run_trainer(const struct mf_settings *settings, const char *trainer, const char *file,
-                                  struct mf_process_exit *exit, struct mf_error *error) {
-    const char *const argv[] = {trainer, "plan", file, settings->json ? "--json" : NULL, NULL};
-    const struct mf_process_options options = {
-        .argv = argv, .environment = (const char *const *)environ, .death_signal = SIGTERM};
-    struct mf_process process;
-    enum mf_status status = mf_process_spawn(&options, &process, error);
-    return status ? status : mf_process_wait(&process, -1, exit, error);
-}
-
 static void print_no_trainer(const struct mf_settings *settings) {
     if (settings->json)
         puts("{\"valid\":true,\"plan\":null}");
@@ -65,14 +37,14 @@ static void print_no_trainer(const struct mf_settings *settings) {
         printf(
             "the request is valid; what it would do cannot be told here, because there is no %s beside this "
             "program or in PATH (option trainer.path)\n",
-            trainer_name);
+            MF_TRAINER_NAME);
 }
 
 int mf_dry_run(struct mf_settings *settings, const struct mf_request *request) {
     struct mf_process_exit exit = {0};
     struct mf_error error;
     char *trainer = NULL, *file = NULL, text[64];
-    enum mf_status status = find_trainer(settings, &trainer, &error);
+    enum mf_status status = mf_trainer_find(settings, &trainer, &error);
     if (status == MF_OK && !trainer) {
         print_no_trainer(settings);
         return MF_EXIT_OK;
@@ -80,8 +52,9 @@ int mf_dry_run(struct mf_settings *settings, const struct mf_request *request) {
     if (status == MF_OK)
         status = write_request(request, &file, &error);
     fflush(stdout);
+    const char *const argv[] = {trainer, "plan", file, settings->json ? "--json" : NULL, NULL};
     if (status == MF_OK)
-        status = run_trainer(settings, trainer, file, &exit, &error);
+        status = mf_trainer_run(argv, &exit, &error);
     if (status == MF_OK && (exit.signal || exit.code > 1))
         status = mf_error_set(&error, MF_ERROR_IO, "%s plan: %s", trainer,
                               mf_process_exit_text(&exit, text, sizeof text));

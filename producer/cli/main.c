@@ -27,6 +27,8 @@ static const struct mf_cli_command commands[] = {
     {"queues", mf_command_queues, "what waits and runs by tenant; set caps and weights",
      "--tenant --cap --weight", "list set", false},
     {"providers", mf_command_providers, "what live workers can train, by provider", "--markdown", "", false},
+    {"provider", mf_command_provider, "check whether a provider's program keeps its contract", "--trust",
+     "check", false},
     {"dlq", mf_command_dlq, "what was rejected; send it again", "--topic --code --limit --raw",
      "list show replay", false},
     {"ingest", mf_command_ingest, "where partitions stand; let a halted one go on", "--from", "status reset",

@@ -85,6 +85,7 @@ int mf_command_logs(struct mf_settings *settings, int argc, char **argv);
 int mf_command_events(struct mf_settings *settings, int argc, char **argv);
 int mf_command_dlq(struct mf_settings *settings, int argc, char **argv);
 int mf_command_queues(struct mf_settings *settings, int argc, char **argv);
+int mf_command_provider(struct mf_settings *settings, int argc, char **argv);
 int mf_command_providers(struct mf_settings *settings, int argc, char **argv);
 int mf_command_ingest(struct mf_settings *settings, int argc, char **argv);
 int mf_command_migrate(struct mf_settings *settings, int argc, char **argv);

@@ -100,6 +100,21 @@ wait_state 60 shouting-log cancelled
 wait_for 10 "its processes to be gone" eval "! pgrep -f '$work/program.sh run' >/dev/null"
 passed "endless output is cut, one that ignores cancel is killed, with all that it started ($resident_kb kB)"
 
+# ---- the check, by the command that users have
+check() { MODELFORGE_TRAINER_PROVIDERS_FOLDER=$places client --set "trainer.path=$real_trainer" provider check "$@" >"$work/check.log" 2>&1; }
+status=0
+check cheat || status=$?
+[[ $status == 1 ]] && grep -q "^BROKEN  capabilities: .*name it in providers.trusted" "$work/check.log" || fail "check of one that nobody trusts: $status, $(cat "$work/check.log")"
+status=0
+check cheat --trust || status=$?
+[[ $status == 1 ]] && grep -q "^BROKEN  a whole run: the program of provider 'cheat' said done but then ended with exit code 5" "$work/check.log" ||
+  fail "check of a cheat: $status, $(cat "$work/check.log")"
+check ours --trust || fail "check of ours: $(cat "$work/check.log")"
+status=0
+check || status=$?
+[[ $status == 2 ]] || fail "check without a name: $status"
+passed "modelforge provider check says what a program breaks, and that ours breaks nothing"
+
 # ---- one that is there but cannot run
 train absent missing
 expect absent provider_unavailable "ProviderError: Flux is not installed: pip install flux"
