@@ -19,13 +19,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum {
-    PATIENCE_SECONDS = 60,
-    LONGEST_SECONDS = 3600,
-    MAX_NAMES = 64,
-    MAX_CAPABILITIES = 4096,
-    REASON_BYTES = 2000
-};
+enum { PATIENCE_SECONDS = 60, LONGEST_SECONDS = 3600, MAX_CAPABILITIES = 4096, REASON_BYTES = 2000 };
 
 static const char suffix[] = ".conf";
 
@@ -245,9 +239,8 @@ json_t *mf_external_names(void) {
     int count =
         mf_providers_folder(&folder, &error) == MF_OK ? scandir(folder, &entry, is_program, alphasort) : 0;
     for (int i = 0; i < count; i++) {
-        if (i < MAX_NAMES)
-            json_array_append_new(
-                names, json_stringn(entry[i]->d_name, strlen(entry[i]->d_name) - sizeof suffix + 1));
+        json_array_append_new(names,
+                              json_stringn(entry[i]->d_name, strlen(entry[i]->d_name) - sizeof suffix + 1));
         free(entry[i]);
     }
     free(entry);

@@ -12,6 +12,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,17 +25,21 @@ static mf_provider_entry_function *const entries[] = {
     mf_unsloth_entry,
 };
 
-enum { ENTRIES = sizeof entries / sizeof *entries };
+enum {
+    ENTRIES = sizeof entries / sizeof *entries,
+    MAX_LOADED = 64,   /* of one process */
+    ASKED_AT_ONCE = 16 /* programs */
+};
 
 /* Built-in ones, then the libraries that were loaded. */
 static struct {
     pthread_mutex_t lock;
     bool entered;
-    const struct mf_provider *provider[MF_PROVIDER_MAX_LISTED];
+    const struct mf_provider *provider[MAX_LOADED];
     struct {
         char *path; /* NULL: built in */
         char sha256[MF_SHA256_TEXT_BYTES];
-    } library[MF_PROVIDER_MAX_LISTED];
+    } library[MAX_LOADED];
     size_t count;
 } known = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -87,110 +92,181 @@ static int by_name(const void *a, const void *b) {
                   ((const struct mf_provider_listing *)b)->name);
 }
 
-static bool listed(const struct mf_provider_listing *list, size_t count, const char *name) {
-    for (size_t i = 0; i < count; i++)
-        if (!strcmp(list[i].name, name))
+/* A list that grows. */
+struct listing {
+    struct mf_provider_listing *row;
+    size_t count, room;
+    bool failed; /* memory ran out */
+};
+
+static struct mf_provider_listing *add_row(struct listing *list, enum mf_provider_kind kind, const char *name,
+                                           size_t length) {
+    if (list->count == list->room) {
+        const size_t room = list->room ? 2 * list->room : 16;
+        struct mf_provider_listing *row = realloc(list->row, room * sizeof *row);
+        if (!row) {
+            list->failed = true;
+            return NULL;
+        }
+        list->row = row;
+        list->room = room;
+    }
+    struct mf_provider_listing *row = &list->row[list->count++];
+    *row = (struct mf_provider_listing){.kind = kind};
+    memcpy(row->name, name, length); /* of a valid name: there is room for it and its NUL */
+    return row;
+}
+
+static bool listed(const struct listing *list, const char *name, size_t length) {
+    for (size_t i = 0; i < list->count; i++)
+        if (!strncmp(list->row[i].name, name, length) && !list->row[i].name[length])
             return true;
     return false;
 }
 
 /* One that has the name of a built-in one is never found: it is not listed. */
-static void add_libraries(const char *folder, struct mf_provider_listing *list, size_t *count) {
-    const size_t first = *count, prefix = sizeof FILE_PREFIX - 1, suffix = sizeof FILE_SUFFIX - 1;
+static void add_libraries(const char *folder, struct listing *list) {
+    const size_t first = list->count, prefix = sizeof FILE_PREFIX - 1, suffix = sizeof FILE_SUFFIX - 1;
     const struct dirent *file;
     DIR *directory = opendir(folder);
-    while (directory && *count < MF_PROVIDER_MAX_LISTED && (file = readdir(directory))) {
+    while (directory && !list->failed && (file = readdir(directory))) {
         const size_t length = strlen(file->d_name);
-        struct mf_provider_listing *row = &list[*count];
         if (length <= prefix + suffix || strncmp(file->d_name, FILE_PREFIX, prefix) != 0 ||
             strcmp(file->d_name + length - suffix, FILE_SUFFIX) != 0 ||
-            !name_valid(file->d_name + prefix, length - prefix - suffix))
+            !name_valid(file->d_name + prefix, length - prefix - suffix) ||
+            listed(list, file->d_name + prefix, length - prefix - suffix))
             continue;
-        *row = (struct mf_provider_listing){.kind = MF_PROVIDER_LIBRARY};
-        memcpy(row->name, file->d_name + prefix, length - prefix - suffix);
-        if (listed(list, first, row->name) || !(row->path = mf_path_join(folder, file->d_name)))
-            continue;
-        ++*count;
+        struct mf_provider_listing *row =
+            add_row(list, MF_PROVIDER_LIBRARY, file->d_name + prefix, length - prefix - suffix);
+        if (row && !(row->path = mf_path_join(folder, file->d_name)))
+            list->failed = true;
     }
     if (directory)
         closedir(directory);
-    qsort(list + first, *count - first, sizeof *list, by_name);
-}
-
-/* What a program says holds for every device: it chooses itself. */
-static void describe_program(struct mf_provider_listing *row) {
-    struct mf_external *program = NULL;
-    json_t *answer = NULL;
-    if (mf_external_find(row->name, &program, &row->error) == MF_OK && program &&
-        mf_external_ask(program, &answer, &row->error) == MF_OK) {
-        const char *version = json_string_value(json_object_get(answer, "version"));
-        json_t *device = json_is_true(json_object_get(answer, "available"))
-                             ? json_pack("{s:b, s:O}", "available", 1, "capabilities",
-                                         json_object_get(answer, "capabilities"))
-                             : json_pack("{s:b, s:s, s:O}", "available", 0, "code",
-                                         mf_status_code(MF_ERROR_PROVIDER_UNAVAILABLE), "reason",
-                                         json_object_get(answer, "reason"));
-        row->version = version ? strdup(version) : NULL;
-        row->devices = json_pack("{s:O, s:O}", "cpu", device, "cuda", device);
-        json_decref(device);
-    }
-    json_decref(answer);
-    mf_external_free(program);
+    if (list->count > first)
+        qsort(list->row + first, list->count - first, sizeof *list->row, by_name);
 }
 
 /* One that has the name of a library or a built-in one is never found: it is not listed. */
-static void add_programs(const char *folder, struct mf_provider_listing *list, size_t *count) {
+static void add_programs(const char *folder, struct listing *list) {
     json_t *names = mf_external_names();
-    const json_t *name;
+    const json_t *item;
     size_t i;
-    const size_t first = *count;
-    json_array_foreach(names, i, name) {
-        struct mf_provider_listing *row = &list[*count];
-        if (*count == MF_PROVIDER_MAX_LISTED || listed(list, first, json_string_value(name)))
-            continue;
-        *row = (struct mf_provider_listing){.kind = MF_PROVIDER_PROGRAM};
-        snprintf(row->name, sizeof row->name, "%s", json_string_value(name));
-        if (asprintf(&row->path, "%s/%s.conf", folder, row->name) < 0)
+    list->failed |= !names;
+    json_array_foreach(names, i, item) {
+        const char *name = json_string_value(item);
+        struct mf_provider_listing *row =
+            listed(list, name, strlen(name)) ? NULL : add_row(list, MF_PROVIDER_PROGRAM, name, strlen(name));
+        if (row && asprintf(&row->path, "%s/%s.conf", folder, name) < 0) {
             row->path = NULL;
-        else
-            ++*count;
+            list->failed = true;
+        }
     }
     json_decref(names);
+}
+
+/* ---- what programs say ---- */
+
+/* What a program says holds for every device: it chooses itself. */
+static void take_answer(struct mf_provider_listing *row, const json_t *answer) {
+    const char *version = json_string_value(json_object_get(answer, "version"));
+    json_t *device =
+        json_is_true(json_object_get(answer, "available"))
+            ? json_pack("{s:b, s:O}", "available", 1, "capabilities", json_object_get(answer, "capabilities"))
+            : json_pack("{s:b, s:s, s:O}", "available", 0, "code",
+                        mf_status_code(MF_ERROR_PROVIDER_UNAVAILABLE), "reason",
+                        json_object_get(answer, "reason"));
+    row->version = version ? strdup(version) : NULL;
+    row->devices = json_pack("{s:O, s:O}", "cpu", device, "cuda", device);
+    json_decref(device);
+}
+
+/* Programs to ask, by several threads. */
+struct question {
+    struct mf_provider_listing *row;
+    struct mf_external *program; /* NULL: cannot be asked */
+};
+struct inquiry {
+    struct question *question;
+    size_t count;
+    atomic_size_t next;
+};
+
+static void *ask_programs(void *argument) {
+    struct inquiry *inquiry = argument;
+    for (size_t i; (i = atomic_fetch_add(&inquiry->next, 1)) < inquiry->count;) {
+        const struct question *question = &inquiry->question[i];
+        json_t *answer = NULL;
+        if (question->program && mf_external_ask(question->program, &answer, &question->row->error) == MF_OK)
+            take_answer(question->row, answer);
+        json_decref(answer);
+    }
+    return NULL;
+}
+
+/* The user database is read before the threads start. */
+static enum mf_status describe_programs(struct mf_provider_listing *row, size_t count,
+                                        struct mf_error *error) {
+    struct inquiry inquiry = {.question = calloc(count + 1, sizeof *inquiry.question), .count = count};
+    pthread_t thread[ASKED_AT_ONCE];
+    size_t threads = 0;
+    if (!inquiry.question)
+        return mf_error_errno(error, ENOMEM, "the list of providers");
+    for (size_t i = 0; i < count; i++) {
+        inquiry.question[i].row = &row[i];
+        (void)mf_external_find(row[i].name, &inquiry.question[i].program, &row[i].error);
+    }
+    while (threads + 1 < count && threads + 1 < ASKED_AT_ONCE &&
+           pthread_create(&thread[threads], NULL, ask_programs, &inquiry) == 0)
+        threads++;
+    (void)ask_programs(&inquiry);
+    for (size_t i = 0; i < threads; i++)
+        pthread_join(thread[i], NULL);
+    for (size_t i = 0; i < count; i++)
+        mf_external_free(inquiry.question[i].program);
+    free(inquiry.question);
+    return MF_OK;
+}
+
+static void add_built_in(struct listing *list) {
+    lock_known();
+    for (size_t i = 0; i < ENTRIES && i < known.count; i++) {
+        const char *name = known.provider[i]->get_provider_name();
+        struct mf_provider_listing *row = add_row(list, MF_PROVIDER_BUILT_IN, name, strlen(name));
+        if (row)
+            mf_plugin_describe(known.provider[i], &row->devices, &row->error);
+    }
+    pthread_mutex_unlock(&known.lock);
 }
 
 /* `but`: a library that is not tried again; NULL: none. */
 static enum mf_status list_but(const char *but, struct mf_provider_listing **out, size_t *count,
                                struct mf_error *error) {
-    struct mf_provider_listing *list = calloc(MF_PROVIDER_MAX_LISTED, sizeof *list);
+    struct listing list = {0};
     char *folder = NULL;
-    *count = 0;
-    if (!(*out = list)) {
-        return mf_error_errno(error, ENOMEM, "the list of providers");
-    }
-    lock_known();
-    for (size_t i = 0; i < ENTRIES && i < known.count; i++) {
-        struct mf_provider_listing *row = &list[(*count)++];
-        snprintf(row->name, sizeof row->name, "%s", known.provider[i]->get_provider_name());
-        mf_plugin_describe(known.provider[i], &row->devices, &row->error);
-    }
-    pthread_mutex_unlock(&known.lock);
-    const size_t first = *count;
-    const enum mf_status status = mf_providers_folder(&folder, error);
-    if (status == MF_OK) {
-        add_libraries(folder, list, count);
-        add_programs(folder, list, count);
-    }
+    add_built_in(&list);
+    const size_t libraries = list.count;
+    enum mf_status status = mf_providers_folder(&folder, error);
+    if (status == MF_OK)
+        add_libraries(folder, &list);
+    const size_t programs = list.count;
+    if (status == MF_OK)
+        add_programs(folder, &list);
+    if (status == MF_OK && list.failed)
+        status = mf_error_errno(error, ENOMEM, "the list of providers");
     free(folder);
-    for (size_t i = first; i < *count; i++)
-        if (list[i].kind == MF_PROVIDER_PROGRAM)
-            describe_program(&list[i]);
-        else if (!but || strcmp(list[i].name, but) != 0)
-            mf_plugin_try(list[i].name, list[i].path, mf_host(), &list[i].devices, &list[i].error);
+    for (size_t i = libraries; i < programs && status == MF_OK; i++)
+        if (!but || strcmp(list.row[i].name, but) != 0)
+            mf_plugin_try(list.row[i].name, list.row[i].path, mf_host(), &list.row[i].devices,
+                          &list.row[i].error);
+    if (status == MF_OK)
+        status = describe_programs(list.row + programs, list.count - programs, error);
     if (status != MF_OK) {
-        mf_provider_list_free(list, *count);
-        *out = NULL;
-        *count = 0;
+        mf_provider_list_free(list.row, list.count);
+        list = (struct listing){0};
     }
+    *out = list.row;
+    *count = list.count;
     return status;
 }
 
@@ -224,9 +300,9 @@ static void name_valid_ones(const char *refused, struct mf_text *text) {
 
 static enum mf_status load_library(const char *name, const char *path, const struct mf_provider **out,
                                    struct mf_error *error) {
-    if (known.count == MF_PROVIDER_MAX_LISTED)
+    if (known.count == MAX_LOADED)
         return mf_error_set(error, MF_ERROR_PROVIDER_UNAVAILABLE, "%d providers are loaded already",
-                            MF_PROVIDER_MAX_LISTED);
+                            MAX_LOADED);
     char sha256[MF_SHA256_TEXT_BYTES], *own_path = strdup(path);
     enum mf_status status = own_path ? mf_plugin_load(name, path, mf_host(), out, error)
                                      : mf_error_errno(error, ENOMEM, "provider '%s'", name);

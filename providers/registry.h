@@ -53,10 +53,9 @@ struct mf_provider_listing {
     struct mf_error error; /* why not */
 };
 
-enum { MF_PROVIDER_MAX_LISTED = 64 };
-
-/* Built-in ones first, then libraries by name, each tried in a child process, then programs by name, each
- * asked for its capabilities. Freed with mf_provider_list_free. */
+/* Built-in ones first, then libraries by name, each tried in a child process, then programs by name, asked
+ * for their capabilities several at once: one that hangs holds up nobody but itself. As many as there are.
+ * Freed with mf_provider_list_free. */
 enum mf_status mf_provider_list(struct mf_provider_listing **out, size_t *count, struct mf_error *error);
 void mf_provider_list_free(struct mf_provider_listing *list, size_t count);
 

@@ -15,7 +15,9 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { ANSWER_MS = 60000, ANSWER_BYTES = 1 << 20, MAX_PROVIDERS = 64 };
+/* Programs and libraries that hang are given up by the trainer, each after a time of its own: this is for a
+ * trainer that hangs itself. */
+enum { ANSWER_MS = 600000, ANSWER_BYTES = 16 << 20 };
 
 static enum mf_status fail(const struct mf_worker *worker, struct mf_error *error, const char *reason) {
     return mf_error_set(error, MF_ERROR_CONFIGURATION, "trainer.path: '%s providers --json' %s",
@@ -53,7 +55,7 @@ static enum mf_status run(struct mf_worker *worker, struct mf_text *answer, stru
         return status;
     if (end != MF_ANSWER_WHOLE)
         return fail(worker, error,
-                    end == MF_ANSWER_TOO_LONG ? "wrote more than 1 MiB" : "did not end within a minute");
+                    end == MF_ANSWER_TOO_LONG ? "wrote more than 16 MiB" : "did not end within 10 minutes");
     if (exit.signal || exit.code) {
         char how[128];
         return fail(worker, error, mf_process_exit_text(&exit, how, sizeof how));
@@ -77,12 +79,12 @@ static enum mf_status take(struct mf_worker *worker, const json_t *answer, struc
     const json_t *list = json_object_get(answer, "providers");
     size_t i;
     json_t *item;
-    worker->providers = calloc(MAX_PROVIDERS, sizeof *worker->providers);
+    worker->providers = calloc(json_array_size(list) + 1, sizeof *worker->providers);
     if (!worker->providers)
         return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for providers");
     json_array_foreach(list, i, item) {
         const char *name = json_string_value(json_object_get(item, "name"));
-        if (!name || !mf_provider_name_valid(name) || i == MAX_PROVIDERS)
+        if (!name || !mf_provider_name_valid(name))
             return fail(worker, error, "names no usable provider");
         if (json_is_false(json_object_get(item, "available")))
             continue;

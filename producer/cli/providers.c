@@ -175,6 +175,23 @@ static void print_provider(const json_t *provider) {
                text_of(provider, "path"));
 }
 
+/* Nothing where no provider can do it. */
+static void print_row(const json_t *workers, const struct dimensions *d, const char *architecture,
+                      const char *task, const char *strategy) {
+    const size_t count = json_array_size(d->providers);
+    int best = 0;
+    for (size_t p = 0; p < count && !best; p++)
+        best = level_of(workers, item(d->providers, p), architecture, task, strategy);
+    if (!best)
+        return;
+    printf("%-14s %-28s %-8s", architecture, task, strategy);
+    for (size_t p = 0; p < count; p++) {
+        const int level = level_of(workers, item(d->providers, p), architecture, task, strategy);
+        printf(" %-19s", level ? level_names[level] : "-");
+    }
+    printf("\n");
+}
+
 static void print_levels(const json_t *workers, const struct dimensions *d) {
     printf("\n%-14s %-28s %-8s", "ARCHITECTURE", "TASK", "STRATEGY");
     for (size_t p = 0; p < json_array_size(d->providers); p++)
@@ -182,21 +199,8 @@ static void print_levels(const json_t *workers, const struct dimensions *d) {
     printf("\n");
     for (size_t a = 0; a < json_array_size(d->architectures); a++)
         for (size_t t = 0; t < json_array_size(d->tasks); t++)
-            for (size_t s = 0; s < json_array_size(d->strategies); s++) {
-                int best = 0, level[64] = {0};
-                for (size_t p = 0; p < json_array_size(d->providers) && p < 64; p++) {
-                    level[p] = level_of(workers, item(d->providers, p), item(d->architectures, a),
-                                        item(d->tasks, t), item(d->strategies, s));
-                    best = level[p] > best ? level[p] : best;
-                }
-                if (!best)
-                    continue;
-                printf("%-14s %-28s %-8s", item(d->architectures, a), item(d->tasks, t),
-                       item(d->strategies, s));
-                for (size_t p = 0; p < json_array_size(d->providers) && p < 64; p++)
-                    printf(" %-19s", level[p] ? level_names[level[p]] : "-");
-                printf("\n");
-            }
+            for (size_t s = 0; s < json_array_size(d->strategies); s++)
+                print_row(workers, d, item(d->architectures, a), item(d->tasks, t), item(d->strategies, s));
 }
 
 /* Workers whose trainers say the same, at once. */

@@ -37,6 +37,20 @@ cmp "$folder/output-ours/adapter/adapter_model.safetensors" "$folder/output-hugg
   fail "the same rows through the contract give another adapter"
 expect 0 'ours.*program.*"available":true' trusted ours "$trainer" providers --json
 
+# ---- as many as there are; those that hang hang beside each other
+mkdir "$folder/many"
+for ((i = 1; i <= 70; i++)); do
+  printf 'exec = %s\nenvironment.TRAINER = %s\n' "$folder/program.sh" "$trainer" >"$folder/many/p$i.conf"
+done
+for ((i = 1; i <= 7; i++)); do cp "$folder/many/p1.conf" "$folder/many/hang$i.conf"; done
+all=$(cd "$folder/many" && printf '%s,' *.conf)
+begun=$SECONDS
+expect 0 '"name":"p70"' env MODELFORGE_TRAINER_PROVIDERS_FOLDER="$folder/many" MODELFORGE_TRAINER_PROVIDERS_TRUSTED="${all//.conf/}" \
+  MODELFORGE_TRAINER_PROVIDER_SECONDS=8 "$trainer" providers --json
+((SECONDS - begun < 40)) || fail "seven that hang for 8 s each took $((SECONDS - begun)) s"
+[[ $(jq '[.providers[] | select(.kind == "program" and .available)] | length' "$folder/output") == 70 ]] ||
+  fail "not all 70 programs are there: $(jq -c '[.providers[] | select(.available | not) | [.name, .reason]]' "$folder/output")"
+
 # ---- what is not run at all, and why
 request ours
 expect 1 "name it in providers.trusted to let it run as this worker's user, or a user for it in providers.user" run nothing

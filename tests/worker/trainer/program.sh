@@ -18,7 +18,7 @@ if [[ $command == capabilities ]]; then
     fails) exit 9 ;;
     falls) kill -SEGV $$ ;;
     endless) exec yes '{"protocol": 1, "available": true,' ;;
-    sleepy) exec sleep 1000 ;;
+    sleepy | hang*) exec sleep 1000 ;;
     talkative)
       for ((i = 0; i < 20000; i++)); do echo "line $i of many" >&2; done
       echo "the flux is not there" >&2
