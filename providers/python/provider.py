@@ -19,6 +19,8 @@ per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_ste
 learning_rate weight_decay optim adam_beta1 adam_beta2 adam_epsilon lr_scheduler_type warmup_ratio warmup_steps seed
 max_seq_length on_overflow train_on use_chat_template chat_template group_by_length eval_split eval_steps logging_steps
 save_steps save_total_limit exact_resume output""".split())
+if UNSLOTH:  # it computes in bf16, and in 4 bits always in NF4, quantised twice
+    OBEYED -= {"bf16", "bnb_4bit_quant_type"}
 OPTIMIZERS = {"paged_adamw_32bit": "adamw_torch", "adamw_torch": "adamw_torch"}  # the same numbers, from pageable memory
 NO_QUANTIZATION = f"quantised weights take the Python package bitsandbytes. Run: {sys.executable} -m pip install bitsandbytes"
 
@@ -41,9 +43,17 @@ def versions():
     return ", ".join(found)
 
 
+def versions_that_run():
+    """Unsloth refuses to be imported where there is no GPU. (/dev/dxg: in WSL)"""
+    found = versions()
+    if UNSLOTH and not any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg"))):
+        raise Refusal("provider_unavailable", "Unsloth needs an NVIDIA GPU with its driver: there is no /dev/nvidiactl here")
+    return found
+
+
 def capabilities():
     try:
-        version = versions()
+        version = versions_that_run()
     except Refusal as refusal:
         return {"protocol": 1, "available": False, "reason": str(refusal)}
     how = "Unsloth's own patches, on an NVIDIA GPU" if UNSLOTH else "Transformers' Trainer with PEFT"
@@ -78,7 +88,15 @@ class Protocol:
             self.say("ack", number=command["number"])
 
 
-def load(request, torch, device):
+def check_widths(model, blocks):
+    """bitsandbytes on a CPU repacks blocks by rows: one that spans two rows ends in an error in mid-run."""
+    for name, layer in model.named_modules():
+        if type(layer).__name__ == "Linear4bit" and layer.in_features % blocks:
+            raise Refusal("unsupported_field", f"use_4bit: bitsandbytes on a CPU takes layers whose input is a multiple of {blocks} wide; "
+                          f"{name} has {layer.in_features}. Leave use_4bit and qlora out, or use a GPU")
+
+
+def load(request, torch, device, longest):
     from peft import LoraConfig, get_peft_model
     four, eight = request["use_4bit"] or (request["use_4bit"] is None and request["strategy"] == "qlora"), request["use_8bit"]
     if (four or eight) and not importlib.util.find_spec("bitsandbytes"):
@@ -91,7 +109,7 @@ def load(request, torch, device):
         from unsloth import FastLanguageModel
         linear = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
         model, tokenizer = FastLanguageModel.from_pretrained(request["model_name"], load_in_4bit=four, load_in_8bit=eight,
-                                                             max_seq_length=request["max_seq_length"] or 2048)
+                                                             max_seq_length=longest)
         lora["target_modules"] = linear if targets == ["all-linear"] else targets
         model = FastLanguageModel.get_peft_model(model, **lora, random_state=request["seed"],
                                                  use_gradient_checkpointing="unsloth" if request["gradient_checkpointing"] else False)
@@ -101,6 +119,8 @@ def load(request, torch, device):
                                       bnb_4bit_use_double_quant=request["use_nested_quant"]) if four or eight else None
     model = AutoModelForCausalLM.from_pretrained(request["model_name"], dtype=torch.bfloat16 if bf16 else torch.float32,
                                                  quantization_config=quantization).to(device)
+    if four and device == "cpu":
+        check_widths(model, 64)
     if four or eight:
         from peft import prepare_model_for_kbit_training
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
@@ -118,6 +138,8 @@ def train(request, protocol, version):
         raise Refusal("unsupported_field", f"output: the provider {NAME} writes adapter only")
     if request["optim"] not in OPTIMIZERS:
         raise Refusal("unsupported_field", f"optim: the provider {NAME} knows {', '.join(OPTIMIZERS)}")
+    if request["device"] == "cpu" and UNSLOTH:
+        raise Refusal("provider_unavailable", "device: cpu is asked for, but Unsloth needs an NVIDIA GPU")
     if UNSLOTH:
         import unsloth  # noqa: F401, before transformers: it patches that
     import torch
@@ -127,9 +149,9 @@ def train(request, protocol, version):
     device = "cuda" if request["device"] != "cpu" and torch.cuda.is_available() else "cpu"
     set_seed(request["seed"])
     protocol.say("progress", phase="load", fraction=0.1)
-    model, tokenizer, bf16 = load(request, torch, device)
     read = lambda path: [json.loads(line) for line in open(path)] if path else []
     rows, evals = read(run.get("train_samples")), read(run.get("eval_samples"))
+    model, tokenizer, bf16 = load(request, torch, device, max(len(row["input_ids"]) for row in rows + evals))
     protocol.say("progress", phase="load", fraction=1)
     if "train_sampling_strategy" in {field.name for field in dataclasses.fields(TrainingArguments)}:  # Transformers 5
         more = {"train_sampling_strategy": "group_by_length" if request["group_by_length"] else "random",
@@ -147,6 +169,7 @@ def train(request, protocol, version):
         adam_beta2=request["adam_beta2"], adam_epsilon=request["adam_epsilon"], lr_scheduler_type=request["lr_scheduler_type"],
         logging_steps=request["logging_steps"], **more, eval_strategy="steps" if evals else "no", eval_steps=request["eval_steps"], report_to=[], disable_tqdm=True,
         save_strategy="steps" if request["save_steps"] else "no", save_steps=request["save_steps"] or 500,
+        save_total_limit=None if "job_id" in run else request["save_total_limit"],  # a worker keeps the limit in its storage
         logging_nan_inf_filter=False, remove_unused_columns=False, dataloader_pin_memory=device == "cuda")
 
     tokens = {"now": 0, "before": 0, "at": 0}
@@ -228,11 +251,11 @@ def main():
         return 0
     if len(sys.argv) != 3 or sys.argv[1] != "run":
         sys.exit("usage: provider.py capabilities | run REQUEST.json")
-    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")  # all is on this machine
+    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", UNSLOTH_DISABLE_STATISTICS="1")  # all is on this machine
     protocol = Protocol()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
-        version = versions()
+        version = versions_that_run()
         protocol.say("hello", protocol=1, version=version, devices=[{"name": "cpu", "description": "CPU", "uuid": "", "memory_bytes": memory}])
         (last, status), members = train(json.load(open(sys.argv[2])), protocol, version)
     except Refusal as refusal:
@@ -248,4 +271,7 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_status)  # what the packages would still tidy up takes seconds, and is the system's to free
