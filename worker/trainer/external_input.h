@@ -26,11 +26,10 @@ struct mf_external_input {
  *     run.job_id, attempt, attempt_id, created_at
  *         under a worker
  *     run.output_dir, checkpoint_dir, resume_from
- *         where it may write; the folder of a checkpoint to go on from, or absent
- *     run.train_samples, eval_samples
- *         JSONL files {"input_ids": [...], "labels": [...]}: the rows by the model's tokenizer and the
- *         request's template, at most max_seq_length long, -100 where nothing is trained; eval_samples is
- *         absent where no row evaluates
+ *         where it may write: artifacts below the first, checkpoints below the second, named absolute or
+ * relative to them; the folder of a checkpoint to go on from, or absent run.train_samples, eval_samples JSONL
+ * files {"input_ids": [...], "labels": [...]}: the rows by the model's tokenizer and the request's template,
+ * at most max_seq_length long, -100 where nothing is trained; eval_samples is absent where no row evaluates
  *     run.changed
  *         names of the fields whose value is not the default: one that the program does not obey it must
  *         refuse ("unsupported_field")

@@ -111,7 +111,8 @@ struct mf_event {
         } eval;
         struct {
             int64_t step;
-            const char *path; /* absolute, or relative to the attempt's folder */
+            const char
+                *path; /* absolute, or relative to the attempt's folder; of a program, see external_input.h */
         } checkpoint;
         struct {
             const char *kind; /* adapter, model, merged_16bit, gguf, training_json */
