@@ -347,3 +347,36 @@ enum mf_status mf_json_canonical(const json_t *value, char **text, struct mf_err
     mf_text_free(&out);
     return status;
 }
+
+/* C0 and C1 controls, and DEL; `next` is the byte after it. */
+static size_t control_bytes(unsigned char byte, unsigned char next) {
+    if ((byte < ' ' && byte != '\n' && byte != '\t') || byte == 0x7F)
+        return 1;
+    return byte == 0xC2 && next >= 0x80 && next <= 0x9F ? 2 : 0;
+}
+
+static void clean_string(json_t *value) {
+    const size_t length = json_string_length(value);
+    const char *text = json_string_value(value);
+    char *clean = malloc(length + 1);
+    size_t used = 0, controls = 0;
+    for (size_t i = 0; clean && i < length;) {
+        const size_t bytes = control_bytes((unsigned char)text[i], (unsigned char)text[i + 1]);
+        clean[used++] = bytes ? '?' : text[i];
+        controls += bytes != 0;
+        i += bytes ? bytes : 1;
+    }
+    if (!clean || (controls && json_string_setn(value, clean, used)))
+        (void)json_string_set(value, "");
+    free(clean);
+}
+
+void mf_json_clean_text(json_t *value) {
+    const char *name;
+    json_t *member;
+    size_t i;
+    if (json_is_string(value))
+        clean_string(value);
+    json_array_foreach(value, i, member) mf_json_clean_text(member);
+    json_object_foreach(value, name, member) mf_json_clean_text(member);
+}

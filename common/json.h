@@ -68,4 +68,8 @@ enum mf_status mf_json_canonical(const json_t *value, char **text, struct mf_err
 enum { MF_NUMBER_TEXT_BYTES = 32 };
 char *mf_number_format(double value, char text[MF_NUMBER_TEXT_BYTES]);
 
+/* In every string below `value`: characters that a terminal would obey become '?'; line breaks and tabs stay.
+ * For what others say and people read. A string that memory is short for becomes empty. */
+void mf_json_clean_text(json_t *value);
+
 #endif

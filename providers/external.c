@@ -446,6 +446,7 @@ enum mf_status mf_external_ask(const struct mf_external *program, json_t **answe
     enum mf_status status = run(&own, &text, &words, error);
     if (status == MF_OK) {
         status = mf_json_parse(mf_text_string(&text), text.length, where, &object, error);
+        mf_json_clean_text(object);
         if (status == MF_OK)
             status = check_answer(object, where, error);
         const char *line = mf_last_words_line(&words);

@@ -171,8 +171,23 @@ static void files_are_read_within_their_limit(void **state) {
     scratch_remove(folder);
 }
 
+static void what_a_terminal_would_obey_is_cleaned(void **state) {
+    (void)state;
+    json_t *value = json_loads(
+        "[{\"a\": \"\\u001b[2J\\u0007x\\u007fy\\u009bz\", \"b\": [\"\\t\u00fcber\\nit\", 7]}]", 0, NULL);
+    assert_non_null(value);
+    mf_json_clean_text(value);
+    const json_t *object = json_array_get(value, 0), *list = json_object_get(object, "b");
+    assert_string_equal(json_string_value(json_object_get(object, "a")), "?[2J?x?y?z");
+    assert_string_equal(json_string_value(json_array_get(list, 0)), "\t\u00fcber\nit");
+    assert_int_equal(json_integer_value(json_array_get(list, 1)), 7);
+    json_decref(value);
+    mf_json_clean_text(NULL);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_a_terminal_would_obey_is_cleaned),
         cmocka_unit_test(bad_text_is_refused_with_its_place),
         cmocka_unit_test(nesting_is_bounded),
         cmocka_unit_test(members_are_typed_and_bounded),

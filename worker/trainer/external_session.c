@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 enum {
+    LAST_EVENT_MS = 5000, /* from the end of its events without a terminal line to the exit */
     LAST_WORD_MS =
         60000,          /* from the terminal line to the exit: what has loaded much takes a while to leave */
     EVENTS_A_TURN = 256 /* so that commands get their turn */
@@ -129,6 +130,7 @@ static void read_events(struct mf_session *session) {
             session->broke = error;
         if (result != MF_READ_DATA) {
             close_fd(&session->event_fd);
+            session->closed_ms = mf_clock_monotonic_ms();
             return;
         }
         size_t length;
@@ -159,6 +161,11 @@ static void enforce(struct mf_session *session) {
         mf_error_set(&session->broke, MF_ERROR_PROVIDER_PROTOCOL,
                      "the program did not say hello within %lld s",
                      (long long)(session->options.hello_ms / 1000));
+    if (session->closed_ms && !session->terminal_ms && !session->broke.status &&
+        now - session->closed_ms > LAST_EVENT_MS)
+        mf_error_set(&session->broke, MF_ERROR_PROVIDER_PROTOCOL,
+                     "the program closed its events (descriptor %d) in phase %s after step %lld, and went on",
+                     MF_PROTOCOL_EVENT_FD, mf_phase_name(session->phase), (long long)session->order.step);
     if (session->broke.status || (session->terminal_ms && now - session->terminal_ms > LAST_WORD_MS))
         mf_session_kill(session);
 }

@@ -32,7 +32,7 @@ struct mf_session {
     struct mf_protocol_reader reader;
     int event_fd, command_fd, text_fd; /* -1 once closed */
     struct mf_event_order order;
-    int64_t started_ms, terminal_ms;
+    int64_t started_ms, closed_ms, terminal_ms; /* closed: its events; 0: not yet */
     enum mf_phase phase;
     bool killed;
     struct mf_error broke;       /* of the protocol: status MF_OK, or MF_ERROR_PROVIDER_PROTOCOL and why */

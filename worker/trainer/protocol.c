@@ -1,5 +1,7 @@
 #include "worker/trainer/protocol.h"
 
+#include "common/json.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -321,6 +323,7 @@ static enum mf_status parse_object(const char *line, size_t length, json_t **obj
         return mf_error_set(error, MF_ERROR_PROVIDER_PROTOCOL,
                             "trainer protocol: a line is not a JSON object: %s at byte %d", reason.text,
                             reason.position);
+    mf_json_clean_text(*object);
     *type = json_string_value(json_object_get(*object, "type"));
     if (*type)
         return MF_OK;

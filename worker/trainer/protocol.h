@@ -211,7 +211,8 @@ enum mf_read_result mf_protocol_reader_fill(struct mf_protocol_reader *reader, s
  * mf_protocol_reader_fill(). */
 const char *mf_protocol_reader_next(struct mf_protocol_reader *reader, size_t *length);
 
-/* Decodes one line. On success the caller owns *event until mf_event_destroy(); on failure it needs none. */
+/* Decodes one line; in its texts mf_json_clean_text() has been. On success the caller owns *event until
+ * mf_event_destroy(); on failure it needs none. */
 enum mf_status mf_event_decode(const char *line, size_t length, struct mf_event *event,
                                struct mf_error *error);
 void mf_event_destroy(struct mf_event *event);

@@ -94,6 +94,7 @@ answers other 'other cannot train llama for text-generation with sft: the provid
 answers prose "its capabilities: line 1, column 1: invalid token near 'I'"
 answers fails "'.*program.sh capabilities' failed: exit code 9"
 answers falls "'.*program.sh capabilities' failed: killed by signal 11"
+answers bold '\?\[1mno flux\?\[0m$'
 answers talkative "'.*program.sh capabilities' failed: exit code 9; it wrote: .*line 19999 of many\|the flux is not there$"
 answers endless "'.*program.sh capabilities' wrote more than 1 MiB"
 answers sleepy "'.*program.sh capabilities' did not end within 2 s"
@@ -113,6 +114,10 @@ breaks garbage ProviderError "a line is not a JSON object"
 breaks longline ProviderError "a line is longer than 65536 bytes"
 breaks cheat "$crashed" "said done but then ended with exit code 5"
 breaks twice ProviderError "the program said done after done"
+breaks closing ProviderError "the program closed its events \(descriptor 3\) in phase train after step 1, and went on"
+breaks loud InfrastructureError '\?\]0;title\?the flux\?$'
+grep -q '^is über$' "$folder/output" || fail "what it said: $(cat -v "$folder/output")"
+grep -q '^info: ?\[2Jlog?31m$' "$folder/output" || fail "its log: $(cat -v "$folder/output")"
 breaks hasty ProviderError "the program said step before plan"
 breaks forgetful ProviderError "the program said done before plan"
 breaks planner ProviderError "the program said plan twice"

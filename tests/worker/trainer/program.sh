@@ -19,6 +19,7 @@ if [[ $command == capabilities ]]; then
     falls) kill -SEGV $$ ;;
     endless) exec yes '{"protocol": 1, "available": true,' ;;
     sleepy | hang*) exec sleep 1000 ;;
+    bold) echo '{"protocol": 1, "available": false, "reason": "\u001b[1mno flux\u001b[0m"}' ;;
     talkative)
       for ((i = 0; i < 20000; i++)); do echo "line $i of many" >&2; done
       echo "the flux is not there" >&2
@@ -126,6 +127,19 @@ case $act in
     plan
     done_
     done_
+    ;;
+  closing)
+    hello
+    plan
+    step 1
+    exec 3>&-
+    exec sleep 1000
+    ;;
+  loud) # what a terminal would obey
+    hello
+    say '{"type": "log", "level": "info", "message": "\u001b[2Jlog\u009b31m"}'
+    say '{"type": "error", "code": "flux_inverted", "message": "\u001b]0;title\u0007the flux\u007f\nis \u00fcber"}'
+    exit 1
     ;;
   hasty)
     hello
