@@ -53,7 +53,7 @@ static enum mf_status allocate(struct mf_executor *executor, struct mf_error *er
     if (!executor->base)
         return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for an executor");
     if (executor->backend->memory) {
-        if (executor->plan->host_bytes)
+        if (executor->plan->host_bytes && !executor->backend->memory->allocate_host)
             return mf_error_set(error, MF_ERROR_PROVIDER_UNSUPPORTED, "backend %s offloads nothing",
                                 executor->backend->name);
         return mf_residency_create(executor->graph, executor->plan, executor->backend, &executor->residency,

@@ -73,6 +73,11 @@ struct mf_backend_memory {
     enum mf_status (*allocate)(struct mf_backend *backend, size_t bytes, void **address,
                                struct mf_error *error);         /* not zeroed */
     void (*release)(struct mf_backend *backend, void *address); /* NULL is allowed */
+    /* Host memory that the device itself copies from and to (pinned), for what is offloaded; not zeroed. Both
+     * NULL: the backend offloads nothing. */
+    enum mf_status (*allocate_host)(struct mf_backend *backend, size_t bytes, void **address,
+                                    struct mf_error *error);
+    void (*release_host)(struct mf_backend *backend, void *address); /* NULL is allowed */
     /* `from` may change as soon as it returns. */
     enum mf_status (*write)(struct mf_backend *backend, void *to, const void *from, size_t bytes,
                             struct mf_error *error);

@@ -13,6 +13,7 @@ struct mf_residency {
     struct mf_backend *backend;
     char *arena, *weights;  /* on the device */
     char *shadow;           /* of the arena, on the host */
+    char *offloaded;        /* the plan's host region, pinned; NULL: nothing is offloaded */
     int64_t *weight_offset; /* [tensors] bytes from `weights`; -1: no weight that owns storage */
     uint8_t *written;       /* [tensors] a weight that is on the device */
     uint8_t *state;         /* [tensors] enum state of owners in the arena */
@@ -67,6 +68,9 @@ static enum mf_status allocate(struct mf_residency *residency, struct mf_error *
         memory->allocate(residency->backend, residency->shadow_bytes, (void **)&residency->arena, error);
     if (status == MF_OK && weight_bytes)
         status = memory->allocate(residency->backend, weight_bytes, (void **)&residency->weights, error);
+    if (status == MF_OK && residency->plan->host_bytes)
+        status = memory->allocate_host(residency->backend, residency->plan->host_bytes,
+                                       (void **)&residency->offloaded, error);
     if (status == MF_OK)
         status = memory->fill(residency->backend, residency->arena, 0, residency->shadow_bytes, error);
     return status;
@@ -95,6 +99,8 @@ void mf_residency_destroy(struct mf_residency *residency) {
         return;
     residency->backend->memory->release(residency->backend, residency->arena);
     residency->backend->memory->release(residency->backend, residency->weights);
+    if (residency->offloaded)
+        residency->backend->memory->release_host(residency->backend, residency->offloaded);
     if (residency->shadow)
         munmap(residency->shadow, residency->shadow_bytes);
     free(residency->weight_offset);
@@ -106,7 +112,11 @@ void mf_residency_destroy(struct mf_residency *residency) {
 void *mf_residency_device(const struct mf_residency *residency, int32_t owner) {
     if (residency->weight_offset[owner] >= 0)
         return residency->written[owner] ? residency->weights + residency->weight_offset[owner] : NULL;
-    return residency->plan->offset[owner] < 0 ? NULL : residency->arena + residency->plan->offset[owner];
+    if (residency->plan->offset[owner] < 0)
+        return NULL;
+    return (mf_graph_tensor(residency->graph, owner)->flags & MF_TENSOR_HOST ? residency->offloaded
+                                                                             : residency->arena) +
+           residency->plan->offset[owner];
 }
 
 enum mf_status mf_residency_write_weight(struct mf_residency *residency, int32_t owner, size_t first,
@@ -153,6 +163,8 @@ enum mf_status mf_residency_begin(struct mf_residency *residency, const struct m
     if (status == MF_OK && poison && plan->program_bytes)
         status = memory->fill(residency->backend, residency->arena + plan->persistent_bytes, 0xff,
                               plan->program_bytes, error);
+    if (status == MF_OK && poison && residency->offloaded)
+        memset(residency->offloaded, 0xff, plan->host_bytes);
     return status == MF_OK ? memory->begin(residency->backend, step, error) : status;
 }
 

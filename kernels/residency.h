@@ -14,13 +14,15 @@
 
 struct mf_residency;
 
-/* Allocates arena (zeroed) and weights on the device. Graph, plan and backend must outlive *residency. */
+/* Allocates arena (zeroed) and weights on the device, and room for what is offloaded on the host. Graph, plan
+ * and backend must outlive *residency. */
 enum mf_status mf_residency_create(const struct mf_graph *graph, const struct mf_plan *plan,
                                    struct mf_backend *backend, struct mf_residency **residency,
                                    struct mf_error *error);
 void mf_residency_destroy(struct mf_residency *residency); /* NULL is allowed */
 
-/* Where an owner lies on the device; NULL: a weight that was not written, or nothing. */
+/* Where kernels find an owner: on the device, or in pinned host memory what is offloaded; NULL: a weight that
+ * was not written, or nothing. */
 void *mf_residency_device(const struct mf_residency *residency, int32_t owner);
 /* Copies a weight, or a part of it from byte `first` on, to the device. */
 enum mf_status mf_residency_write_weight(struct mf_residency *residency, int32_t owner, size_t first,

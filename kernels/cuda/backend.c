@@ -93,6 +93,20 @@ static void cuda_release(struct mf_backend *backend, void *address) {
         (void)cudaFree(address);
 }
 
+static enum mf_status cuda_allocate_host(struct mf_backend *backend, size_t bytes, void **address,
+                                         struct mf_error *error) {
+    char what[64];
+    (void)backend;
+    (void)snprintf(what, sizeof what, "%zu bytes of pinned host memory", bytes);
+    return mf_cuda_check(cudaMallocHost(address, bytes), what, error);
+}
+
+static void cuda_release_host(struct mf_backend *backend, void *address) {
+    (void)backend;
+    if (address)
+        (void)cudaFreeHost(address);
+}
+
 static enum mf_status cuda_write(struct mf_backend *backend, void *to, const void *from, size_t bytes,
                                  struct mf_error *error) {
     const struct mf_cuda_backend *own = (const struct mf_cuda_backend *)backend;
@@ -152,6 +166,8 @@ static enum mf_status cuda_finish(struct mf_backend *backend, struct mf_error *e
 
 static const struct mf_backend_memory cuda_memory = {.allocate = cuda_allocate,
                                                      .release = cuda_release,
+                                                     .allocate_host = cuda_allocate_host,
+                                                     .release_host = cuda_release_host,
                                                      .write = cuda_write,
                                                      .read = cuda_read,
                                                      .fill = cuda_fill,
@@ -237,6 +253,7 @@ enum mf_status mf_cuda_create(int index, struct mf_backend **backend, struct mf_
                                     .library = own->library,
                                     .find = cuda_find,
                                     .flop_per_byte = 200,
+                                    .bytes_per_host_byte = 60, /* 3 TB/s of its own, 50 GB/s over PCIe 5 */
                                     .head_chunk_rows = 1024,
                                     .dequantizes = true,
                                     .converts_adapters = true,

@@ -58,7 +58,9 @@ static const struct mf_memory_choice choices[] = {
     {.recompute = MF_RECOMPUTE_ATTENTION},
     {.recompute = MF_RECOMPUTE_ATTENTION, .chunk = true},
     {.recompute = MF_RECOMPUTE_CHEAP, .offload = true},
+    {.recompute = MF_RECOMPUTE_FEED_FORWARD, .offload = true},
     {.recompute = MF_RECOMPUTE_FEED_FORWARD, .chunk = true, .offload = true},
+    {.recompute = MF_RECOMPUTE_ATTENTION, .offload = true},
     {.recompute = MF_RECOMPUTE_ATTENTION, .chunk = true, .offload = true},
 };
 enum { CHOICES = sizeof choices / sizeof *choices, QUICK_CHOICES = 2 };
