@@ -1,5 +1,5 @@
-/* Private to kernels/: what a gradient rule works with. A rule reads the gradients of its node's outputs,
- * emits backward nodes and gives gradients to the node's inputs. */
+/* For gradient rules, those of the table and of registered ops: what one works with. A rule reads the
+ * gradients of its node's outputs, emits backward nodes and gives gradients to the node's inputs. */
 #ifndef MF_KERNELS_GRADIENT_CONTEXT_H
 #define MF_KERNELS_GRADIENT_CONTEXT_H
 

@@ -179,6 +179,8 @@ struct mf_graph {
     int32_t input[MF_INPUTS]; /* tensor ids, made with the graph */
     int32_t head_chunk_rows;  /* of a HEAD that asks for none; 0: MF_HEAD_CHUNK_ROWS. Set before programs are
                                  built */
+    bool expand_registered;   /* registered ops that can run as primitive ones do: for a backend that has no
+                                 kernels of plug-ins, and for the oracle. Set before programs are built */
     bool planned;             /* set by the plan: no more tensors or nodes */
 };
 

@@ -18,7 +18,7 @@ void mf_ledger_note(void *user, const struct mf_graph *graph, int32_t program, i
 }
 
 void mf_ledger_end_step(struct mf_ledger *ledger) {
-    for (int op = 0; op < MF_OPS; op++)
+    for (int op = 0; op < MF_ALL_OPS; op++)
         for (int phase = 0; phase < MF_NODE_PHASES; phase++) {
             struct mf_ledger_row *row = &ledger->row[op][phase];
             if (ledger->steps == 0 || row->running < row->measured)
@@ -34,7 +34,7 @@ struct line {
     enum mf_op op;
     enum mf_node_phase phase;
 };
-enum { MOST_LINES = MF_OPS * MF_NODE_PHASES };
+enum { MOST_LINES = MF_ALL_OPS * MF_NODE_PHASES };
 
 static int by_time(const void *left, const void *right) {
     const struct line *a = left, *b = right;
@@ -44,7 +44,7 @@ static int by_time(const void *left, const void *right) {
 /* Fills `line` with the rows that were called, the longest first; returns how many. */
 static size_t sorted(const struct mf_ledger *ledger, struct line line[MOST_LINES]) {
     size_t lines = 0;
-    for (int op = 0; op < MF_OPS; op++)
+    for (int op = 0; op < MF_ALL_OPS; op++)
         for (int phase = 0; phase < MF_NODE_PHASES; phase++)
             if (ledger->row[op][phase].calls)
                 line[lines++] =

@@ -26,7 +26,7 @@ struct mf_ledger_row {
 struct mf_ledger {
     struct mf_rates rates;
     int64_t steps; /* ended so far */
-    struct mf_ledger_row row[MF_OPS][MF_NODE_PHASES];
+    struct mf_ledger_row row[MF_ALL_OPS][MF_NODE_PHASES];
 };
 
 /* For mf_executor_set_trace, `user` being a ledger whose rates are set. */

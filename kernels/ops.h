@@ -15,6 +15,9 @@ enum mf_op {
     MF_OPS
 };
 
+/* What a plug-in registers (registered_ops.h) has the numbers behind the table's. */
+enum { MF_REGISTERED_OPS = 64, MF_ALL_OPS = MF_OPS + MF_REGISTERED_OPS };
+
 enum mf_op_flag { MF_OP_WRITES_STATE = 1, MF_OP_CHEAP = 2, MF_OP_BY_ROWS = 4 };
 
 enum { MF_NODE_INPUTS = 8, MF_NODE_OUTPUTS = 4, MF_NODE_WORKSPACES = 2 };
@@ -87,6 +90,11 @@ struct mf_sgd_attributes {
     float weight_decay;
 };
 
+enum { MF_REGISTERED_VALUES = 4 };
+struct mf_registered_attributes { /* of a registered op: in the order of its names */
+    float value[MF_REGISTERED_VALUES];
+};
+
 union mf_attributes {
     struct mf_none_attributes none;
     struct mf_embedding_attributes embedding;
@@ -105,6 +113,13 @@ union mf_attributes {
     struct mf_head_attributes head;
     struct mf_adamw_attributes adamw;
     struct mf_sgd_attributes sgd;
+    struct mf_registered_attributes registered;
+};
+
+/* A field of an attribute struct; lists are in the order of the fields and end without a name. */
+struct mf_attribute_name {
+    const char *name;
+    bool whole; /* an integer, else a float */
 };
 
 struct mf_graph;
@@ -125,6 +140,7 @@ struct mf_op_row {
     uint8_t required, optional, outputs, flags;
     int in_place;            /* index of an input; -1: never */
     uint8_t attribute_bytes; /* of union mf_attributes that the op uses */
+    const struct mf_attribute_name *attribute;
     /* Checks the node's inputs and attributes, fills `output` (zeroed, writes = -1). `dtype`: of activations.
      */
     enum mf_status (*shape)(const struct mf_graph *graph, const struct mf_node *node, enum mf_dtype dtype,
@@ -136,8 +152,10 @@ struct mf_op_row {
     int32_t (*expansion)(struct mf_builder *builder, const struct mf_node *node);
 };
 
-/* `op` < MF_OPS. */
+/* Of the table, or registered. */
 const struct mf_op_row *mf_op_row(enum mf_op op);
+/* By name; -1: there is none. */
+int32_t mf_op_find(const char *name);
 static inline const char *mf_op_name(enum mf_op op) {
     return mf_op_row(op)->name;
 }

@@ -7,6 +7,7 @@
 #define MF_PROVIDERS_EXPORT_H
 
 #include "common/error.h"
+#include "providers/models/architecture.h"
 #include "providers/weights/gguf.h"
 
 #include <stdbool.h>
@@ -31,6 +32,8 @@ struct mf_weight_value {
 
 struct mf_export_options {
     const char *folder; /* the base model in Hugging Face layout */
+    /* NULL: that of its config.json. A model whose programs a provider builds is none that is read. */
+    const struct mf_architecture *architecture;
     const struct mf_weight_delta *delta;
     size_t deltas; /* 0 of both: the base model as it is */
     const struct mf_weight_value *value;

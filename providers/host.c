@@ -1,13 +1,17 @@
 #include "providers/host.h"
 
 #include "common/error.h"
+#include "common/files.h"
+#include "common/json.h"
 #include "common/log.h"
 #include "kernels/quantize.h"
 #include "kernels/tensor.h"
+#include "providers/builder.h"
 #include "providers/convert.h"
 #include "providers/locate.h"
 #include "providers/made_folder.h"
 #include "providers/models/model.h"
+#include "providers/models/source.h"
 #include "providers/registry.h"
 #include "providers/tokenizer/tokenizer.h"
 #include "providers/weights/weights.h"
@@ -16,6 +20,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { CONFIG_BYTES = 16 << 20 };
 
 /* The numbers of the ABI are those of the engine. */
 _Static_assert((int)MF_NUMBER_F32 == MF_F32 && (int)MF_NUMBER_BF16 == MF_BF16 && (int)MF_NUMBER_F16 == MF_F16,
@@ -54,18 +60,39 @@ static int check_model(struct mf_provider_context *context, const struct mf_mode
     return (int)mf_model_check(context, reference, error);
 }
 
-static int open_model(struct mf_provider_context *context, const struct mf_load_options *options,
-                      struct mf_model **out, struct mf_error *error) {
+/* `source` is the model's, or destroyed. */
+static int open_with(struct mf_provider_context *context, const struct mf_load_options *options,
+                     struct mf_source *source, struct mf_model **out, struct mf_error *error) {
     const struct mf_model_options model = {.folder = options->reference->model_id,
                                            .compute_dtype = (enum mf_dtype)options->compute_dtype,
                                            .quantization = (enum mf_quantization)options->quantization,
                                            .nested_quantization = options->nested != 0,
-                                           .fuse = options->fuse != 0};
+                                           .fuse = options->fuse != 0,
+                                           .source = source};
     *out = NULL;
+    enum mf_status status = MF_OK;
     if (options->model_class != MF_MODEL_CAUSAL_LM)
-        return fail(error, "provider_unsupported", "model_class %u is not supported", options->model_class);
-    const enum mf_status status = mf_made_folders_allow(context, model.folder, error);
-    return (int)(status == MF_OK ? mf_model_open(&model, out, error) : status);
+        status = mf_error_set(error, MF_ERROR_PROVIDER_UNSUPPORTED, "model_class %u is not supported",
+                              options->model_class);
+    if (status == MF_OK)
+        status = mf_made_folders_allow(context, model.folder, error);
+    if (status == MF_OK)
+        return (int)mf_model_open(&model, out, error);
+    mf_source_destroy(source);
+    return (int)status;
+}
+
+static int open_model(struct mf_provider_context *context, const struct mf_load_options *options,
+                      struct mf_model **out, struct mf_error *error) {
+    return open_with(context, options, NULL, out, error);
+}
+
+int mf_host_open_source(struct mf_provider_context *context, const struct mf_load_options *options,
+                        const struct mf_model_source *source, struct mf_model **out, struct mf_error *error) {
+    struct mf_source *own = NULL;
+    *out = NULL;
+    const enum mf_status status = mf_source_create(source, &own, error);
+    return status == MF_OK ? open_with(context, options, own, out, error) : (int)status;
 }
 
 static int open_tokenizer(struct mf_provider_context *context, const struct mf_model_reference *reference,
@@ -107,6 +134,43 @@ static int metadata_number(const struct mf_weights *weights, const char *key, do
     return mf_weights_number(weights, key, value);
 }
 
+/* A member of config.json, a new reference; NULL: there is none, or the job may not read the folder. */
+static json_t *config_member(struct mf_provider_context *context, const char *folder, const char *key) {
+    char *path = mf_path_join(folder, "config.json"), *copy = strdup(key), *rest = copy;
+    json_t *config = NULL;
+    struct mf_error ignored;
+    if (path && copy && mf_made_folders_allow(context, folder, &ignored) == MF_OK)
+        (void)mf_json_read_file(path, CONFIG_BYTES, &config, &ignored);
+    const json_t *member = config;
+    while (member && rest)
+        member = json_object_get(member, strsep(&rest, "."));
+    json_t *found = json_incref((json_t *)member);
+    json_decref(config);
+    free(copy);
+    free(path);
+    return found;
+}
+
+static int config_number(struct mf_provider_context *context, const char *folder, const char *key,
+                         double *value) {
+    json_t *member = config_member(context, folder, key);
+    const int found = json_is_number(member) || json_is_boolean(member);
+    if (found)
+        *value = json_is_boolean(member) ? json_is_true(member) : json_number_value(member);
+    json_decref(member);
+    return found;
+}
+
+static int config_text(struct mf_provider_context *context, const char *folder, const char *key, char *text,
+                       size_t bytes) {
+    json_t *member = config_member(context, folder, key);
+    const int found = json_is_string(member) && bytes;
+    if (found)
+        snprintf(text, bytes, "%s", json_string_value(member));
+    json_decref(member);
+    return found;
+}
+
 static int make_folder(struct mf_provider_context *context, const struct mf_folder_source *source,
                        const char **path, struct mf_error *error) {
     return (int)mf_made_folder_write(context, source, path, error);
@@ -146,6 +210,9 @@ static const struct mf_host_api table = {
     .make_folder = make_folder,
     .check_gguf = check_gguf,
     .make_folder_of_gguf = make_folder_of_gguf,
+    .config_number = config_number,
+    .config_text = config_text,
+    .graph = &mf_graph_table,
 };
 
 const struct mf_host_api *mf_host(void) {

@@ -98,7 +98,11 @@ static enum mf_status add_untied_head(struct mf_merge *merge, struct mf_error *e
 enum mf_status mf_merge_open(const struct mf_export_options *options, struct mf_merge *merge,
                              struct mf_error *error) {
     *merge = (struct mf_merge){.options = options};
-    enum mf_status status = mf_architecture_read(options->folder, &merge->architecture, error);
+    enum mf_status status = MF_OK;
+    if (options->architecture)
+        merge->architecture = *options->architecture;
+    else
+        status = mf_architecture_read(options->folder, &merge->architecture, error);
     if (status == MF_OK)
         status = mf_safetensors_open_folder(options->folder, &merge->file, error);
     if (status != MF_OK)

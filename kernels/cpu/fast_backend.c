@@ -1,6 +1,7 @@
 #include "kernels/cpu/fast_backend.h"
 #include "kernels/cpu/backend.h"
 #include "kernels/cpu/threads.h"
+#include "kernels/registered_ops.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -9,6 +10,8 @@ static const struct mf_kernel *fast_find(const struct mf_backend *backend, enum 
     const struct mf_fast_backend *own = (const struct mf_fast_backend *)backend;
     if (dtype != MF_F32 && dtype != MF_BF16)
         return NULL;
+    if (op >= MF_OPS)
+        return mf_registered_kernel(op);
     return own->instructions.kernels[op] ? own->instructions.kernels[op] : mf_reference_kernel(op);
 }
 

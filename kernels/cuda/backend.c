@@ -180,7 +180,7 @@ static const struct mf_backend_memory cuda_memory = {.allocate = cuda_allocate,
 static const struct mf_kernel *cuda_find(const struct mf_backend *backend, enum mf_op op,
                                          enum mf_dtype dtype) {
     (void)backend;
-    return dtype == MF_F32 || dtype == MF_BF16 ? cuda_kernels[op] : NULL;
+    return op < MF_OPS && (dtype == MF_F32 || dtype == MF_BF16) ? cuda_kernels[op] : NULL;
 }
 
 static void cuda_destroy(struct mf_backend *backend) {

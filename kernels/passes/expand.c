@@ -5,6 +5,7 @@
 
 #include "kernels/graph_rows.h"
 #include "kernels/op_rules.h"
+#include "kernels/registered_ops.h"
 
 enum { MERGED = 8 }; /* segments */
 
@@ -89,25 +90,64 @@ int32_t mf_expansion_adapted_linear(struct mf_builder *builder, const struct mf_
     return y;
 }
 
-enum mf_status mf_pass_expand(struct mf_graph *graph, int32_t id, struct mf_error *error) {
+/* What stands for the node is as its first output was: then the node that made it may write that. */
+static void take_place(struct mf_builder *builder, const struct mf_node *node, int32_t stand_in) {
+    struct mf_program *program = builder->graph->program[builder->program];
+    char is[96], was[96];
+    if (builder->status != MF_OK)
+        return;
+    const struct mf_tensor *old = mf_graph_tensor(builder->graph, node->out[0]);
+    if (!program->nodes || program->node[program->nodes - 1].out[0] != stand_in) {
+        mf_builder_fail(builder, MF_ERROR_PROVIDER_UNSUPPORTED,
+                        "what stands for a %s is not the first output of the last node",
+                        mf_op_name(node->op));
+        return;
+    }
+    const struct mf_tensor *new = mf_graph_tensor(builder->graph, stand_in);
+    if (new->dtype != old->dtype || new->storage != old->storage || !mf_tensor_same_shape(new, old)) {
+        mf_builder_fail(builder, MF_ERROR_PROVIDER_UNSUPPORTED, "what stands for a %s is %s, not %s",
+                        mf_op_name(node->op), mf_tensor_describe(new, is, sizeof is),
+                        mf_tensor_describe(old, was, sizeof was));
+        return;
+    }
+    program->node[program->nodes - 1].out[0] = node->out[0];
+}
+
+enum mf_status mf_pass_replace(struct mf_graph *graph, int32_t id, mf_node_replacement *replacement,
+                               void *user, struct mf_error *error) {
     struct mf_program *program = graph->program[id];
     struct mf_node *old = program->node;
-    int32_t nodes = program->nodes;
+    const int32_t nodes = program->nodes;
     struct mf_builder builder = mf_builder_begin(graph, id);
     program->node = NULL;
     program->nodes = program->capacity = 0;
     for (int32_t n = 0; n < nodes && builder.status == MF_OK; n++) {
-        const struct mf_op_row *row = mf_op_row((enum mf_op)old[n].op);
         builder.layer = old[n].layer;
         builder.phase = old[n].phase;
-        if (!row->expansion) {
+        const int32_t kept = program->nodes, stand_in = replacement(user, &builder, &old[n]);
+        if (builder.status == MF_OK && stand_in < 0 && program->nodes == kept)
             builder.status = mf_program_append(graph, id, &old[n], &builder.error);
-            continue;
-        }
-        /* The last node writes the tensor that the rest of the program knows. */
-        if (row->expansion(&builder, &old[n]) >= 0 && program->node)
-            program->node[program->nodes - 1].out[0] = old[n].out[0];
+        else /* the rest of the program knows the old tensor */
+            take_place(&builder, &old[n], stand_in);
     }
     free(old);
     return mf_builder_finish(&builder, error);
+}
+
+static bool is_expanded(const struct mf_builder *builder, const struct mf_node *node) {
+    const struct mf_op_row *row = mf_op_row((enum mf_op)node->op);
+    if (!row->expansion || node->op < MF_OPS)
+        return row->expansion;
+    const bool train = builder->graph->program[builder->program]->purpose == MF_TRAIN;
+    return builder->graph->expand_registered || !mf_registered_kernel((enum mf_op)node->op) ||
+           (train && row->gradient == mf_gradient_refuse);
+}
+
+static int32_t expansion(void *user, struct mf_builder *builder, const struct mf_node *node) {
+    (void)user;
+    return is_expanded(builder, node) ? mf_op_row((enum mf_op)node->op)->expansion(builder, node) : -1;
+}
+
+enum mf_status mf_pass_expand(struct mf_graph *graph, int32_t id, struct mf_error *error) {
+    return mf_pass_replace(graph, id, expansion, NULL, error);
 }

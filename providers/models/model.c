@@ -2,6 +2,7 @@
 
 #include "kernels/passes/expand.h"
 #include "providers/models/decoder.h"
+#include "providers/models/source.h"
 #include "providers/registry.h"
 #include "providers/weights/safetensors.h"
 
@@ -24,6 +25,7 @@ struct mf_model {
     enum mf_quantization quantization; /* of linear modules but the head, as bitsandbytes chooses them */
     bool nested_quantization;
     bool fuse;
+    struct mf_source *source; /* NULL: the programs are the decoder's */
     struct mf_model_module *module;
     size_t module_count;
     int64_t parameters;
@@ -81,10 +83,27 @@ static int by_weight_name(const void *a, const void *b) {
     return strcmp(((const struct mf_decoder_weight *)a)->name, ((const struct mf_decoder_weight *)b)->name);
 }
 
+static enum mf_dtype weight_dtype(const void *owner, const char *name);
+
+static struct mf_source_weights source_weights(const struct mf_model *model) {
+    return (struct mf_source_weights){.dtype = weight_dtype, .owner = model};
+}
+
+/* The weights that the programs read, and the modules. */
+static enum mf_status list_parts(struct mf_model *model, struct mf_decoder_weight **need, size_t *count,
+                                 struct mf_error *error) {
+    if (mf_source_builds(model->source))
+        return mf_source_survey(model->source, source_weights(model), model->compute_dtype, need, count,
+                                &model->module, &model->module_count, error);
+    const enum mf_status status =
+        mf_decoder_modules(&model->architecture, &model->module, &model->module_count, error);
+    return status ? status : mf_decoder_weights(&model->architecture, need, count, error);
+}
+
 static enum mf_status check_weights(struct mf_model *model, struct mf_error *error) {
     struct mf_decoder_weight *need = NULL;
     size_t count = 0;
-    enum mf_status status = mf_decoder_weights(&model->architecture, &need, &count, error);
+    enum mf_status status = list_parts(model, &need, &count, error);
     for (size_t i = 0; i < count && status == MF_OK; i++)
         status = check_weight(model, &need[i], error);
     if (status)
@@ -139,10 +158,12 @@ static enum mf_status open_parts(const struct mf_model_options *options, struct 
     model->folder = strdup(options->folder);
     if (!model->folder)
         return mf_error_errno(error, ENOMEM, "%s", options->folder);
-    if ((status = mf_architecture_read(model->folder, &model->architecture, error)) ||
-        (status = mf_safetensors_open_folder(model->folder, &model->weights, error)) ||
-        (status = check_weights(model, error)) ||
-        (status = mf_decoder_modules(&model->architecture, &model->module, &model->module_count, error)))
+    if (mf_source_builds(model->source))
+        mf_source_describe(model->source, &model->architecture);
+    else if ((status = mf_architecture_read(model->folder, &model->architecture, error)))
+        return status;
+    if ((status = mf_safetensors_open_folder(model->folder, &model->weights, error)) ||
+        (status = check_weights(model, error)))
         return status;
     model->converted = calloc(mf_safetensors_count(model->weights), sizeof *model->converted);
     if (!model->converted)
@@ -156,11 +177,13 @@ enum mf_status mf_model_open(const struct mf_model_options *options, struct mf_m
                              struct mf_error *error) {
     *out = NULL;
     enum mf_status status = check_options(options, error);
-    if (status)
-        return status;
     struct mf_model *model = calloc(1, sizeof *model);
-    if (!model)
-        return mf_error_errno(error, ENOMEM, "%s", options->folder);
+    if (status || !model) {
+        free(model);
+        mf_source_destroy(options->source);
+        return status ? status : mf_error_errno(error, ENOMEM, "%s", options->folder);
+    }
+    model->source = options->source;
     status = open_parts(options, model, error);
     if (status)
         mf_model_close(model);
@@ -176,6 +199,7 @@ void mf_model_close(struct mf_model *model) {
         free(model->converted[i].data);
     free(model->converted);
     mf_decoder_modules_free(model->module, model->module_count);
+    mf_source_destroy(model->source);
     mf_safetensors_close(model->weights);
     free(model->rope_frequency);
     free(model->window_rope_frequency);
@@ -228,6 +252,16 @@ bool mf_model_is_quantized(const struct mf_model *model, const char *weight) {
 }
 
 /* ---- modules and adapters ---- */
+
+bool mf_model_is_built(const struct mf_model *model) {
+    return mf_source_builds(model->source);
+}
+
+enum mf_status mf_model_weights(const struct mf_model *model, struct mf_decoder_weight **weight,
+                                size_t *count, struct mf_error *error) {
+    return mf_model_is_built(model) ? mf_source_list_weights(model->source, weight, count, error)
+                                    : mf_decoder_weights(&model->architecture, weight, count, error);
+}
 
 size_t mf_model_module_count(const struct mf_model *model) {
     return model->module_count;
@@ -345,7 +379,10 @@ enum mf_status mf_model_add_adapters(const struct mf_model *model, struct mf_gra
         if (model->module[i].head)
             return mf_error_set(error, MF_ERROR_PROVIDER_UNSUPPORTED,
                                 "target_modules: an adapter on %s is not supported", model->module[i].name);
-        enum mf_status status = mf_decoder_graph_module(&decoder, graph, i, &module, error);
+        enum mf_status status =
+            mf_source_builds(model->source)
+                ? mf_source_graph_module(model->source, source_weights(model), graph, i, &module, error)
+                : mf_decoder_graph_module(&decoder, graph, i, &module, error);
         if (status == MF_OK)
             status = mf_graph_add_adapter(graph, slot, module, rank, scale, dropout, &adapter, error);
         if (status)
@@ -363,7 +400,11 @@ enum mf_status mf_model_build(const struct mf_model *model, struct mf_graph *gra
     enum mf_status status =
         mf_program_create(graph, purpose, slot, model->compute_dtype, &out->program, error);
     if (status == MF_OK)
-        status = mf_decoder_build(&decoder, graph, out, error);
+        status = mf_source_builds(model->source)
+                     ? mf_source_build(model->source, source_weights(model), graph, out, error)
+                     : mf_decoder_build(&decoder, graph, out, error);
+    if (status == MF_OK)
+        status = mf_source_rewrite(model->source, graph, out->program, error);
     if (status == MF_OK)
         status = mark_quantized(model, graph, error);
     return status ? status : mf_pass_expand(graph, out->program, error);
@@ -546,10 +587,12 @@ static enum mf_status bind_quantized(const struct mf_model *model, const struct 
 static enum mf_status bind_whole(struct mf_model *model, const struct mf_tensor *tensor,
                                  struct mf_executor *executor, struct mf_error *error) {
     const struct mf_stored_tensor *stored = mf_safetensors_find(model->weights, tensor->name);
-    const void *data = NULL;
     size_t bytes = 0;
+    const void *data = mf_source_values(model->source, tensor->name, &bytes);
     enum mf_status status = MF_OK;
-    if (!strcmp(tensor->name, MF_DECODER_ROPE_NAME)) {
+    if (data) {
+        stored = NULL; /* a constant of the provider's */
+    } else if (!strcmp(tensor->name, MF_DECODER_ROPE_NAME)) {
         data = model->rope_frequency;
         bytes = (size_t)model->architecture.rope.columns / 2 * sizeof(float);
     } else if (!strcmp(tensor->name, MF_DECODER_WINDOW_ROPE_NAME)) {

@@ -30,6 +30,8 @@ struct mf_model_options {
     enum mf_quantization quantization; /* of the linear modules but the head */
     bool nested_quantization;          /* 4 bits: the scales are quantised too */
     bool fuse;                         /* queries, keys and values are one product, gate and up are one */
+    struct mf_source *source; /* source.h: what a provider builds itself, the model's from then on, or
+                                 destroyed after a failure; NULL: nothing */
 };
 
 /* Reads description and weight headers of a Hugging Face folder and checks one against the other: every
@@ -51,6 +53,13 @@ int64_t mf_model_parameters(const struct mf_model *model); /* a tied head counts
 const struct mf_stored_tensor *mf_model_stored(const struct mf_model *model, const char *name);
 /* Has `weight` the values of a quantised form? */
 bool mf_model_is_quantized(const struct mf_model *model, const char *weight);
+
+struct mf_decoder_weight;
+/* All weights that the programs read and that are on disk (decoder.h); freed by the caller. */
+enum mf_status mf_model_weights(const struct mf_model *model, struct mf_decoder_weight **weight,
+                                size_t *count, struct mf_error *error);
+/* Does a provider build its programs? Then nothing is known of them but their modules and weights. */
+bool mf_model_is_built(const struct mf_model *model);
 
 size_t mf_model_module_count(const struct mf_model *model);
 /* In the order of the forward pass. */

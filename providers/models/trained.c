@@ -46,7 +46,7 @@ enum mf_status mf_model_train_all(const struct mf_model *model, struct mf_graph 
                                   struct mf_error *error) {
     struct mf_decoder_weight *weight = NULL;
     size_t count = 0;
-    enum mf_status status = mf_decoder_weights(mf_model_architecture(model), &weight, &count, error);
+    enum mf_status status = mf_model_weights(model, &weight, &count, error);
     for (size_t i = 0; status == MF_OK && i < count; i++)
         status = train(model, graph, slot, &weight[i], weight[i].name, false, error);
     free(weight);
@@ -59,7 +59,7 @@ enum mf_status mf_model_train_all(const struct mf_model *model, struct mf_graph 
 static enum mf_status list_weights(const struct mf_model *model, struct mf_decoder_weight **list,
                                    size_t *count, struct mf_error *error) {
     const struct mf_architecture *architecture = mf_model_architecture(model);
-    enum mf_status status = mf_decoder_weights(architecture, list, count, error);
+    enum mf_status status = mf_model_weights(model, list, count, error);
     if (status != MF_OK || !architecture->tied_embeddings)
         return status;
     struct mf_decoder_weight *longer = realloc(*list, (*count + 1) * sizeof **list);
@@ -131,6 +131,11 @@ enum mf_status mf_model_train_modules(const struct mf_model *model, struct mf_gr
                                       struct mf_error *error) {
     struct mf_decoder_weight *weight = NULL;
     size_t weights = 0;
+    if (count && mf_model_is_built(model))
+        return mf_error_set(
+            error, MF_ERROR_UNSUPPORTED_FIELD,
+            "modules_to_save: what shares a weight with them is not known of a model whose programs "
+            "its provider builds; finetuning: full trains every weight of it");
     enum mf_status status = list_weights(model, &weight, &weights, error);
     if (status != MF_OK || !weight)
         return status;

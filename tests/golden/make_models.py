@@ -143,6 +143,13 @@ MODELS = {
                     resid_pdrop=0.0, tie_word_embeddings=False, rope_theta=10000.0),
         lora=dict(r=2, lora_alpha=4, target_modules=["q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"]),
         schedule="cosine", warmup=2, max_grad_norm=1.5),
+    # A family that only a provider of others knows: providers/CUSTOM.md builds it.
+    "opt": dict(
+        family="OPT",
+        config=dict(hidden_size=32, ffn_dim=56, num_hidden_layers=2, num_attention_heads=4, word_embed_proj_dim=32,
+                    dropout=0.0, activation_function="relu"),
+        lora=dict(r=2, lora_alpha=4, target_modules=["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]),
+        schedule="cosine", warmup=2, max_grad_norm=1.5),
 }
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 RECIPE = dict(steps=20, accumulation=2, learning_rate=2e-3, weight_decay=0.01,
@@ -200,7 +207,7 @@ def make(name, recipe):
     family = recipe.get("family", "Llama")
     model_class = getattr(transformers, family + "ForCausalLM")
     common = dict(vocab_size=VOCABULARY, max_position_embeddings=128, bos_token_id=1, eos_token_id=2, pad_token_id=None,
-                  attn_implementation="eager", **({} if family == "Phi" else dict(rms_norm_eps=1e-5)))
+                  attn_implementation="eager", **({} if family in ("Phi", "OPT") else dict(rms_norm_eps=1e-5)))
     config = getattr(transformers, recipe.get("config_class", family + "Config"))(**{**common, **recipe["config"]})
     model = model_class(config)
     unit_norm = 0.0 if family.startswith("Gemma") else 1.0  # Gemma adds 1 to the weights of its norms

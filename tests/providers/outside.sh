@@ -48,8 +48,10 @@ c++ -std=c++11 -pedantic -Wall -Wextra -Werror "${flags[@]}" -fsyntax-only heade
 
 # ---- the guide's, as a new user would
 mkdir soup
-# The blocks of the guide by the language that they are in; each of the two is there once.
-block() { awk -v fence='```'"$1" '$0 == fence { on = 1; next } /^```$/ { on = 0 } on' "$source/providers/CUSTOM.md"; }
+block() { # LANGUAGE [N]: the first, or N-th, block of the guide in this language
+  awk -v fence='```'"$1" -v wanted="${2:-1}" \
+    '$0 == fence { on = ++seen == wanted; next } /^```$/ { on = 0 } on' "$source/providers/CUSTOM.md"
+}
 block cmake >soup/CMakeLists.txt
 block c >soup/soup.c
 build_outside soup soup/build
@@ -108,6 +110,42 @@ refused bad "ProviderError: soup cannot train llama for text-generation with qlo
   fail "soup read beyond the tenant's roots"
 refused bad "tenants.roots"
 echo "ok - the guide's provider, built outside of the tree, trains on the average of two models"
+
+# ---- the guide's second: a kernel of its own in programs of ours; then a family of its own
+golden() { # MODEL PROVIDER: losses, logits, decoding, gradients and 20 steps against values of Transformers and PEFT
+  (cd "$source" && MODELFORGE_TRAINER_PROVIDERS_FOLDER=$prefix/lib/modelforge/providers "$build/tests/worker/trainer/test_golden" "$@") >golden.log 2>&1
+}
+mkdir gate
+block cmake | sed 's/soup/gate/g; s/PkgConfig::MODELFORGE/& m/' >gate/CMakeLists.txt
+block c 2 >gate/gate.c
+build_outside gate gate/build
+install -m 755 gate/build/libmodelforge-provider-gate.so "$prefix/lib/modelforge/providers/"
+build_outside "$prefix/share/modelforge/providers/opt" opt
+install -m 755 opt/libmodelforge-provider-opt.so "$prefix/lib/modelforge/providers/"
+export MODELFORGE_TRAINER_PROVIDERS_TRUSTED=soup,gguf,gate,opt
+golden tied-gqa gate || fail "gate: $(tail -n 20 golden.log)"
+golden qwen2 gate || fail "gate, every weight trained: $(tail -n 20 golden.log)"
+golden opt opt || fail "opt: $(tail -n 20 golden.log)"
+# Its kernel is what runs: one that gives half is seen, but not by the oracle, which runs the expansion.
+cp "$prefix/lib/modelforge/providers/libmodelforge-provider-gate.so" gate.so
+sed -i 's/g \* s \* up);/g * s * up \/ 2);/' gate/gate.c
+build_outside gate gate/build
+install -m 755 gate/build/libmodelforge-provider-gate.so "$prefix/lib/modelforge/providers/"
+! golden tied-gqa gate || fail "a wrong kernel of gate was not seen"
+grep -qF 'OK ] on the oracle' golden.log || fail "the oracle did not run the expansion: $(tail -n 20 golden.log)"
+grep -qF 'FAILED  ] on the fast backend' golden.log || fail "the fast backend did not run the kernel: $(tail -n 20 golden.log)"
+install -m 755 gate.so "$prefix/lib/modelforge/providers/libmodelforge-provider-gate.so"
+run opt-run "$source/tests/golden/models/opt" opt '.output = ["adapter", "merged_16bit"]' || fail "opt: $(tail -n 3 opt-run.log)"
+run opt-again "$work/opt-run/merged_16bit" opt || fail "opt from its merged model: $(tail -n 3 opt-again.log)"
+! run bad "$source/tests/golden/models/opt" huggingface || fail "huggingface took an OPT model"
+refused bad "model_type: 'opt' is not supported"
+! run bad "$model" opt || fail "opt took a Llama"
+refused bad "opt trains models of type opt"
+! run bad "$source/tests/golden/models/opt" opt '.output = ["gguf"]' || fail "opt became a GGUF file"
+refused bad "model_type: 'opt' is not supported"
+! run bad "$source/tests/golden/models/opt" opt '.finetuning = "full"' || fail "opt trained weights that have no gradient"
+refused bad "layer_norm: the weight and the bias has no gradient"
+echo "ok - a kernel of its own, and a family of its own, train as Transformers and PEFT do"
 
 # ---- gguf, built from what was installed of it
 build_outside "$prefix/share/modelforge/providers/gguf" gguf

@@ -54,6 +54,7 @@ static enum mf_status write_merged(struct mf_job *job, enum kind kind, const cha
     enum mf_status status =
         mf_adapter_deltas(job->runtime.graph, MF_POLICY_SLOT, job->runtime.executor, &deltas, error);
     const struct mf_export_options options = {.folder = mf_model_folder(job->runtime.model),
+                                              .architecture = mf_model_architecture(job->runtime.model),
                                               .delta = deltas.delta,
                                               .deltas = deltas.count,
                                               .value = deltas.value,

@@ -132,9 +132,11 @@ static enum mf_status open_backend(const struct mf_runtime_options *options, str
 
 static enum mf_status make_graph(struct mf_runtime *runtime, struct mf_error *error) {
     const enum mf_status status = mf_graph_create(&runtime->graph, error);
-    if (status == MF_OK)
-        runtime->graph->head_chunk_rows = runtime->backend->head_chunk_rows;
-    return status;
+    if (status != MF_OK)
+        return status;
+    runtime->graph->head_chunk_rows = runtime->backend->head_chunk_rows;
+    runtime->graph->expand_registered = runtime->reference || runtime->backend->memory;
+    return MF_OK;
 }
 
 /* What the provider gives. */
@@ -190,7 +192,7 @@ static enum mf_status open_parts(const struct mf_runtime_options *options, struc
 
 enum mf_status mf_runtime_open(const struct mf_runtime_options *options, struct mf_runtime *runtime,
                                struct mf_error *error) {
-    *runtime = (struct mf_runtime){.memory_bytes = machine_memory()};
+    *runtime = (struct mf_runtime){.memory_bytes = machine_memory(), .reference = options->reference};
     runtime->context = options->context ? options->context : &runtime->own_context;
     enum mf_status status = open_parts(options, runtime, error);
     if (status != MF_OK)

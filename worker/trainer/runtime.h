@@ -52,6 +52,7 @@ struct mf_runtime {
     struct mf_plan *plan;
     struct mf_executor *executor;
     struct mf_device device; /* as providers are told */
+    bool reference;          /* the oracle's kernels */
     int device_index;        /* which GPU, of those that this process has */
     int64_t memory_bytes;    /* of the GPU, or of this machine or control group, what is the less */
 };

@@ -1,5 +1,6 @@
 #include "kernels/cpu/backend.h"
 #include "kernels/cpu/reference/reference.h"
+#include "kernels/registered_ops.h"
 
 static const struct mf_kernel *const reference_kernels[MF_OPS] = {
 #define MF_OP(NAME, name, required, optional, outputs, attributes, shape, gradient, workspace, expansion, \
@@ -16,6 +17,8 @@ const struct mf_kernel *mf_reference_kernel(enum mf_op op) {
 static const struct mf_kernel *reference_find(const struct mf_backend *backend, enum mf_op op,
                                               enum mf_dtype dtype) {
     (void)backend;
+    if (op >= MF_OPS)
+        return mf_registered_kernel(op);
     return dtype == MF_F32 || dtype == MF_BF16 ? reference_kernels[op] : NULL;
 }
 

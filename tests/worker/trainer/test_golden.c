@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* What is compared; the greatest error of each is kept for the table. */
 enum quantity { LOSS, LOGITS, GRADIENT, STEP_LOSS, GRADIENT_NORM, PARAMETERS, QUANTITIES };
@@ -482,11 +483,32 @@ static void test_copies_follow_masters(void **state) {
     close_golden(&golden);
 }
 
+/* A model by a provider of others, on both backends; trained whole too, where there are values of that. */
+static int test_plug_in(char **argument) {
+    char path[256];
+    struct model own[4] = {0};
+    struct CMUnitTest tests[4] = {{.name = "on the oracle"},
+                                  {.name = "on the fast backend"},
+                                  {.name = "as a whole on the oracle"},
+                                  {.name = "as a whole on the fast backend"}};
+    for (int i = 0; i < 4; i++) {
+        own[i] = (struct model){argument[0], i % 2 == 0, argument[1], i >= 2, {0}};
+        tests[i].test_func = test_model;
+        tests[i].initial_state = &own[i];
+    }
+    snprintf(path, sizeof path, "tests/golden/models/%s/full.json", argument[0]);
+    return access(path, R_OK) ? _cmocka_run_group_tests(argument[0], tests, 2, NULL, NULL)
+                              : _cmocka_run_group_tests(argument[0], tests, 4, NULL, NULL);
+}
+
 /* With an argument, "table", the greatest relative error of every quantity is printed too; another one
- * chooses tests by a pattern ("qwen2*oracle"). */
+ * chooses tests by a pattern ("qwen2*oracle"). With two, MODEL PROVIDER, it is these that are tested
+ * (tests/providers/outside.sh). */
 int main(int argc, char **argv) {
     struct CMUnitTest tests[MODELS + 1] = {0};
     char names[MODELS][64];
+    if (argc == 3)
+        return test_plug_in(argv + 1);
     for (size_t i = 0; i < MODELS; i++) {
         snprintf(names[i], sizeof names[i], "%s%s by %s on the %s", models[i].name,
                  models[i].whole ? " as a whole" : "", models[i].provider,
