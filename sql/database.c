@@ -6,15 +6,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "common/clock.h"
 
-enum { PARAMETER_LIMIT = 32, RETRY_LIMIT = 10 };
+enum {
+    PARAMETER_LIMIT = 32,
+    RETRY_LIMIT = 10,
+    STATEMENT_MS = 30000,
+    SILENCE_MS = 5000 /* beyond the time that the server has for a statement: it hangs, or its host does */
+};
 
 struct mf_database {
     PGconn *connection;
     struct mf_database_options options; /* its texts are ours */
     uint64_t session;
+    bool hung; /* it was cut, for the server gave no answer */
     enum mf_database_failure failure;
     bool prepared[MF_QUERY_COUNT];
 };
@@ -69,12 +76,23 @@ static bool partition_is_missing(const PGresult *result, const char *sqlstate) {
     return sqlstate && !strcmp(sqlstate, "23514") && !PQresultErrorField(result, PG_DIAG_CONSTRAINT_NAME);
 }
 
+static int or_default(int value, int otherwise) {
+    return value > 0 ? value : otherwise;
+}
+
+static int64_t answer_limit_ms(const struct mf_database *database) {
+    return or_default(database->options.statement_timeout_ms, STATEMENT_MS) + SILENCE_MS;
+}
+
 static enum mf_status fail(struct mf_database *database, const PGresult *result, const char *what,
                            struct mf_error *error) {
     const char *sqlstate = result ? PQresultErrorField(result, PG_DIAG_SQLSTATE) : NULL;
     const char *primary = result ? PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY) : NULL;
     char line[512];
-    first_line(primary ? primary : PQerrorMessage(database->connection), line, sizeof line);
+    if (database->hung)
+        snprintf(line, sizeof line, "no answer within %lld ms", (long long)answer_limit_ms(database));
+    else
+        first_line(primary ? primary : PQerrorMessage(database->connection), line, sizeof line);
     bool may_be_the_message =
         PQstatus(database->connection) == CONNECTION_OK && !partition_is_missing(result, sqlstate);
     database->failure = may_be_the_message ? mf_database_classify(sqlstate) : MF_DATABASE_INFRASTRUCTURE;
@@ -119,10 +137,6 @@ static enum mf_status check_url(const char *url, struct mf_error *error) {
                       "in a password write %%25 for %%, %%2F for /, %%3A for : and %%40 for @");
 }
 
-static int or_default(int value, int otherwise) {
-    return value > 0 ? value : otherwise;
-}
-
 static enum mf_status connect_now(struct mf_database *database, struct mf_error *error) {
     const struct mf_database_options *options = &database->options;
     char connect_timeout[16], tcp_user_timeout[16], limits[400];
@@ -139,6 +153,7 @@ static enum mf_status connect_now(struct mf_database *database, struct mf_error 
     PQfinish(database->connection);
     memset(database->prepared, 0, sizeof database->prepared);
     database->session++;
+    database->hung = false;
     database->connection = PQconnectdbParams(keywords, values, 1);
     if (!database->connection)
         return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "PostgreSQL: no memory for a connection");
@@ -149,7 +164,7 @@ static enum mf_status connect_now(struct mf_database *database, struct mf_error 
         limits, sizeof limits,
         "SET statement_timeout = %d; SET lock_timeout = %d; SET idle_in_transaction_session_timeout = %d; "
         "SET search_path = modelforge, public; SET TimeZone = 'UTC'; SET client_min_messages = warning",
-        or_default(options->statement_timeout_ms, 30000), or_default(options->lock_timeout_ms, 10000),
+        or_default(options->statement_timeout_ms, STATEMENT_MS), or_default(options->lock_timeout_ms, 10000),
         or_default(options->idle_in_transaction_timeout_ms, 60000));
     return mf_database_execute(database, limits, error);
 }
@@ -208,6 +223,42 @@ struct pg_conn *mf_database_handle(struct mf_database *database) {
     return database->connection;
 }
 
+/* Until a result is there, or libpq knows that the connection is broken. */
+static void await_input(struct mf_database *database, int64_t until_ms) {
+    PGconn *connection = database->connection;
+    struct pollfd readable = {.fd = PQsocket(connection), .events = POLLIN};
+    while (PQisBusy(connection)) {
+        const int64_t left_ms = until_ms - mf_clock_monotonic_ms();
+        const int ready = poll(&readable, 1, left_ms > 0 ? (int)left_ms : 0);
+        if (!ready && left_ms <= 0) {
+            database->hung = true;
+            shutdown(PQsocket(connection), SHUT_RDWR);
+        }
+        if ((ready < 0 && errno != EINTR) || database->hung || !PQconsumeInput(connection))
+            return;
+    }
+}
+
+/* The last result of what was sent (0: it could not be), or the one that begins a COPY; NULL: the connection
+ * is broken. A server that hangs keeps no time limit, and its kernel goes on to acknowledge what it gets:
+ * after the limit of a statement and a while more the connection is cut from here. */
+static PGresult *answer(struct mf_database *database, int sent) {
+    const int64_t until_ms = mf_clock_monotonic_ms() + answer_limit_ms(database);
+    PGresult *last = NULL, *next;
+    while (sent && (!last || PQresultStatus(last) != PGRES_COPY_IN)) {
+        await_input(database, until_ms);
+        if (!(next = PQgetResult(database->connection)))
+            break;
+        PQclear(last);
+        last = next;
+    }
+    return last;
+}
+
+static PGresult *execute(struct mf_database *database, const char *sql) {
+    return answer(database, PQsendQuery(database->connection, sql));
+}
+
 /* Takes the result: keeps it in *kept when it is a success and wanted, else clears it. */
 static enum mf_status finish(struct mf_database *database, PGresult *result, const char *what,
                              PGresult **kept, struct mf_error *error) {
@@ -248,27 +299,29 @@ enum mf_status mf_database_query(struct mf_database *database, enum mf_query que
         formats[i] = parameter->binary;
     }
     if (!database->prepared[query]) {
-        enum mf_status status =
-            finish(database, PQprepare(database->connection, name, mf_query_texts[query].sql, 0, NULL), name,
-                   NULL, error);
+        enum mf_status status = finish(
+            database,
+            answer(database, PQsendPrepare(database->connection, name, mf_query_texts[query].sql, 0, NULL)),
+            name, NULL, error);
         if (status)
             return status;
         database->prepared[query] = true;
     }
     return finish(database,
-                  PQexecPrepared(database->connection, name, (int)count, values, lengths, formats, 0), name,
-                  result, error);
+                  answer(database, PQsendQueryPrepared(database->connection, name, (int)count, values,
+                                                       lengths, formats, 0)),
+                  name, result, error);
 }
 
 enum mf_status mf_database_execute(struct mf_database *database, const char *sql, struct mf_error *error) {
-    return finish(database, PQexec(database->connection, sql), "statement", NULL, error);
+    return finish(database, execute(database, sql), "statement", NULL, error);
 }
 
 enum mf_status mf_database_copy(struct mf_database *database, enum mf_query query, const char *rows,
                                 size_t length, struct mf_error *error) {
     const char *name = mf_query_texts[query].name;
     PGconn *connection = database->connection;
-    PGresult *result = PQexec(connection, mf_query_texts[query].sql);
+    PGresult *result = execute(database, mf_query_texts[query].sql);
     if (PQresultStatus(result) != PGRES_COPY_IN)
         return finish(database, result, name, NULL, error);
     PQclear(result);
@@ -280,18 +333,15 @@ enum mf_status mf_database_copy(struct mf_database *database, enum mf_query quer
     }
     if (!sent || PQputCopyEnd(connection, NULL) != 1)
         return fail(database, NULL, name, error);
-    enum mf_status status = finish(database, PQgetResult(connection), name, NULL, error);
-    while ((result = PQgetResult(connection)))
-        PQclear(result);
-    return status;
+    return finish(database, answer(database, 1), name, NULL, error);
 }
 
 enum mf_status mf_database_begin(struct mf_database *database, struct mf_error *error) {
-    return finish(database, PQexec(database->connection, "BEGIN"), "BEGIN", NULL, error);
+    return finish(database, execute(database, "BEGIN"), "BEGIN", NULL, error);
 }
 
 enum mf_status mf_database_commit(struct mf_database *database, struct mf_error *error) {
-    PGresult *result = PQexec(database->connection, "COMMIT");
+    PGresult *result = execute(database, "COMMIT");
     if (PQresultStatus(result) == PGRES_COMMAND_OK && strcmp(PQcmdStatus(result), "COMMIT") != 0) {
         /* A transaction that had failed: the server rolled it back. */
         PQclear(result);
@@ -310,7 +360,7 @@ enum mf_status mf_database_commit(struct mf_database *database, struct mf_error 
 void mf_database_rollback(struct mf_database *database) {
     PGTransactionStatusType state = PQtransactionStatus(database->connection);
     if (state == PQTRANS_INTRANS || state == PQTRANS_INERROR)
-        PQclear(PQexec(database->connection, "ROLLBACK"));
+        PQclear(execute(database, "ROLLBACK"));
 }
 
 enum mf_status mf_database_transaction(struct mf_database *database,

@@ -23,7 +23,7 @@ struct mf_database_options {
     const char *application_name;       /* shown in pg_stat_activity ["modelforge"] */
     int connect_timeout_s;              /* [10] */
     int tcp_user_timeout_ms;            /* unacknowledged data closes the connection [15000] */
-    int statement_timeout_ms;           /* [30000] */
+    int statement_timeout_ms;           /* [30000]; a server that gives no answer for 5 s longer is cut off */
     int lock_timeout_ms;                /* [10000] */
     int idle_in_transaction_timeout_ms; /* [60000] */
 };

@@ -132,7 +132,8 @@ static enum mf_status read_counts(struct heart *heart, struct mf_error *error) {
 static void stop_when_blind(struct heart *heart) {
     struct mf_worker *worker = heart->worker;
     int64_t away_ms = mf_clock_boottime_ms() - atomic_load(&worker->last_beat_ms);
-    if (away_ms > worker->settings->blind_limit_ms)
+    /* Where this process itself stood still, the next beat tells whether PostgreSQL can be reached. */
+    if (heart->link.failures && away_ms > worker->settings->blind_limit_ms)
         mf_job_table_stop_all(worker->jobs, MF_STOP_BLIND);
 }
 

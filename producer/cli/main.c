@@ -36,7 +36,7 @@ static const struct mf_cli_command commands[] = {
     {"setup", mf_command_setup, "make topics, register schemas, migrate the database",
      "--partitions --replication-factor", "", false},
     {"migrate", mf_command_migrate, "bring the database to this version's schema",
-     "--worker-login --reader-login", "", false},
+     "--worker-login --reader-login --restored", "", false},
     {"doctor", mf_command_doctor, "say what is wrong with the system, and how to mend it",
      "--development --worker", "", false},
     {"completion", mf_command_completion, "teach bash, zsh or fish to complete these commands", "",

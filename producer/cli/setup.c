@@ -62,7 +62,7 @@ static enum mf_status register_schemas(struct mf_settings *settings, struct mf_e
 }
 
 static enum mf_status migrate(struct mf_settings *settings, const struct mf_migrate_options *options,
-                              struct mf_error *error) {
+                              bool restored, struct mf_error *error) {
     struct mf_database *database;
     struct mf_migrate_report report;
     enum mf_status status = mf_settings_database(settings, true, &database, error);
@@ -71,24 +71,34 @@ static enum mf_status migrate(struct mf_settings *settings, const struct mf_migr
     if (!status)
         printf("database                         version %d, %d migration(s) applied\n", report.version,
                report.applied);
+    if (!status && restored && !(status = mf_migrate_renew_incarnation(database, error)))
+        printf("database                         a new incarnation: no lease of before counts\n");
     return status;
 }
 
 static const char migrate_help[] =
-    "usage: modelforge migrate [--worker-login NAME] [--reader-login NAME]\n\n"
+    "usage: modelforge migrate [--worker-login NAME] [--reader-login NAME] [--restored]\n\n"
     "Brings the database at database.url to this version's schema. Needs a superuser, or the owner of the\n"
     "database with CREATEROLE. The logins are made when they are missing and become members of\n"
     "modelforge_worker and modelforge_reader; a password is taken from MODELFORGE_WORKER_PASSWORD and\n"
-    "MODELFORGE_READER_PASSWORD. Safe to repeat.";
+    "MODELFORGE_READER_PASSWORD. Safe to repeat.\n\n"
+    "--restored: the database was restored from a backup. Workers that took jobs in the time that is lost "
+    "can write\n"
+    "nothing more for them. Run it before workers are let in.";
 
 int mf_command_migrate(struct mf_settings *settings, int argc, char **argv) {
     struct mf_error error;
     struct mf_migrate_login logins[2];
     struct mf_migrate_options options = {logins, 0};
+    bool restored = false;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--help")) {
             puts(migrate_help);
             return MF_EXIT_OK;
+        }
+        if (!strcmp(argv[i], "--restored")) {
+            restored = true;
+            continue;
         }
         bool worker = !strcmp(argv[i], "--worker-login");
         if ((!worker && strcmp(argv[i], "--reader-login") != 0) || i + 1 == argc || options.login_count == 2)
@@ -97,7 +107,7 @@ int mf_command_migrate(struct mf_settings *settings, int argc, char **argv) {
             worker ? "modelforge_worker" : "modelforge_reader", argv[++i],
             getenv(worker ? "MODELFORGE_WORKER_PASSWORD" : "MODELFORGE_READER_PASSWORD")};
     }
-    return migrate(settings, &options, &error) ? mf_fail(&error) : MF_EXIT_OK;
+    return migrate(settings, &options, restored, &error) ? mf_fail(&error) : MF_EXIT_OK;
 }
 
 int mf_command_setup(struct mf_settings *settings, int argc, char **argv) {
@@ -122,7 +132,7 @@ int mf_command_setup(struct mf_settings *settings, int argc, char **argv) {
             return mf_usage("setup", "unexpected '%s', or it lacks its number", argv[i]);
     }
     if (make_topics(settings, (int)partitions, (int)replicas, &error) || register_schemas(settings, &error) ||
-        migrate(settings, &(struct mf_migrate_options){0}, &error))
+        migrate(settings, &(struct mf_migrate_options){0}, false, &error))
         return mf_fail(&error);
     return MF_EXIT_OK;
 }

@@ -5,6 +5,7 @@
 #include <libpq-fe.h>
 #include <math.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -163,6 +164,43 @@ static void test_commit_outcome_unknown(void **unused) {
     mf_database_close(database);
 }
 
+static bool is_postgres(pid_t process) {
+    char path[64], name[32] = "";
+    snprintf(path, sizeof path, "/proc/%d/comm", process);
+    FILE *file = fopen(path, "r");
+    if (!file)
+        return false;
+    const bool read = fgets(name, sizeof name, file) != NULL;
+    fclose(file);
+    return read && !strncmp(name, "postgres", 8);
+}
+
+/* A server that stands still keeps no time limit, and its kernel acknowledges what is sent to it. */
+static void test_a_server_that_hangs_is_cut_off(void **unused) {
+    struct mf_error error;
+    struct mf_database *database = NULL;
+    struct mf_database_options options = {.url = getenv("MF_TEST_DATABASE_URL"), .statement_timeout_ms = 100};
+    (void)unused;
+    assert_fine(mf_database_open(&options, &database, &error));
+    const pid_t backend = PQbackendPID(mf_database_handle(database));
+    assert_fine(mf_database_begin(database, &error));
+    if (!is_postgres(backend) || kill(backend, SIGSTOP)) { /* on another host, or another user's */
+        mf_database_close(database);
+        skip();
+    }
+    const int64_t began_ms = mf_clock_monotonic_ms();
+    const enum mf_status status = mf_database_commit(database, &error);
+    const int64_t took_ms = mf_clock_monotonic_ms() - began_ms;
+    kill(backend, SIGCONT);
+    assert_int_equal(status, MF_ERROR_COMMIT_UNKNOWN);
+    assert_string_equal(error.message, "PostgreSQL: COMMIT: no answer within 5100 ms");
+    assert_in_range(took_ms, 5000, 15000);
+    assert_false(mf_database_connected(database));
+    assert_fine(mf_database_reconnect(database, &error));
+    assert_fine(mf_database_execute(database, "SELECT 1", &error));
+    mf_database_close(database);
+}
+
 static void test_commit_of_a_failed_transaction_is_no_success(void **unused) {
     struct mf_error error;
     struct mf_database *database = connect_as(NULL);
@@ -237,6 +275,7 @@ int main(void) {
         cmocka_unit_test(test_unreachable_server_says_so_without_the_password),
         cmocka_unit_test_setup_teardown(test_parameters_are_binary_safe, create_migrated, drop_database),
         cmocka_unit_test_setup_teardown(test_commit_outcome_unknown, create_database, drop_database),
+        cmocka_unit_test_setup_teardown(test_a_server_that_hangs_is_cut_off, create_database, drop_database),
         cmocka_unit_test_setup_teardown(test_commit_of_a_failed_transaction_is_no_success, create_database,
                                         drop_database),
         cmocka_unit_test_setup_teardown(test_class_40_is_tried_again_at_once, create_database, drop_database),
