@@ -37,10 +37,9 @@ static enum mf_status add_run(json_t *request, const struct mf_settings *setting
     return MF_OK;
 }
 
-/* Lets other users through to what lies in the attempt's folder. */
-static enum mf_status let_through(const char *work_dir, const char *runs, const char *attempt,
-                                  struct mf_error *error) {
-    const char *const folders[] = {work_dir, runs, attempt};
+/* Lets other users through to attempts' folders, each of which lets nobody in by itself. */
+static enum mf_status let_through(const char *work_dir, const char *runs, struct mf_error *error) {
+    const char *const folders[] = {work_dir, runs};
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
         struct stat about;
         if (stat(folders[i], &about) || chmod(folders[i], (about.st_mode & 07777) | S_IXOTH))
@@ -57,8 +56,8 @@ enum mf_status mf_attempt_make_folder(const struct mf_settings *settings, const 
         runs && *folder ? mf_directory_create(*folder, 0700, error)
                         : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for an attempt's folder");
     if (!status && settings->providers_user && runs && *folder) {
-        /* it is to get at its own folder, and list no other */
-        status = let_through(settings->work_dir, runs, *folder, error);
+        /* its programs get at the folder that the trainer opens to them, and list no other */
+        status = let_through(settings->work_dir, runs, error);
         if (status)
             (void)rmdir(*folder); /* nobody will know of it */
     }

@@ -171,4 +171,26 @@ PYTHON
   passed "Transformers, PEFT and bitsandbytes in 4 bits on a CPU: the loss falls; save_total_limit is kept"
 fi
 stop_worker "$worker_pid"
+
+# ---- another user: its programs get at their own attempts, and at no other
+if [[ $(id -u) == 0 ]]; then
+  chmod 711 "$work"
+  write_config "$work/worker.conf" trainer.path="$real_trainer" providers.folder="$places" providers.user=nobody worker.slots=2 cancel.seconds=5
+  start_worker "$work/worker.conf" "$work/worker.log"
+  train built-in huggingface max_steps=1000000
+  train foreign shouting-log
+  wait_sql 60 t "SELECT count(*) > 0 FROM job_logs JOIN jobs ON id = job_id WHERE request_id = 'foreign' AND message LIKE '%another line'"
+  wait_sql 60 t "SELECT count(*) > 0 FROM step_metrics JOIN jobs ON id = job_id WHERE request_id = 'built-in'"
+  as_nobody() { setpriv --reuid=nobody --regid="$(id -g nobody)" --clear-groups "$@"; }
+  may_enter() {
+    as_nobody test -x "$work/worker/runs/$(sql "SELECT attempt_id FROM job_attempts JOIN jobs ON id = job_id WHERE request_id = '$1'")/output"
+  }
+  may_enter foreign || fail "the program's user cannot get at its own output"
+  ! may_enter built-in || fail "the user of programs gets at a built-in provider's attempt"
+  ! as_nobody ls "$work/worker/runs" 2>/dev/null || fail "the user of programs can list the attempts"
+  for name_ in built-in foreign; do cancel "$name_"; done
+  for name_ in built-in foreign; do wait_state 60 "$name_" cancelled; done
+  stop_worker "$worker_pid"
+  passed "a program's user gets at its own attempt, and at no other"
+fi
 echo "$checks checks passed"

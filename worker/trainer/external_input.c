@@ -35,6 +35,26 @@ static enum mf_status make_folder(const struct mf_external *program, const char 
     return status ? status : give(program, path, error);
 }
 
+/* The folder of a worker's attempt lets nobody in but the worker's user: the program's group goes through,
+ * without listing it. Alone, the trainer was told where to write, and leaves the folders above as they are.
+ */
+static enum mf_status open_attempt(const struct mf_job *job, const struct mf_external *program,
+                                   struct mf_error *error) {
+    struct stat about;
+    if (!program->switches || !job->download_dir)
+        return MF_OK;
+    char *attempt = realpath(job->download_dir, NULL);
+    if (!attempt)
+        return mf_error_errno(error, errno, "cannot resolve %s", job->download_dir);
+    *strrchr(attempt, '/') = 0;
+    enum mf_status status = MF_OK;
+    if (stat(attempt, &about) || chown(attempt, (uid_t)-1, program->user.gid) ||
+        chmod(attempt, (about.st_mode & 07777) | S_IXGRP))
+        status = mf_error_errno(error, errno, "cannot open %s to the provider's user", attempt);
+    free(attempt);
+    return status;
+}
+
 static enum mf_status copy_file(const char *from, const char *to, struct mf_error *error) {
     const int source = open(from, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     const int target = source < 0 ? -1 : open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -373,6 +393,8 @@ enum mf_status mf_external_input_make(struct mf_job *job, const struct mf_extern
     for (size_t i = 0; i < 2 && status == MF_OK; i++)
         if (places[i])
             status = mf_directory_create(places[i], 0755, error);
+    if (status == MF_OK)
+        status = open_attempt(job, program, error);
     if (status == MF_OK)
         status = find_model(job, &layout.base, error);
     if (status == MF_OK)
