@@ -26,7 +26,8 @@ enum {
     CLOSE_MS = 2000,          /* for reports of what is under way when the worker stops */
     EVENTS_RETRY_MS = 15000,  /* back-off of a job's events at most */
     LETTERS_RETRY_MS = 60000, /* of the dead letters of a partition */
-    LOCK_MS = 2000,           /* how often shards of vanished holders are tried */
+    FULL_WARNING_MS = 60000,
+    LOCK_MS = 2000, /* how often shards of vanished holders are tried */
     PAGE_ROWS = 200,
     LETTERS_TOGETHER = 200, /* of one partition */
     EVENT_FLIGHTS = 1536,   /* under way at once */
@@ -73,7 +74,7 @@ struct outbox {
     uint32_t event_schema; /* id of the events' schema; 0: not known yet */
     uint64_t session;      /* in which the shards below are held */
     bool held[MF_OUTBOX_SHARDS];
-    int64_t next_lock_ms, next_warning_ms;
+    int64_t next_lock_ms, next_warning_ms, next_full_ms;
     struct lane lane[MF_OUTBOX_KINDS];
     struct flight flight[FLIGHTS], *free;
     size_t reports; /* flights that wait for one */
@@ -325,7 +326,19 @@ static enum mf_status settle_delivered(struct outbox *outbox, struct mf_error *e
     return status;
 }
 
+/* So many keys fail that no new one may go: what is behind waits unseen unless this says so. */
+static void tell_of_failing_keys(struct outbox *outbox) {
+    const int64_t now_ms = mf_clock_monotonic_ms();
+    mf_counter_set(&outbox->worker->counters, MF_COUNTER_OUTBOX_FAILING_KEYS, outbox->keys.failing);
+    if (outbox->keys.free >= 0 || now_ms < outbox->next_full_ms)
+        return;
+    mf_log_error("deliveries of so many jobs fail that those of others wait",
+                 MF_LOG_INTEGER("failing", outbox->keys.failing));
+    outbox->next_full_ms = now_ms + FULL_WARNING_MS;
+}
+
 static enum mf_status settle(struct outbox *outbox, struct mf_error *error) {
+    tell_of_failing_keys(outbox);
     if (outbox->lane[MF_OUTBOX_EVENT].open + outbox->lane[MF_OUTBOX_DEAD_LETTER].open == 0)
         return MF_OK;
     enum mf_status status = settle_delivered(outbox, error);

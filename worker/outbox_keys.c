@@ -11,6 +11,7 @@ void mf_outbox_keys_clear(struct mf_outbox_keys *keys) {
         keys->key[i].next = i + 1 < MF_OUTBOX_KEYS ? i + 1 : -1;
     }
     keys->free = 0;
+    keys->failing = 0;
 }
 
 static int32_t *bucket_of(struct mf_outbox_keys *keys, const char *name) {
@@ -59,6 +60,7 @@ void mf_outbox_keys_give(struct mf_outbox_keys *keys, const char *name, bool del
     if (index < 0)
         return;
     struct mf_outbox_key *key = &keys->key[index];
+    const bool failed = key->delay_ms > 0;
     key->under_way--;
     if (delivered) {
         key->delay_ms = 0;
@@ -67,6 +69,7 @@ void mf_outbox_keys_give(struct mf_outbox_keys *keys, const char *name, bool del
         key->delay_ms = key->delay_ms < limit_ms ? key->delay_ms : limit_ms;
         key->retry_ms = now_ms + key->delay_ms;
     }
+    keys->failing += (key->delay_ms > 0) - failed;
     if (!key->under_way && !key->delay_ms) {
         *at = key->next;
         key->next = keys->free;

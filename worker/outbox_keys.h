@@ -22,7 +22,8 @@ struct mf_outbox_key {
 struct mf_outbox_keys {
     struct mf_outbox_key key[MF_OUTBOX_KEYS];
     int32_t bucket[MF_OUTBOX_KEYS];
-    int32_t free; /* the first free one, -1: none */
+    int32_t free;    /* the first free one, -1: none */
+    int32_t failing; /* keys that back off */
 };
 
 void mf_outbox_keys_clear(struct mf_outbox_keys *keys);

@@ -36,6 +36,7 @@ static void test_a_failing_key_backs_off_alone(void **unused) {
     mf_outbox_keys_give(&keys, "a", false, now_ms, 8000); /* of rows that failed together one counts */
     for (size_t i = 0; i < sizeof waits_ms / sizeof *waits_ms; i++) {
         assert_true(mf_outbox_keys_failing(&keys, "a"));
+        assert_int_equal(keys.failing, 1);
         assert_false(mf_outbox_keys_take(&keys, "a", 9, true, now_ms + waits_ms[i] - 1));
         now_ms += waits_ms[i];
         assert_false(mf_outbox_keys_take(&keys, "a", 9, false, now_ms)); /* no room for probes */
@@ -48,6 +49,7 @@ static void test_a_failing_key_backs_off_alone(void **unused) {
     assert_true(mf_outbox_keys_take(&keys, "a", 9, true, now_ms + 8000));
     mf_outbox_keys_give(&keys, "a", true, now_ms + 8000, 8000);
     assert_false(mf_outbox_keys_failing(&keys, "a"));
+    assert_int_equal(keys.failing, 0);
     assert_true(mf_outbox_keys_take(&keys, "a", 9, false, now_ms + 8000));
 }
 
