@@ -2,14 +2,22 @@
 # tests/errors.tsv: what a user gets for each kind of bad input, through a real worker and the real trainer.
 # Columns: input (sent by the function of that name below), code, exact text ({...} is filled in here), the job's state
 # ("-": there is no job, the record is in ingest_rejects), dlq ("yes": the original bytes with headers are on the
-# dead-letter topic). Rows with the state "exit N" are produced by tests/worker/trainer/faults.sh, which runs the trainer
+# dead-letter topic). Rows with the state "client N" are what the modelforge command says, with that exit status. Rows with
+# the state "exit N" are produced by tests/worker/trainer/faults.sh, which runs the trainer
 # alone; it also checks that every code of common/errors.def has a row, or a line that begins with "#" and says where it is met.
 . "$(dirname "${BASH_SOURCE[0]}")/support.sh"
 
 [[ -x $real_trainer ]] || fail "no $real_trainer"
 set_up
-write_config "$work/worker.conf" trainer.path="$real_trainer" worker.slots=2 worker.gpus=none provider.grace_seconds=2 ingest.schema_wait=1 \
-  tenants="$requests=default"
+mkdir "$work/providers"
+cp tests/worker/trainer/program.sh "$work/program.sh"
+printf 'exec = %s\n' "$work/program.sh" >"$work/providers/liar.conf"
+chmod -R go-w "$work"
+export HF_ENDPOINT=http://127.0.0.1:9 HF_HOME=$work/hub
+unset HF_TOKEN
+write_config "$work/worker.conf" trainer.path="$real_trainer" worker.slots=3 worker.gpus=none provider.grace_seconds=2 ingest.schema_wait=1 \
+  tenants="$requests=default" tenants.roots="*=/,hf://,https://127.0.0.1:9/" \
+  providers.folder="$work/providers" providers.trusted=liar
 start_worker "$work/worker.conf" "$work/worker.log"
 
 model=$PWD/tests/golden/models/tied-gqa
@@ -84,7 +92,18 @@ checkpoint_damaged() {
   truncate -s -1 "$checkpoint/state.safetensors"
   kill -KILL "$trainer"
 }
+past_its_deadline() { request "$1" max_steps=1000000 deadline="$(date -u -d '+3 seconds' +%FT%TZ)"; }
+program_that_lies() { request "$1" provider=liar; }
+hub_away() { request "$1" model_name=hf://org/model; }
+dataset_server_away() { request "$1" dataset=https://127.0.0.1:9/rows.jsonl; }
 control() { request "$1"; }
+
+# ---- what the command itself says
+no_such_job() { client status no_such_job; }
+registry_away() {
+  printf '{"task":"text-generation","model_name":"m","dataset":"d"}' | client --set registry.url=http://127.0.0.1:9 submit -
+}
+option_misspelt() { client --set databse.url=x status; }
 
 # ---- the check of one row
 fill() {
@@ -94,7 +113,13 @@ fill() {
   text=${text//'{worker}'/$name}
   text=${text//'{model}'/$model}
   text=${text//'{checkpoint}'/${checkpoint:-}}
+  text=${text//'{step}'/${step:-}}
   printf '%s' "$text"
+}
+# same TEXT WANTED: {reason} is what libcurl calls it, which its versions word otherwise
+same() {
+  local head=${2%%'{reason}'*} tail=${2#*'{reason}'}
+  [[ $1 == "$2" || ($2 == *'{reason}'* && $1 == "$head"?*"$tail") ]]
 }
 
 check_dead_letter() { # REJECT_ID CODE TEXT
@@ -119,7 +144,7 @@ check() { # INPUT CODE TEXT STATE DLQ
     [[ $got == "$2" ]] || fail "$1: expected code '$2', got '$got'"
     got=$(sql "SELECT error_message FROM jobs WHERE request_id = '$1'")
   fi
-  [[ $got == "$3" ]] || fail "$1: expected text '$3', got '$got'"
+  same "$got" "$3" || fail "$1: expected text '$3', got '$got'"
   reject=$(sql "SELECT id FROM ingest_rejects WHERE record_key = 'default/$1'")
   if [[ $5 == yes ]]; then
     wait_sql 30 0 "SELECT count(*) FROM outbox"
@@ -130,7 +155,14 @@ check() { # INPUT CODE TEXT STATE DLQ
   passed "$1: $2"
 }
 
-of_a_job() { [[ $input != input && -n $input && $input != "#" && $state != exit* ]]; }
+of_a_job() { [[ $input != input && -n $input && $input != "#" && $state != exit* && $state != client* ]]; }
+check_client() { # INPUT TEXT STATE
+  local said status=0
+  said=$("$1" 2>&1 >/dev/null) || status=$?
+  [[ "client $status" == "$3" ]] || fail "$1: status $status, not $3: $said"
+  same "$said" "modelforge: $2" || fail "$1: expected text '$2', got '$said'"
+  passed "$1"
+}
 
 while IFS=$'\t' read -r input code text state dead; do
   of_a_job || continue
@@ -139,7 +171,10 @@ while IFS=$'\t' read -r input code text state dead; do
 done <tests/errors.tsv
 control control >/dev/null
 while IFS=$'\t' read -r input code text state dead; do
+  [[ $state != client* ]] || check_client "$input" "$(fill "$text")" "$state" </dev/null
   of_a_job || continue
+  [[ $text != *'{step}'* ]] || wait_state 60 "$input" "$state"
+  step=$(sql "SELECT coalesce(max(step), 0) FROM job_attempts JOIN jobs ON id = job_id WHERE request_id = '$input'")
   check "$input" "$code" "$(fill "$text")" "$state" "$dead"
 done <tests/errors.tsv
 wait_state 60 control succeeded
