@@ -6,7 +6,15 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-enum { DEFAULT_COLUMNS = 80, LEAST_COLUMNS = 20 };
+enum {
+    DEFAULT_COLUMNS = 80,
+    LEAST_COLUMNS = 20,
+    HELP_COLUMNS = 100,
+    MANUAL_COLUMNS = 72,
+    DEEP_CELLS = 10,
+    BROKEN_CELLS = 70,
+    USAGE_CELLS = 7 /* "usage: " */
+};
 
 const char *mf_colour(FILE *stream, const char *sequence) {
     const char *no_colour = getenv("NO_COLOR");
@@ -25,6 +33,16 @@ int mf_text_cells(const char *text, size_t bytes) {
     for (size_t i = 0; i < bytes; i++)
         n += ((unsigned char)text[i] & 0xC0) != 0x80;
     return n;
+}
+
+void mf_text_fit(FILE *stream, char *line) {
+    const int columns = mf_terminal_columns(stream);
+    int n = 0;
+    for (char *c = line; columns && *c; c++)
+        if (((unsigned char)*c & 0xC0) != 0x80 && ++n >= columns) {
+            *c = 0;
+            return;
+        }
 }
 
 void mf_print_wrapped(FILE *stream, const char *text, int used, int indent) {
@@ -49,4 +67,84 @@ void mf_print_wrapped(FILE *stream, const char *text, int used, int indent) {
         text += *text == ' ';
     }
     fputc('\n', stream);
+}
+
+/* ---- help ---- */
+
+struct page {
+    FILE *stream;
+    int columns, used, indent; /* used: cells of the line so far */
+    bool open;                 /* a line was begun */
+};
+
+static void end_line(struct page *page) {
+    if (page->open)
+        fputc('\n', page->stream);
+    page->open = false;
+    page->used = 0;
+}
+
+static void put_words(struct page *page, const char *text, size_t bytes) {
+    const char *end = text + bytes;
+    while (text < end) {
+        const size_t length = strcspn(text, " \n");
+        const int width = mf_text_cells(text, length);
+        if (length && page->used > page->indent && page->used + 1 + width > page->columns) {
+            fprintf(page->stream, "\n%*s", page->indent, "");
+            page->used = page->indent;
+        } else if (length && page->used > page->indent) {
+            fputc(' ', page->stream);
+            page->used++;
+        }
+        fwrite(text, 1, length, page->stream);
+        page->used += width;
+        text += length + 1;
+    }
+}
+
+/* Where the meaning begins in "  --flag   what it does": bytes; the leading spaces where there is no such
+ * column. */
+static size_t meaning_column(const char *line, size_t bytes) {
+    const size_t lead = strspn(line, " ");
+    for (size_t i = lead; lead && i + 2 < bytes; i++)
+        if (line[i] == ' ' && line[i + 1] == ' ')
+            return i + strspn(line + i, " ");
+    return lead;
+}
+
+static void begin_line(struct page *page, const char *line, size_t bytes) {
+    const bool usage = !strncmp(line, "usage: ", USAGE_CELLS);
+    const size_t head = usage ? USAGE_CELLS : meaning_column(line, bytes);
+    end_line(page);
+    page->open = true;
+    page->indent = (int)head;
+    if (page->indent + LEAST_COLUMNS > page->columns)
+        page->indent = 0;
+    fwrite(line, 1, head, page->stream);
+    page->used = mf_text_cells(line, head);
+    put_words(page, line + head, bytes - head);
+}
+
+void mf_print_help(FILE *stream, const char *text) {
+    const int columns = mf_terminal_columns(stream);
+    struct page page = {.stream = stream,
+                        .columns = !columns                 ? MANUAL_COLUMNS
+                                   : columns < HELP_COLUMNS ? columns
+                                                            : HELP_COLUMNS};
+    bool goes_on = false; /* the line before was broken for its length alone */
+    while (*text) {
+        const size_t bytes = strcspn(text, "\n");
+        const bool deep = strspn(text, " ") >= DEEP_CELLS;
+        if (!bytes) {
+            end_line(&page);
+            fputc('\n', stream);
+        } else if (page.open && (deep || (goes_on && *text != ' '))) {
+            put_words(&page, text + strspn(text, " "), bytes - strspn(text, " "));
+        } else {
+            begin_line(&page, text, bytes);
+        }
+        goes_on = mf_text_cells(text, bytes) >= BROKEN_CELLS;
+        text += bytes + (text[bytes] == '\n');
+    }
+    end_line(&page);
 }

@@ -20,8 +20,17 @@ int mf_terminal_columns(FILE *stream);
 /* Cells that UTF-8 bytes take, one a character. */
 int mf_text_cells(const char *text, size_t bytes);
 
+/* Cuts a UTF-8 line, in place, to less than the stream's columns, so that it stays one line; not where it is
+ * no terminal. */
+void mf_text_fit(FILE *stream, char *line);
+
 /* Prints a text that stands after `used` cells of a line, going on at words, `indent` cells in, where a line
  * of the terminal ends, and ends the line. Where the stream is no terminal it stays one line. */
 void mf_print_wrapped(FILE *stream, const char *text, int used, int indent);
+
+/* Prints a help text, its paragraphs laid out anew for the terminal (elsewhere for a manual page, 72 cells):
+ * a line that follows one of at least 70 cells, or that begins with ten spaces or more, goes on with the
+ * paragraph; of "  --flag   what it does" the meaning keeps its column. */
+void mf_print_help(FILE *stream, const char *text);
 
 #endif

@@ -544,6 +544,9 @@ struct mf_text_table {
     size_t rows;
 };
 void mf_text_table_free(struct mf_text_table *table);
+/* Jobs of a tenant (NULL: all) as they stand, newest first. */
+enum mf_status mf_store_jobs(struct mf_database *database, const char *tenant, size_t limit,
+                             struct mf_text_table *table, struct mf_error *error);
 /* run_history of a tenant (NULL: all), newest first; audit_trail of a job, oldest first; its artifacts. */
 enum mf_status mf_store_history(struct mf_database *database, const char *tenant, size_t limit,
                                 struct mf_text_table *table, struct mf_error *error);

@@ -182,11 +182,21 @@ enum mf_status mf_read_table(struct mf_database *database, enum mf_query query,
     return status;
 }
 
-enum mf_status mf_store_history(struct mf_database *database, const char *tenant, size_t limit,
-                                struct mf_text_table *table, struct mf_error *error) {
+static enum mf_status read_newest(struct mf_database *database, enum mf_query query, const char *tenant,
+                                  size_t limit, struct mf_text_table *table, struct mf_error *error) {
     const struct mf_parameter parameters[] = {mf_parameter_text(tenant),
                                               mf_parameter_integer((int64_t)limit)};
-    return mf_read_table(database, MF_QUERY_READ_HISTORY, parameters, 2, table, error);
+    return mf_read_table(database, query, parameters, 2, table, error);
+}
+
+enum mf_status mf_store_jobs(struct mf_database *database, const char *tenant, size_t limit,
+                             struct mf_text_table *table, struct mf_error *error) {
+    return read_newest(database, MF_QUERY_READ_JOBS, tenant, limit, table, error);
+}
+
+enum mf_status mf_store_history(struct mf_database *database, const char *tenant, size_t limit,
+                                struct mf_text_table *table, struct mf_error *error) {
+    return read_newest(database, MF_QUERY_READ_HISTORY, tenant, limit, table, error);
 }
 
 enum mf_status mf_store_events(struct mf_database *database, const char *job_id, struct mf_text_table *table,

@@ -9,24 +9,26 @@
 enum { DELIVERY_WAIT_MS = 65000, BACK_PRESSURE_MS = 100, SHOWN_FAULTS = 10 };
 
 static void print_help(void) {
-    puts("usage: modelforge batch FILE.jsonl | FOLDER | - [--batch-id ID] [--FIELD VALUE]... [--wait | "
-         "--watch]\n"
-         "                        [--timeout SECONDS] [--check]\n\n"
-         "Sends many training requests: a JSONL file (or standard input) with one request a line, or a "
-         "folder\n"
-         "of .json files. --FIELD VALUE sets a field of every request. Nothing is sent unless every request "
-         "is\n"
-         "valid. A request without request_id gets one made of the batch's id and its content, so that "
-         "sending\n"
-         "the same batch again makes no new job.\n\n"
-         "  --batch-id ID       names the batch (needed unless every request has a batch_id)\n"
-         "  --wait              wait until every job has ended, printing only what did not succeed\n"
-         "  --watch             the same with progress\n"
-         "  --timeout SECONDS   give up waiting; the jobs go on (exit status 6)\n"
-         "  --check             read and check the requests, print their ids, send nothing\n\n"
-         "exit status: 0 all succeeded (without --wait: all accepted), 1 one failed or was rejected, 4 one "
-         "was\n"
-         "cancelled and none failed");
+    mf_print_help(
+        stdout,
+        "usage: modelforge batch FILE.jsonl | FOLDER | - [--batch-id ID] [--FIELD VALUE]... [--wait | "
+        "--watch]\n"
+        "                        [--timeout SECONDS] [--check]\n\n"
+        "Sends many training requests: a JSONL file (or standard input) with one request a line, or a "
+        "folder\n"
+        "of .json files. --FIELD VALUE sets a field of every request. Nothing is sent unless every request "
+        "is\n"
+        "valid. A request without request_id gets one made of the batch's id and its content, so that "
+        "sending\n"
+        "the same batch again makes no new job.\n\n"
+        "  --batch-id ID       names the batch (needed unless every request has a batch_id)\n"
+        "  --wait              wait until every job has ended, printing only what did not succeed\n"
+        "  --watch             the same with progress\n"
+        "  --timeout SECONDS   give up waiting; the jobs go on (exit status 6)\n"
+        "  --check             read and check the requests, print their ids, send nothing\n\n"
+        "exit status: 0 all succeeded (without --wait: all accepted), 1 one failed or was rejected, 4 one "
+        "was\n"
+        "cancelled and none failed");
 }
 
 struct arguments {
@@ -57,10 +59,9 @@ static int read_arguments(struct arguments *arguments, int argc, char **argv) {
             if (i + 1 == argc)
                 return mf_usage("batch", "%s needs a value", argv[i]);
             if (!strcmp(argv[i], "--timeout")) {
-                char *end;
-                arguments->timeout_s = strtoll(argv[++i], &end, 10);
-                if (*end || arguments->timeout_s < 0)
-                    return mf_usage("batch", "--timeout takes whole seconds, not '%s'", argv[i]);
+                const int result = mf_read_number("batch", "--timeout", argv[++i], 0, &arguments->timeout_s);
+                if (result >= 0)
+                    return result;
                 continue;
             }
             arguments->flag[arguments->flags++] = argv[i];

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { POLL_MS = 1000, QUICK_POLLS = 8, QUICK_POLL_MS = 150, BAR_CELLS = 20 };
+enum { POLL_MS = 1000, QUICK_POLLS = 8, QUICK_POLL_MS = 150 };
 
 /* What stands on the terminal, or was printed last. */
 struct display {
@@ -23,10 +23,14 @@ static void show(struct display *display, const char *text) {
     if (!display->live && !mf_pace_allows(&display->pace, "", mf_clock_monotonic_ms()))
         return;
     snprintf(display->shown, sizeof display->shown, "%s", text);
-    if (display->live)
-        printf("\r\033[K%s", text);
-    else
+    if (display->live) {
+        char line[sizeof display->shown];
+        snprintf(line, sizeof line, "%s", text);
+        mf_text_fit(stdout, line);
+        printf("\r\033[K%s", line);
+    } else {
         puts(text);
+    }
     fflush(stdout);
 }
 
@@ -81,7 +85,7 @@ static int report(struct mf_settings *settings, struct mf_database *database, st
         json_object_set_new(object, "not_succeeded", mf_table_json(&table));
         mf_json_print(object);
     } else if (table.rows) {
-        mf_table_print(&table);
+        mf_table_print(&table, NULL);
     }
     mf_text_table_free(&table);
     bool failed = progress->jobs[MF_JOB_FAILED] || rejected > 0, cancelled = progress->jobs[MF_JOB_CANCELLED];

@@ -43,13 +43,15 @@ int mf_command_completion(struct mf_settings *settings, int argc, char **argv) {
             return MF_EXIT_OK;
         }
     if (argc == 2 && !strcmp(argv[1], "--help")) {
-        puts("usage: modelforge completion bash | zsh | fish\n\n"
-             "Prints what teaches the shell to complete modelforge's commands, flags, fields and their "
-             "values:\n\n"
-             "  bash   eval \"$(modelforge completion bash)\"           in ~/.bashrc\n"
-             "  zsh    eval \"$(modelforge completion zsh)\"            in ~/.zshrc, after compinit\n"
-             "  fish   modelforge completion fish | source            in ~/.config/fish/config.fish\n\n"
-             "An installed modelforge has done that for every user.");
+        mf_print_help(
+            stdout,
+            "usage: modelforge completion bash | zsh | fish\n\n"
+            "Prints what teaches the shell to complete modelforge's commands, flags, fields and their "
+            "values:\n\n"
+            "  bash   eval \"$(modelforge completion bash)\"           in ~/.bashrc\n"
+            "  zsh    eval \"$(modelforge completion zsh)\"            in ~/.zshrc, after compinit\n"
+            "  fish   modelforge completion fish | source            in ~/.config/fish/config.fish\n\n"
+            "An installed modelforge has done that for every user.");
         return MF_EXIT_OK;
     }
     return mf_usage("completion", "which shell: bash, zsh or fish?");

@@ -3,6 +3,7 @@
 #include "producer/cli/table.h"
 
 #include "common/clock.h"
+#include "common/text.h"
 
 #include <jansson.h>
 #include <poll.h>
@@ -30,18 +31,23 @@ struct control {
 
 static void print_help(enum mf_command_action action) {
     bool retry = action == MF_COMMAND_RETRY;
-    printf("usage: modelforge %s JOB [--reason TEXT] [--timeout SECONDS]%s\n\n%s\n\n"
-           "With database.url set it waits until a worker has taken the command in (%d s, --timeout; 0: not "
-           "at all).\n"
-           "exit status: 0 done or asked for, 1 ignored, for the job cannot do it now, 2 rejected, 6 not "
-           "taken in yet\n",
-           mf_command_action_name(action), retry ? " [--generation N]" : "", help[action], FATE_S);
+    struct mf_text text = {0};
+    mf_text_printf(
+        &text,
+        "usage: modelforge %s JOB [--reason TEXT] [--timeout SECONDS]%s\n\n%s\n\n"
+        "With database.url set it waits until a worker has taken the command in (%d s, --timeout; 0: not "
+        "at all).\n\n"
+        "exit status: 0 done or asked for, 1 ignored, for the job cannot do it now, 2 rejected, 6 not "
+        "taken in yet\n",
+        mf_command_action_name(action), retry ? " [--generation N]" : "", help[action], FATE_S);
+    mf_print_help(stdout, mf_text_string(&text));
+    mf_text_free(&text);
 }
 
 /* Returns -1 to go on, else an exit status. */
 static int read_arguments(struct control *control, int argc, char **argv) {
-    char *end = NULL;
-    for (int i = 1; i < argc; i++) {
+    int result = -1;
+    for (int i = 1; i < argc && result < 0; i++) {
         bool more = i + 1 < argc;
         if (!strcmp(argv[i], "--help")) {
             print_help(control->command.action);
@@ -52,21 +58,18 @@ static int read_arguments(struct control *control, int argc, char **argv) {
             if (!(control->command.reason = strdup(argv[++i])))
                 return mf_usage(argv[0], "out of memory");
         } else if (!strcmp(argv[i], "--timeout") && more) {
-            control->timeout_s = strtoll(argv[++i], &end, 10);
-            if (*end || end == argv[i] || control->timeout_s < 0)
-                return mf_usage(argv[0], "--timeout takes a whole number from 0");
+            result = mf_read_number(argv[0], "--timeout", argv[++i], 0, &control->timeout_s);
         } else if (!strcmp(argv[i], "--generation") && more && control->command.action == MF_COMMAND_RETRY) {
-            control->command.expected_generation =
-                (struct mf_optional_integer){true, strtoll(argv[++i], &end, 10)};
-            if (*end || end == argv[i] || control->command.expected_generation.value < 1)
-                return mf_usage(argv[0], "--generation takes a whole number from 1");
+            control->command.expected_generation.set = true;
+            result = mf_read_number(argv[0], "--generation", argv[++i], 1,
+                                    &control->command.expected_generation.value);
         } else if (argv[i][0] == '-' || control->name) {
             return mf_usage(argv[0], "unexpected '%s', or it lacks its value", argv[i]);
         } else {
             control->name = argv[i];
         }
     }
-    return control->name ? -1 : mf_usage(argv[0], "which job?");
+    return result >= 0 || control->name ? result : mf_usage(argv[0], "which job?");
 }
 
 /* Tenant, request id and, of a job id or for a retry, the generation that is meant. */

@@ -52,8 +52,9 @@ static int read_arguments(struct arguments *arguments, int argc, char **argv) {
         else if (!strcmp(argv[i], "--raw"))
             arguments->raw = true;
         else if (!strcmp(argv[i], "--limit") && more) {
-            if (!read_number(argv[++i], &arguments->limit))
-                return mf_usage("dlq", "--limit takes a whole number from 1");
+            const int result = mf_read_number("dlq", "--limit", argv[++i], 1, &arguments->limit);
+            if (result >= 0)
+                return result;
         } else if (!read_number(argv[i], &arguments->id[arguments->ids++]))
             return mf_usage("dlq", "'%s' is no dead letter's number", argv[i]);
     }
@@ -68,7 +69,8 @@ static int list(struct mf_settings *settings, const struct arguments *arguments)
         mf_store_rejects(database, arguments->topic, arguments->code, (size_t)arguments->limit, &table,
                          &error))
         return mf_fail(&error);
-    return mf_table_give(settings, &table, "nothing was rejected");
+    return mf_table_give(settings, &table, "reject_id,rejected_at,code,replayed_at,reason",
+                         "nothing was rejected");
 }
 
 /* Text as it is, other bytes as \xNN. */
@@ -198,7 +200,7 @@ int mf_command_dlq(struct mf_settings *settings, int argc, char **argv) {
     struct arguments arguments = {.limit = LIST_LIMIT};
     for (int i = 1; i < argc; i++)
         if (!strcmp(argv[i], "--help")) {
-            puts(help);
+            mf_print_help(stdout, help);
             return MF_EXIT_OK;
         }
     const char *verb = argc > 1 ? argv[1] : "";

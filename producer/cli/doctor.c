@@ -270,7 +270,7 @@ int mf_command_doctor(struct mf_settings *settings, int argc, char **argv) {
     struct mf_examination examination = {.settings = settings};
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--help")) {
-            puts(help);
+            mf_print_help(stdout, help);
             return MF_EXIT_OK;
         }
         if (!strcmp(argv[i], "--development"))

@@ -85,7 +85,9 @@ static int show_status(struct mf_settings *settings) {
     if (mf_settings_database(settings, false, &database, &error) ||
         mf_store_ingest_status(database, &table, &error))
         return mf_fail(&error);
-    return mf_table_give(settings, &table, "no partition was read yet");
+    return mf_table_give(settings, &table,
+                         "topic,partition,next_offset,updated_at,halted_by,expected_offset,found_offset",
+                         "no partition was read yet");
 }
 
 int mf_command_ingest(struct mf_settings *settings, int argc, char **argv) {
@@ -93,7 +95,7 @@ int mf_command_ingest(struct mf_settings *settings, int argc, char **argv) {
     char *end = NULL;
     for (int i = 1; i < argc; i++)
         if (!strcmp(argv[i], "--help")) {
-            puts(help);
+            mf_print_help(stdout, help);
             return MF_EXIT_OK;
         }
     if (argc == 2 && !strcmp(argv[1], "status"))

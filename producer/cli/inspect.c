@@ -5,13 +5,20 @@
 
 #include "common/clock.h"
 #include "common/json.h"
+#include "common/text.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-enum { LIST_LIMIT = 20, LOG_LIMIT = 200, CHART_COLUMNS = 64, CHART_AXIS = 14, CHART_ROWS = 13 };
+enum {
+    LIST_LIMIT = 20,
+    LOG_LIMIT = 200,
+    CHART_COLUMNS = 64,
+    CHART_AXIS = 14,
+    LABEL_CELLS = 13,
+    CHART_ROWS = 13
+};
 
 /* What these commands take: one name, --tenant, --limit, --timeout. */
 struct arguments {
@@ -21,26 +28,25 @@ struct arguments {
 
 /* Returns -1 to go on, else an exit status. */
 static int read_arguments(struct arguments *arguments, int argc, char **argv, const char *help) {
-    for (int i = 1; i < argc; i++) {
+    int result = -1;
+    for (int i = 1; i < argc && result < 0; i++) {
         bool more = i + 1 < argc;
         if (!strcmp(argv[i], "--help")) {
-            puts(help);
+            mf_print_help(stdout, help);
             return MF_EXIT_OK;
         }
         if (!strcmp(argv[i], "--tenant") && more)
             arguments->tenant = argv[++i];
         else if (!strcmp(argv[i], "--limit") && more)
-            arguments->limit = strtoll(argv[++i], NULL, 10);
+            result = mf_read_number(argv[0], "--limit", argv[++i], 0, &arguments->limit);
         else if (!strcmp(argv[i], "--timeout") && more)
-            arguments->timeout_s = strtoll(argv[++i], NULL, 10);
+            result = mf_read_number(argv[0], "--timeout", argv[++i], 0, &arguments->timeout_s);
         else if (argv[i][0] == '-' || arguments->name)
             return mf_usage(argv[0], "unexpected '%s', or it lacks its value", argv[i]);
         else
             arguments->name = argv[i];
     }
-    if (arguments->limit < 0 || arguments->timeout_s < 0)
-        return mf_usage(argv[0], "--limit and --timeout take whole numbers from 0");
-    return -1;
+    return result;
 }
 
 static void print_time(const char *label, int64_t ms) {
@@ -50,6 +56,7 @@ static void print_time(const char *label, int64_t ms) {
 }
 
 static void print_job(const struct mf_job_status *job) {
+    struct mf_text training = {0};
     const char *colour = !strcmp(job->state, "succeeded") ? MF_GREEN
                          : !strcmp(job->state, "failed")  ? MF_RED
                                                           : MF_YELLOW;
@@ -62,7 +69,10 @@ static void print_job(const struct mf_job_status *job) {
         printf(": %s", job->waiting_reason);
     if (strcmp(job->desired, "run") != 0 && !strcmp(job->state, "running"))
         printf(" (%s asked for)", job->desired);
-    printf("\n%-12s %s with %s on %s\n", "training", job->strategy, job->provider, job->model_name);
+    printf("\n%-12s ", "training");
+    mf_text_printf(&training, "%s with %s on %s", job->strategy, job->provider, job->model_name);
+    mf_print_wrapped(stdout, mf_text_string(&training), LABEL_CELLS, LABEL_CELLS);
+    mf_text_free(&training);
     printf("%-12s %d failed of at most %d, %d interruption(s)\n", "attempts", job->attempts,
            job->max_attempts, job->interruptions);
     if (job->step != MF_COUNT_NONE)
@@ -73,10 +83,27 @@ static void print_job(const struct mf_job_status *job) {
     print_time("started", job->started_at);
     print_time("finished", job->finished_at);
     print_time("estimated", job->estimated_finish);
-    if (job->result)
-        printf("%-12s %s\n", "result", job->result);
-    if (job->error_message)
-        printf("%-12s %s: %s\n", "error", job->error_code ? job->error_code : "", job->error_message);
+    if (job->result) {
+        printf("%-12s ", "result");
+        mf_job_print_result(job->result, LABEL_CELLS, LABEL_CELLS);
+    }
+    if (job->error_message) {
+        const int code = printf("%-12s %s: ", "error", job->error_code ? job->error_code : "");
+        mf_print_wrapped(stdout, job->error_message, code, LABEL_CELLS);
+    }
+}
+
+static const char no_jobs[] = "no jobs yet; 'modelforge submit --help' says how to send one";
+
+/* Whether the rows are of several tenants. */
+static bool is_shared(const struct mf_text_table *table) {
+    size_t c = 0;
+    while (c < table->columns && strcmp(table->column[c], "tenant") != 0)
+        c++;
+    for (size_t row = 1; row < table->rows && c < table->columns; row++)
+        if (strcmp(table->cell[row * table->columns + c], table->cell[c]) != 0)
+            return true;
+    return false;
 }
 
 static int list_jobs(struct mf_settings *settings, const struct arguments *arguments) {
@@ -84,9 +111,25 @@ static int list_jobs(struct mf_settings *settings, const struct arguments *argum
     struct mf_database *database = NULL;
     struct mf_text_table table = {0};
     if (mf_settings_database(settings, false, &database, &error) ||
+        mf_store_jobs(database, arguments->tenant, (size_t)arguments->limit, &table, &error))
+        return mf_fail(&error);
+    return mf_table_give(settings, &table,
+                         is_shared(&table) ? "tenant,request_id,state,progress,loss,age,note"
+                                           : "request_id,state,progress,loss,age,note",
+                         no_jobs);
+}
+
+static int list_runs(struct mf_settings *settings, const struct arguments *arguments) {
+    struct mf_error error;
+    struct mf_database *database = NULL;
+    struct mf_text_table table = {0};
+    if (mf_settings_database(settings, false, &database, &error) ||
         mf_store_history(database, arguments->tenant, (size_t)arguments->limit, &table, &error))
         return mf_fail(&error);
-    return mf_table_give(settings, &table, "no jobs yet; 'modelforge submit --help' says how to send one");
+    return mf_table_give(settings, &table,
+                         is_shared(&table) ? "tenant,request_id,attempt,outcome,seconds,loss,age,error_code"
+                                           : "request_id,attempt,outcome,seconds,loss,age,error_code",
+                         no_jobs);
 }
 
 int mf_command_status(struct mf_settings *settings, int argc, char **argv) {
@@ -186,7 +229,7 @@ static int show_run(struct mf_settings *settings, struct mf_database *database, 
         }
         if (artifacts.rows) {
             putchar('\n');
-            mf_table_print(&artifacts);
+            mf_table_print(&artifacts, "kind,size_bytes,uri");
         }
     }
     free(steps);
@@ -200,15 +243,15 @@ int mf_command_history(struct mf_settings *settings, int argc, char **argv) {
     struct mf_database *database = NULL;
     struct mf_job_status job = {0};
     struct arguments arguments = {.limit = LIST_LIMIT};
-    int result =
-        read_arguments(&arguments, argc, argv,
-                       "usage: modelforge history [JOB] [--tenant NAME] [--limit N]\n\n"
-                       "Past runs, newest first; with a JOB its loss curve (from the loss_curve view) and\n"
-                       "its artifacts.");
+    int result = read_arguments(
+        &arguments, argc, argv,
+        "usage: modelforge history [JOB] [--tenant NAME] [--limit N]\n\n"
+        "Past runs, one an attempt, newest first; with a JOB its loss curve (from the loss_curve view) and\n"
+        "its artifacts.");
     if (result >= 0)
         return result;
     if (!arguments.name)
-        return list_jobs(settings, &arguments);
+        return list_runs(settings, &arguments);
     if (mf_settings_database(settings, false, &database, &error) ||
         mf_job_find(settings, database, arguments.name, &job, &error))
         return mf_fail(&error);
@@ -233,7 +276,7 @@ int mf_command_logs(struct mf_settings *settings, int argc, char **argv) {
         return result;
     if (mf_store_logs(database, job_id, (size_t)arguments.limit, &table, &error))
         return mf_fail(&error);
-    return mf_table_give(settings, &table, "nothing was logged");
+    return mf_table_give(settings, &table, "logged_at,level,message", "nothing was logged");
 }
 
 int mf_command_events(struct mf_settings *settings, int argc, char **argv) {
@@ -250,5 +293,5 @@ int mf_command_events(struct mf_settings *settings, int argc, char **argv) {
         return result;
     if (mf_store_events(database, job_id, &table, &error))
         return mf_fail(&error);
-    return mf_table_give(settings, &table, "no events");
+    return mf_table_give(settings, &table, "recorded_at,type,attempt,step,actor,detail", "no events");
 }

@@ -2,7 +2,9 @@
 
 #include "common/clock.h"
 #include "common/digest.h"
+#include "common/text.h"
 #include "producer/cli/pace.h"
+#include "producer/cli/table.h"
 
 #include <math.h>
 #include <poll.h>
@@ -10,7 +12,14 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { POLL_MS = 250, HINT_MS = 15000, BAR_CELLS = 20 };
+enum {
+    POLL_MS = 250,
+    HINT_MS = 15000,
+    BAR_CELLS = 20,
+    SHORT_BAR_CELLS = 8,
+    WIDE_COLUMNS = 100,
+    RESULT_INDENT = 13
+};
 
 enum mf_status mf_job_find(struct mf_settings *settings, struct mf_database *database, const char *name,
                            struct mf_job_status *job, struct mf_error *error) {
@@ -93,8 +102,10 @@ static void append_steps(char *line, size_t bytes, const struct mf_job_status *j
                       : NAN;
     if (!isnan(done)) {
         char bar[BAR_CELLS * 3 + 1], *end = bar; /* a cell has 3 bytes */
-        for (int i = 0; i < BAR_CELLS; i++)
-            end = stpncpy(end, i < (int)(done * BAR_CELLS + 0.5) ? "█" : "░", 3);
+        const int columns = mf_terminal_columns(stdout);
+        const int length = columns && columns < WIDE_COLUMNS ? SHORT_BAR_CELLS : BAR_CELLS;
+        for (int i = 0; i < length; i++)
+            end = stpncpy(end, i < (int)(done * length + 0.5) ? "█" : "░", 3);
         *end = 0;
         used += (size_t)snprintf(line + used, bytes - used, "  %s %3.0f%%  step %lld/%lld", bar, done * 100,
                                  (long long)job->step, (long long)job->total_steps);
@@ -124,26 +135,53 @@ static void describe(char *line, size_t bytes, const struct mf_job_status *job) 
     }
 }
 
-/* Cuts a UTF-8 line to the terminal's width. */
-static void cut_to_width(char *line) {
-    const int columns = mf_terminal_columns(stdout);
-    int cells = 0;
-    for (char *c = line; *c; c++)
-        if (((unsigned char)*c & 0xC0) != 0x80 && ++cells >= columns) {
-            *c = 0;
-            return;
+/* {"steps": 60, "eval_loss": 4.820445829316189} to "steps 60, eval_loss 4.8204". */
+static void result_text(const char *result, struct mf_text *text) {
+    json_t *object = json_loads(result, 0, NULL), *value;
+    const char *name;
+    json_object_foreach(object, name, value) {
+        mf_text_printf(text, "%s%s ", text->length ? ", " : "", name);
+        if (json_is_real(value)) {
+            mf_text_printf(text, "%.5g", json_real_value(value));
+        } else {
+            char *plain = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+            mf_text_puts(text, plain ? plain : "");
+            free(plain);
         }
+    }
+    json_decref(object);
 }
 
-static int report_end(const struct mf_job_status *job, bool quiet) {
+void mf_job_print_result(const char *result, int used, int indent) {
+    struct mf_text text = {0};
+    result_text(result, &text);
+    mf_print_wrapped(stdout, mf_text_string(&text), used, indent);
+    mf_text_free(&text);
+}
+
+/* What it left to load: "adapter       file:///...". */
+static void print_artifacts(struct mf_database *database, const char *job_id) {
+    struct mf_text_table table;
+    struct mf_error ignored;
+    if (mf_store_artifacts(database, job_id, &table, &ignored))
+        return;
+    for (size_t row = 0; row < table.rows; row++) /* kind, uri */
+        if (strcmp(table.cell[row * table.columns], "training_json") != 0)
+            printf("%-12s %s\n", table.cell[row * table.columns], table.cell[row * table.columns + 1]);
+    mf_text_table_free(&table);
+}
+
+static int report_end(struct mf_database *database, const struct mf_job_status *job, bool quiet) {
     bool succeeded = !strcmp(job->state, "succeeded"), cancelled = !strcmp(job->state, "cancelled");
     if (succeeded && !quiet) {
         char took[32];
-        printf("%ssucceeded%s in %s", mf_colour(stdout, MF_GREEN), mf_colour(stdout, MF_RESET),
+        printf("%ssucceeded%s in %s\n", mf_colour(stdout, MF_GREEN), mf_colour(stdout, MF_RESET),
                mf_duration((job->finished_at - job->started_at) / 1000, took));
-        if (job->result)
-            printf("  %s", job->result);
-        putchar('\n');
+        if (job->result) {
+            printf("%-12s ", "result");
+            mf_job_print_result(job->result, RESULT_INDENT, RESULT_INDENT);
+        }
+        print_artifacts(database, job->job_id);
     } else if (!succeeded && job->error_message) {
         fprintf(stderr, "%s%s%s: %s\n", mf_colour(stderr, cancelled ? MF_YELLOW : MF_RED), job->state,
                 mf_colour(stderr, MF_RESET), job->error_message);
@@ -154,7 +192,7 @@ static int report_end(const struct mf_job_status *job, bool quiet) {
 }
 
 struct follow {
-    bool live, quiet;
+    bool live, quiet, json;
     char shown[512]; /* what stands on the terminal or was printed last */
     int64_t started_ms;
     struct mf_pace pace; /* of lines that no terminal overwrites */
@@ -177,7 +215,7 @@ static void show(struct follow *follow, const char *text) {
     if (follow->live) {
         char line[512];
         snprintf(line, sizeof line, "%s", text);
-        cut_to_width(line);
+        mf_text_fit(stdout, line);
         printf("\r\033[K%s", line);
     } else {
         puts(text);
@@ -217,7 +255,9 @@ static enum mf_status look(struct mf_database *database, const char *job_id, str
         if (*done) {
             if (follow->live && follow->shown[0])
                 printf("\r\033[K");
-            *result = report_end(&job, follow->quiet);
+            *result = report_end(database, &job, follow->quiet);
+            if (follow->json)
+                mf_json_print(mf_job_json(&job));
         } else {
             describe(line, sizeof line, &job);
             char *estimate = strstr(line, "  ETA ");
@@ -234,8 +274,10 @@ int mf_job_follow(struct mf_settings *settings, const char *job_id, const struct
                   int64_t timeout_s) {
     struct mf_error error;
     struct mf_database *database;
-    struct follow follow = {
-        .live = isatty(STDOUT_FILENO), .quiet = quiet, .started_ms = mf_clock_monotonic_ms()};
+    struct follow follow = {.live = isatty(STDOUT_FILENO),
+                            .quiet = quiet || settings->json,
+                            .json = settings->json,
+                            .started_ms = mf_clock_monotonic_ms()};
     if (mf_settings_database(settings, false, &database, &error))
         return mf_fail(&error);
     for (;;) {

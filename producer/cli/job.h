@@ -22,14 +22,18 @@ struct mf_sent {
 };
 
 /* Follows the job until it is terminal: a live line on a terminal, one line a change elsewhere (nothing when
- * `quiet`). A job that is not in the database yet is waited for. Survives a database outage. With `sent`
- * (may be NULL) it first waits until that record was taken in, and tells if it was rejected. `timeout_s` 0:
- * no limit. Returns an enum mf_exit. */
+ * `quiet`); with --json only the job as it ended, as a line. A job that is not in the database yet is waited
+ * for. Survives a database outage. With `sent` (may be NULL) it first waits until that record was taken in,
+ * and tells if it was rejected. `timeout_s` 0: no limit. Returns an enum mf_exit. */
 int mf_job_follow(struct mf_settings *settings, const char *job_id, const struct mf_sent *sent, bool quiet,
                   int64_t timeout_s);
 
 /* The job as a JSON object, as --json prints it. New reference; NULL when memory runs out. */
 json_t *mf_job_json(const struct mf_job_status *job);
+
+/* What a job says of its result (a JSON object) for people, "steps 60, eval_loss 4.8204", as
+ * mf_print_wrapped() does. */
+void mf_job_print_result(const char *result, int used, int indent);
 
 /* "1:05", "2:03:09". */
 char *mf_duration(int64_t seconds, char text[32]);

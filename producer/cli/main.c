@@ -58,20 +58,27 @@ const struct mf_cli_command *mf_cli_command_find(const char *name) {
 }
 
 static void print_help(void) {
-    puts("modelforge: fine-tuning jobs through Kafka\n\n"
-         "usage: modelforge [--config FILE] [--set NAME=VALUE]... [--json] COMMAND ...\n\n"
-         "commands ('modelforge COMMAND --help' says more):");
+    char *options = NULL;
+    size_t bytes;
+    FILE *memory = open_memstream(&options, &bytes);
+    mf_print_help(stdout, "modelforge: fine-tuning jobs through Kafka\n\n"
+                          "usage: modelforge [--config FILE] [--set NAME=VALUE]... [--json] COMMAND ...\n\n"
+                          "commands ('modelforge COMMAND --help' says more):\n");
     for (int i = 0; i < COMMANDS; i++)
         if (commands[i].summary)
             printf("  %-10s %s\n", commands[i].name, commands[i].summary);
-    puts("\nA JOB is a job id, a request id of your tenant (option tenant), or TENANT/REQUEST_ID.\n\n"
-         "exit status: 0 done, 1 the job failed, a command was ignored or doctor found a fault, 2 wrong "
-         "command line, configuration "
-         "or\n"
-         "request, 3 Kafka, registry or PostgreSQL not to be reached, 4 the job was cancelled, 5 no such "
-         "job,\n"
-         "6 --timeout passed\n\noptions (file, environment, --set):\n");
-    mf_config_print_options(mf_settings_table(), stdout);
+    mf_print_help(
+        stdout,
+        "\nA JOB is a job id, a request id of your tenant (option tenant), or TENANT/REQUEST_ID.\n\n"
+        "exit status: 0 done, 1 the job failed, a command was ignored or doctor found a fault, 2 wrong "
+        "command line, configuration or request, 3 Kafka, registry or PostgreSQL not to be reached, 4 the "
+        "job was cancelled, 5 no such job, 6 --timeout passed\n\n");
+    if (!memory)
+        return;
+    mf_config_print_options(mf_settings_table(), memory);
+    if (fclose(memory) == 0)
+        mf_print_help(stdout, options);
+    free(options);
 }
 
 static int add_override(struct mf_settings *settings, char *text) {

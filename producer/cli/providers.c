@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LEVELS = 4 };
+enum { LEVELS = 4, PROVIDER_INDENT = 31 };
 
 static const char help[] = "usage: modelforge providers [--markdown]\n\n"
                            "Which providers the live workers have, and what each can do: its level for every "
@@ -166,41 +166,55 @@ static const char *item(const json_t *array, size_t index) {
 /* ---- as tables for people ---- */
 
 static void print_provider(const json_t *provider) {
-    const char *version = text_of(provider, "version");
+    struct mf_text text = {0};
+    const char *version = text_of(provider, "version"), *path = text_of(provider, "path");
     printf("%-20s %-9s ", text_of(provider, "name"), text_of(provider, "kind"));
     if (json_is_false(json_object_get(provider, "available")))
-        printf("cannot be used: %s\n", text_of(provider, "reason"));
+        mf_text_printf(&text, "cannot be used: %s", text_of(provider, "reason"));
     else
-        printf("%s%s%s\n", *version ? version : "ready", *text_of(provider, "path") ? "  " : "",
-               text_of(provider, "path"));
+        mf_text_printf(&text, "%s%s%s", *version ? version : "ready", *path ? "  " : "", path);
+    mf_print_wrapped(stdout, mf_text_string(&text), PROVIDER_INDENT, PROVIDER_INDENT);
+    mf_text_free(&text);
 }
 
-/* Nothing where no provider can do it. */
-static void print_row(const json_t *workers, const struct dimensions *d, const char *architecture,
-                      const char *task, const char *strategy) {
-    const size_t count = json_array_size(d->providers);
-    int best = 0;
-    for (size_t p = 0; p < count && !best; p++)
-        best = level_of(workers, item(d->providers, p), architecture, task, strategy);
-    if (!best)
-        return;
-    printf("%-14s %-28s %-8s", architecture, task, strategy);
-    for (size_t p = 0; p < count; p++) {
-        const int level = level_of(workers, item(d->providers, p), architecture, task, strategy);
-        printf(" %-19s", level ? level_names[level] : "-");
+/* One row: what each provider can do with this combination; false, and no row, when none can do anything.
+ * Cells are borrowed. */
+static bool fill_levels(const json_t *workers, const struct dimensions *d, const char *const of[3],
+                        char **cell) {
+    bool any = false;
+    for (size_t i = 0; i < 3; i++)
+        cell[i] = (char *)of[i];
+    for (size_t p = 0; p < json_array_size(d->providers); p++) {
+        const int level = level_of(workers, item(d->providers, p), of[0], of[1], of[2]);
+        cell[3 + p] = (char *)(level ? level_names[level] : "-");
+        any |= level > 0;
     }
-    printf("\n");
+    return any;
 }
 
 static void print_levels(const json_t *workers, const struct dimensions *d) {
-    printf("\n%-14s %-28s %-8s", "ARCHITECTURE", "TASK", "STRATEGY");
-    for (size_t p = 0; p < json_array_size(d->providers); p++)
-        printf(" %-19s", item(d->providers, p));
-    printf("\n");
-    for (size_t a = 0; a < json_array_size(d->architectures); a++)
+    const size_t providers = json_array_size(d->providers), columns = 3 + providers;
+    const size_t most =
+        json_array_size(d->architectures) * json_array_size(d->tasks) * json_array_size(d->strategies);
+    struct mf_text_table table = {.column = calloc(columns, sizeof *table.column),
+                                  .columns = columns,
+                                  .cell = calloc(columns * most + 1, sizeof *table.cell)};
+    static char *const titles[] = {"architecture", "task", "strategy"};
+    for (size_t i = 0; table.column && i < columns; i++)
+        table.column[i] = i < 3 ? titles[i] : (char *)item(d->providers, i - 3);
+    for (size_t a = 0; table.cell && a < json_array_size(d->architectures); a++)
         for (size_t t = 0; t < json_array_size(d->tasks); t++)
-            for (size_t s = 0; s < json_array_size(d->strategies); s++)
-                print_row(workers, d, item(d->architectures, a), item(d->tasks, t), item(d->strategies, s));
+            for (size_t s = 0; s < json_array_size(d->strategies); s++) {
+                const char *const of[] = {item(d->architectures, a), item(d->tasks, t),
+                                          item(d->strategies, s)};
+                table.rows += fill_levels(workers, d, of, table.cell + table.rows * columns);
+            }
+    if (table.column && table.cell && table.rows) {
+        putchar('\n');
+        mf_table_print(&table, NULL);
+    }
+    free(table.column); /* the texts are the JSON's */
+    free(table.cell);
 }
 
 /* Workers whose trainers say the same, at once. */
@@ -281,7 +295,7 @@ int mf_command_providers(struct mf_settings *settings, int argc, char **argv) {
     json_t *workers = NULL;
     const bool markdown = argc == 2 && !strcmp(argv[1], "--markdown");
     if (argc == 2 && !strcmp(argv[1], "--help")) {
-        puts(help);
+        mf_print_help(stdout, help);
         return MF_EXIT_OK;
     }
     if (argc > 1 && !markdown)

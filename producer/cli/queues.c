@@ -121,13 +121,15 @@ static int list(struct mf_settings *settings, int argc, char **argv) {
     if (mf_settings_database(settings, false, &database, &error) ||
         mf_store_queues(database, tenant, &table, &error))
         return mf_fail(&error);
-    return mf_table_give(settings, &table, "no tenant has had a job yet, and no cap or weight is set");
+    return mf_table_give(settings, &table,
+                         "provider,tenant,running,waiting,unplaceable,cap,weight,share_percent",
+                         "no tenant has had a job yet, and no cap or weight is set");
 }
 
 int mf_command_queues(struct mf_settings *settings, int argc, char **argv) {
     for (int i = 1; i < argc; i++)
         if (!strcmp(argv[i], "--help")) {
-            puts(help);
+            mf_print_help(stdout, help);
             return MF_EXIT_OK;
         }
     return argc > 1 && !strcmp(argv[1], "set") ? set(settings, argc, argv) : list(settings, argc, argv);

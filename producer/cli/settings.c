@@ -2,6 +2,7 @@
 
 #include "sql/migrate.h"
 
+#include <errno.h>
 #include <pwd.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -234,4 +235,13 @@ int mf_usage(const char *command, const char *format, ...) {
     va_end(arguments);
     fprintf(stderr, "; see 'modelforge %s%s--help'\n", command, *command ? " " : "");
     return MF_EXIT_USAGE;
+}
+
+int mf_read_number(const char *command, const char *flag, const char *text, int64_t least, int64_t *value) {
+    char *end;
+    errno = 0;
+    *value = strtoll(text, &end, 10);
+    if (*end || end == text || errno || *value < least || *value > 1000000000)
+        return mf_usage(command, "%s takes a whole number from %lld, not '%s'", flag, (long long)least, text);
+    return -1;
 }

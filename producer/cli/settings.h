@@ -70,6 +70,9 @@ const char *mf_operator_name(void);
 int mf_fail(const struct mf_error *error);
 /* "modelforge: <what>; see 'modelforge <command> --help'", MF_EXIT_USAGE. */
 int mf_usage(const char *command, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* A whole number from `least` to a thousand million that a flag takes; returns -1, or an exit status after
+ * saying what was expected. */
+int mf_read_number(const char *command, const char *flag, const char *text, int64_t least, int64_t *value);
 
 /* The subcommands: argv[0] is the command's name. Each returns an enum mf_exit. */
 int mf_command_submit(struct mf_settings *settings, int argc, char **argv);

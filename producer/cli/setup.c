@@ -93,7 +93,7 @@ int mf_command_migrate(struct mf_settings *settings, int argc, char **argv) {
     bool restored = false;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--help")) {
-            puts(migrate_help);
+            mf_print_help(stdout, migrate_help);
             return MF_EXIT_OK;
         }
         if (!strcmp(argv[i], "--restored")) {
@@ -116,12 +116,14 @@ int mf_command_setup(struct mf_settings *settings, int argc, char **argv) {
     for (int i = 1; i < argc; i++) {
         char *end = NULL;
         if (!strcmp(argv[i], "--help")) {
-            puts("usage: modelforge setup [--partitions N] [--replication-factor N]\n\n"
-                 "Makes the topics (6 partitions, 3 replicas, min.insync.replicas 2, 7 days), registers the "
-                 "schemas\n"
-                 "with BACKWARD compatibility, and migrates the database. What is there already is left as "
-                 "it is;\n"
-                 "'modelforge doctor' says whether it will do.");
+            mf_print_help(
+                stdout,
+                "usage: modelforge setup [--partitions N] [--replication-factor N]\n\n"
+                "Makes the topics (6 partitions, 3 replicas, min.insync.replicas 2, 7 days), registers the "
+                "schemas\n"
+                "with BACKWARD compatibility, and migrates the database. What is there already is left as "
+                "it is;\n"
+                "'modelforge doctor' says whether it will do.");
             return MF_EXIT_OK;
         }
         if (!strcmp(argv[i], "--partitions") && i + 1 < argc)

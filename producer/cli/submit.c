@@ -12,21 +12,23 @@
 #include <unistd.h>
 
 static void print_submit_help(void) {
-    puts("usage: modelforge submit [FILE.json | -] [--FIELD VALUE]... [--wait | --watch] [--timeout "
-         "SECONDS]\n\n"
-         "Sends one training request and prints its job id. FILE holds a JSON object of fields; flags "
-         "override it:\n"
-         "every field is a flag with - for _, such as --learning-rate 1e-4, --target-modules q_proj,v_proj,\n"
-         "--labels team=search. Folders and files that exist here are sent as absolute paths.\n\n"
-         "  --wait              wait until the job has ended or was rejected, printing only its id and "
-         "errors\n"
-         "  --watch             the same with progress\n"
-         "  --timeout SECONDS   give up waiting; the job goes on (exit status 6)\n"
-         "  --dry-run           send nothing: check the request, and tell what it would do (rows, tokens, "
-         "steps, memory,\n"
-         "                      time, the first row with its labels) where a modelforge-trainer is found\n"
-         "  --fields            print every field with its default and meaning, and end\n\n"
-         "A request_id makes the command safe to repeat: the same request twice is one job.");
+    mf_print_help(
+        stdout,
+        "usage: modelforge submit [FILE.json | -] [--FIELD VALUE]... [--wait | --watch] [--timeout "
+        "SECONDS]\n\n"
+        "Sends one training request and prints its job id. FILE holds a JSON object of fields; flags "
+        "override it:\n"
+        "every field is a flag with - for _, such as --learning-rate 1e-4, --target-modules q_proj,v_proj,\n"
+        "--labels team=search. Folders and files that exist here are sent as absolute paths.\n\n"
+        "  --wait              wait until the job has ended or was rejected, printing only its id and "
+        "errors\n"
+        "  --watch             the same with progress\n"
+        "  --timeout SECONDS   give up waiting; the job goes on (exit status 6)\n"
+        "  --dry-run           send nothing: check the request, and tell what it would do (rows, tokens, "
+        "steps, memory,\n"
+        "                      time, the first row with its labels) where a modelforge-trainer is found\n"
+        "  --fields            print every field with its default and meaning, and end\n\n"
+        "A request_id makes the command safe to repeat: the same request twice is one job.");
 }
 
 static int print_fields(void) {
@@ -67,7 +69,7 @@ static int read_command_line(struct submission *submission, int argc, char **arg
             if (i + 1 == argc)
                 result = mf_usage("submit", "%s needs a value", argv[i]);
             else if (!strcmp(argv[i], "--timeout"))
-                submission->timeout_s = strtoll(argv[++i], NULL, 10);
+                result = mf_read_number("submit", "--timeout", argv[++i], 0, &submission->timeout_s);
             else {
                 flag[flags * 2] = argv[i];
                 flag[flags++ * 2 + 1] = argv[i + 1];

@@ -28,7 +28,7 @@ static void open_screen(struct screen *screen, unsigned short columns) {
 }
 
 static const char *shown(const struct screen *screen) {
-    static char text[512];
+    static char text[1024];
     fflush(screen->stream);
     ssize_t length = read(screen->master, text, sizeof text - 1);
     assert_true(length >= 0);
@@ -57,6 +57,42 @@ static void test_wraps_at_words(void **state) {
     close_screen(&screen);
 }
 
+static void test_a_line_stays_one(void **state) {
+    (void)state;
+    struct screen screen;
+    char line[] = "ab\u00fcd\u2588fgh", same[] = "ab\u00fcd";
+    open_screen(&screen, 6);
+    mf_text_fit(screen.stream, line);
+    assert_string_equal(line, "ab\u00fcd\u2588");
+    mf_text_fit(screen.stream, same);
+    assert_string_equal(same, "ab\u00fcd");
+    close_screen(&screen);
+}
+
+static void test_help_is_laid_out(void **state) {
+    (void)state;
+    struct screen screen;
+    open_screen(&screen, 40);
+    mf_print_help(screen.stream,
+                  "usage: program [--flag VALUE] [--another VALUE]\n\n"
+                  "A line that somebody broke only since it had become longer than a line is,\n"
+                  "which goes on.\n"
+                  "Another paragraph.\n"
+                  "  --flag VALUE  what it does, at some length\n"
+                  "                and on\n"
+                  "  --other       more\n");
+    assert_string_equal(shown(&screen), "usage: program [--flag VALUE] [--another\n"
+                                        "       VALUE]\n\n"
+                                        "A line that somebody broke only since it\n"
+                                        "had become longer than a line is, which\n"
+                                        "goes on.\n"
+                                        "Another paragraph.\n"
+                                        "  --flag VALUE  what it does, at some\n"
+                                        "                length and on\n"
+                                        "  --other       more\n");
+    close_screen(&screen);
+}
+
 static void test_colours_are_for_terminals(void **state) {
     (void)state;
     struct screen screen;
@@ -81,6 +117,8 @@ static void test_colours_are_for_terminals(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_wraps_at_words),
+        cmocka_unit_test(test_a_line_stays_one),
+        cmocka_unit_test(test_help_is_laid_out),
         cmocka_unit_test(test_colours_are_for_terminals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
