@@ -20,7 +20,7 @@ int mf_command_provider(struct mf_settings *settings, int argc, char **argv) {
     const char *name = NULL;
     bool trust = false;
     if (argc == 2 && !strcmp(argv[1], "--help")) {
-        puts(help);
+        mf_print_help(stdout, help);
         return MF_EXIT_OK;
     }
     if (argc < 2 || strcmp(argv[1], "check") != 0)

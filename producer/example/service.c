@@ -38,18 +38,20 @@ static enum mf_status submit(struct mf_client *client, const char *line, int *re
                              struct mf_error *error) {
     struct mf_request request;
     struct pending *pending = calloc(1, sizeof *pending);
-    enum mf_status status = mf_request_from_text(line, strlen(line), "the line", &request, error);
-    if (!pending || status)
-        goto done;
+    if (!pending)
+        abort();
     pending->refused = refused;
+    enum mf_status status = mf_request_from_text(line, strlen(line), "the line", &request, error);
+    if (status)
+        goto done;
     while ((status = mf_client_submit(client, &request, on_delivery, pending, pending->job_id, error)) ==
            MF_ERROR_QUEUE_FULL)
         mf_client_poll(client, BACK_PRESSURE_MS);
 done:
-    if (status || !pending)
+    if (status)
         free(pending); /* no callback will come for it */
     mf_request_free(&request);
-    return pending ? status : MF_ERROR_OUT_OF_MEMORY;
+    return status;
 }
 
 int main(int argc, char **argv) {

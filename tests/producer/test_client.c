@@ -6,8 +6,10 @@
 #include "schemas/registry.h"
 
 #include <librdkafka/rdkafka.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -162,6 +164,101 @@ static void test_unreachable_broker_is_told(void **state) {
     mf_client_destroy(client);
 }
 
+static void fill(struct mf_request *request) {
+    struct mf_error error;
+    assert_int_equal(mf_request_init(request, &error), MF_OK);
+    request->task = strdup("text-generation");
+    request->model_name = strdup("/m");
+    request->dataset = strdup("/d");
+}
+
+static void count(const struct mf_delivery *delivery, void *user) {
+    atomic_int *counts = user; /* accepted, refused */
+    atomic_fetch_add(&counts[delivery->status != MF_OK], 1);
+}
+
+/* Nothing is waited for and nothing dropped when the queue is full: the sender is told, and polls. */
+static void test_a_full_queue_pushes_back(void **state) {
+    enum { ROOM = 5 };
+    (void)state;
+    struct mf_error error;
+    struct mf_client *client = NULL;
+    struct mf_request request;
+    atomic_int counts[2] = {0};
+    char job_id[MF_UUID_TEXT_BYTES];
+    struct mf_client_property properties[] = {{"bootstrap.servers", "127.0.0.1:1"},
+                                              {"message.timeout.ms", "1000"},
+                                              {"queue.buffering.max.messages", "5"}};
+    struct mf_client_options options = {
+        .kafka = properties, .kafka_count = 3, .registry_url = registry_url, .requests_topic = topic};
+    assert_int_equal(mf_client_create(&options, &client, &error), MF_OK);
+    fill(&request);
+    for (int i = 0; i < ROOM; i++)
+        assert_int_equal(mf_client_submit(client, &request, count, counts, job_id, &error), MF_OK);
+    const int64_t began_ms = mf_clock_monotonic_ms();
+    assert_int_equal(mf_client_submit(client, &request, count, counts, job_id, &error), MF_ERROR_QUEUE_FULL);
+    assert_true(mf_clock_monotonic_ms() - began_ms < 500);
+    const int64_t deadline_ms = mf_clock_monotonic_ms() + WAIT_MS;
+    enum mf_status status = MF_ERROR_QUEUE_FULL; /* until the first ones have timed out */
+    while (status == MF_ERROR_QUEUE_FULL && mf_clock_monotonic_ms() < deadline_ms) {
+        mf_client_poll(client, 100);
+        status = mf_client_submit(client, &request, count, counts, job_id, &error);
+    }
+    assert_int_equal(status, MF_OK);
+    assert_int_equal(mf_client_flush(client, WAIT_MS, &error), MF_OK);
+    assert_int_equal(counts[0], 0);
+    assert_int_equal(counts[1], ROOM + 1); /* one callback each, and none for what was pushed back */
+    mf_request_free(&request);
+    mf_client_destroy(client);
+}
+
+enum { SENDERS = 4, EACH = 200 };
+struct sender {
+    struct mf_client *client;
+    atomic_int *counts;
+    int number;
+    pthread_t thread;
+};
+
+static void *send_many(void *argument) {
+    const struct sender *sender = argument;
+    struct mf_error error;
+    struct mf_request request;
+    char job_id[MF_UUID_TEXT_BYTES], name[32];
+    fill(&request);
+    for (int i = 0; i < EACH; i++) {
+        snprintf(name, sizeof name, "thread-%d-%d", sender->number, i);
+        free(request.request_id);
+        request.request_id = strdup(name);
+        while (mf_client_submit(sender->client, &request, count, sender->counts, job_id, &error) ==
+               MF_ERROR_QUEUE_FULL)
+            mf_client_poll(sender->client, 10);
+        mf_client_poll(sender->client, 0);
+    }
+    mf_request_free(&request);
+    return NULL;
+}
+
+/* Several threads send and poll by one client: one callback a request. */
+static void test_threads_share_a_client(void **state) {
+    (void)state;
+    struct mf_error error;
+    struct mf_client *client = make_client();
+    struct sender sender[SENDERS];
+    atomic_int counts[2] = {0};
+    for (int i = 0; i < SENDERS; i++) {
+        sender[i] = (struct sender){.client = client, .counts = counts, .number = i};
+        assert_int_equal(pthread_create(&sender[i].thread, NULL, send_many, &sender[i]), 0);
+    }
+    for (int i = 0; i < SENDERS; i++)
+        assert_int_equal(pthread_join(sender[i].thread, NULL), 0);
+    if (mf_client_flush(client, WAIT_MS, &error))
+        fail_msg("%s", error.message);
+    assert_int_equal(counts[0], SENDERS * EACH);
+    assert_int_equal(counts[1], 0);
+    mf_client_destroy(client);
+}
+
 static void test_topic_settings_are_read_back(void **state) {
     (void)state;
     struct mf_error error;
@@ -209,6 +306,8 @@ int main(void) {
         cmocka_unit_test(test_invalid_request_is_not_sent),
         cmocka_unit_test(test_fixed_properties_cannot_be_overridden),
         cmocka_unit_test(test_unreachable_broker_is_told),
+        cmocka_unit_test(test_a_full_queue_pushes_back),
+        cmocka_unit_test(test_threads_share_a_client),
         cmocka_unit_test(test_topic_settings_are_read_back),
     };
     return cmocka_run_group_tests(tests, make_topic, NULL);
