@@ -40,6 +40,7 @@ static double flop(const struct mf_graph *graph, const struct mf_node *node, con
                elements(graph, node->in[1], value);
     case MF_OP_HEAD_WEIGHT_GRADIENT: /* the logits again, and their gradient times the hidden states */
         return 4 * rows(graph, node->in[2], value) * elements(graph, node->in[1], value);
+    case MF_OP_HEAD_BIAS_GRADIENT:
     case MF_OP_LOGITS:
         return 2 * rows(graph, node->in[2], value) * elements(graph, node->in[1], value);
     case MF_OP_ATTENTION:

@@ -53,17 +53,22 @@ void mf_gradient_rms_norm(struct mf_gradient_context *context, const struct mf_n
 }
 
 void mf_gradient_layer_norm(struct mf_gradient_context *context, const struct mf_node *node) {
-    int32_t x = node->in[0];
-    if (mf_gradient_needed(context, node->in[1]) || mf_gradient_needed(context, node->in[2]))
-        mf_gradient_fail(context, node, "the weight and the bias");
+    const int32_t x = node->in[0], weight = node->in[1], bias = node->in[2],
+                  dy = output_gradient(context, node, 0);
+    if (mf_gradient_needed(context, weight)) {
+        const int32_t in[] = {x, node->out[1], node->out[2], dy, accumulated(context, node, weight)};
+        mf_gradient_replace(context, weight,
+                            mf_emit(&context->builder, MF_OP_LAYER_NORM_WEIGHT_GRADIENT, in, 5, NULL));
+    }
+    if (mf_gradient_needed(context, bias)) {
+        const int32_t in[] = {dy, accumulated(context, node, bias)};
+        mf_gradient_replace(context, bias,
+                            mf_emit(&context->builder, MF_OP_LINEAR_BIAS_GRADIENT, in, 2,
+                                    &(union mf_attributes){.linear = {.alpha = 1}}));
+    }
     if (!mf_gradient_needed(context, x))
         return;
-    const int32_t in[] = {x,
-                          node->in[1],
-                          node->out[1],
-                          node->out[2],
-                          output_gradient(context, node, 0),
-                          mf_gradient_get(context, x)};
+    const int32_t in[] = {x, weight, node->out[1], node->out[2], dy, mf_gradient_get(context, x)};
     mf_gradient_replace(context, x, mf_emit(&context->builder, MF_OP_LAYER_NORM_GRADIENT, in, 6, NULL));
 }
 
@@ -138,23 +143,26 @@ void mf_gradient_activation(struct mf_gradient_context *context, const struct mf
 
 void mf_gradient_head(struct mf_gradient_context *context, const struct mf_node *node) {
     const int32_t dlog_probability = output_gradient(context, node, 0), weight = node->in[1];
-    if (mf_gradient_needed(context, node->in[4]))
-        mf_gradient_fail(context, node, "the bias");
     if (output_gradient(context, node, 1) >= 0)
         mf_gradient_fail(context, node, "lse");
     if (node->out[2] < 0)
         mf_gradient_fail(context, node, "a head outside a training program");
-    if (mf_gradient_needed(context, weight)) {
+    const int32_t trained[] = {weight, node->in[4]};
+    for (int i = 0; i < 2; i++) {
+        if (!mf_gradient_needed(context, trained[i]))
+            continue;
         const int32_t in[] = {node->in[0],
                               weight,
                               node->in[2],
                               node->in[3],
                               node->out[1],
                               dlog_probability,
-                              accumulated(context, node, weight),
+                              accumulated(context, node, trained[i]),
                               node->in[4]};
-        mf_gradient_replace(context, weight,
-                            mf_emit(&context->builder, MF_OP_HEAD_WEIGHT_GRADIENT, in, 8, &node->a));
+        mf_gradient_replace(context, trained[i],
+                            mf_emit(&context->builder,
+                                    i ? MF_OP_HEAD_BIAS_GRADIENT : MF_OP_HEAD_WEIGHT_GRADIENT, in, 8,
+                                    &node->a));
     }
     if (!mf_gradient_needed(context, node->in[0]))
         return;

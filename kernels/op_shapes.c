@@ -138,6 +138,17 @@ RULE(rms_norm_weight_gradient) {
     return MF_OK;
 }
 
+RULE(layer_norm_weight_gradient) {
+    tensor_pointer x = IN(0), gradient = IN(4);
+    DEMAND(is_activation(x, 2, dtype), 0, "an activation (R, D)");
+    DEMAND(is_vector(IN(1), x->dim[0], MF_F32), 1, "mean (R) f32");
+    DEMAND(is_vector(IN(2), x->dim[0], MF_F32), 2, "rstd (R) f32");
+    DEMAND(is_same(IN(3), x), 3, "dy shaped as x");
+    DEMAND(is_vector(gradient, x->dim[1], MF_F32), 4, "a gradient (D) f32");
+    set_next_version(&output[0], gradient, 4);
+    return MF_OK;
+}
+
 /* x (T, K), weight (N, K), bias (N): what every linear demands. */
 static enum mf_status demand_linear(const struct mf_graph *graph, const struct mf_node *node,
                                     enum mf_dtype dtype, struct mf_error *error) {
@@ -439,15 +450,34 @@ RULE(head_gradient) {
     return MF_OK;
 }
 
-RULE(head_weight_gradient) {
+/* All that the second passes of a trained output layer demand but the gradient. */
+static enum mf_status demand_second_pass(const struct mf_graph *graph, const struct mf_node *node,
+                                         enum mf_dtype dtype, struct mf_error *error) {
     struct mf_dim labelled = IN(2)->dim[0];
-    tensor_pointer gradient = IN(6);
     enum mf_status status = demand_head(graph, node, dtype, 7, error);
     if (status != MF_OK)
         return status;
     DEMAND(is_vector(IN(3), labelled, MF_I32), 3, "labels (L) i32");
     DEMAND(is_vector(IN(4), labelled, MF_F32), 4, "lse (L) f32");
     DEMAND(is_vector(IN(5), labelled, MF_F32), 5, "dlog_probability (L) f32");
+    return MF_OK;
+}
+
+RULE(head_bias_gradient) {
+    tensor_pointer gradient = IN(6);
+    enum mf_status status = demand_second_pass(graph, node, dtype, error);
+    if (status != MF_OK)
+        return status;
+    DEMAND(is_vector(gradient, IN(1)->dim[0], MF_F32), 6, "a gradient (V) f32");
+    set_next_version(&output[0], gradient, 6);
+    return MF_OK;
+}
+
+RULE(head_weight_gradient) {
+    tensor_pointer gradient = IN(6);
+    enum mf_status status = demand_second_pass(graph, node, dtype, error);
+    if (status != MF_OK)
+        return status;
     DEMAND(gradient->dtype == MF_F32 && mf_tensor_same_shape(gradient, IN(1)), 6,
            "a gradient (V, D) f32 shaped as the weight");
     set_next_version(&output[0], gradient, 6);

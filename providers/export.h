@@ -26,8 +26,9 @@ struct mf_weight_delta {
 /* What a weight of the model was trained to, as a whole. Everything is borrowed. */
 struct mf_weight_value {
     const char *name;   /* "model.norm.weight" */
-    const float *value; /* row-major, shaped as the weight is on disk */
-    int64_t elements;
+    int32_t rank;       /* 1 or 2 */
+    int64_t dim[2];     /* as on disk */
+    const float *value; /* row-major */
 };
 
 struct mf_export_options {
@@ -64,6 +65,10 @@ enum mf_status mf_export_huggingface(const struct mf_export_options *options,
  * (gguf_pieces.h). Where llama.cpp knows no windows (Mistral, Qwen 2) the file's context ends where the
  * window does, so that nothing is computed otherwise within it. */
 enum mf_status mf_export_gguf_check(const char *folder, struct mf_error *error);
+
+/* The same of one whose head is a weight of its own where config.json ties it: some families have no place
+ * for that in GGUF. */
+enum mf_status mf_export_gguf_check_untied(const char *folder, struct mf_error *error);
 
 /* Writes `path`: matrices in `type` (MF_GGUF_F16 or MF_GGUF_Q8_0; f16 where rows are no multiple of 32),
  * vectors in f32, query and key rows in ggml's order, factors of a scaled RoPE, the vocabulary, its merges or

@@ -91,6 +91,17 @@ enum mf_status mf_export_gguf_check(const char *folder, struct mf_error *error) 
     return mf_export_tokenizer(folder, &architecture, NULL, error);
 }
 
+enum mf_status mf_export_gguf_check_untied(const char *folder, struct mf_error *error) {
+    struct mf_architecture architecture;
+    enum mf_status status = mf_architecture_read(folder, &architecture, error);
+    if (status != MF_OK || !architecture.tied_embeddings)
+        return status;
+    const struct mf_gguf_family *family = mf_gguf_family_of_type(architecture.model_type);
+    return family && family->tied_head
+               ? refuse("a head apart from the table of tokens (modules_to_save)", error)
+               : MF_OK;
+}
+
 /* The last part of the folder's path: what tools show as the model's name. */
 static void put_name(const char *folder, struct mf_gguf_writer *writer) {
     char *real = realpath(folder, NULL);
@@ -253,6 +264,8 @@ enum mf_status mf_export_gguf(const struct mf_export_options *options, enum mf_g
     struct mf_merge merge;
     struct mf_gguf_writer *writer = NULL;
     enum mf_status status = mf_export_gguf_check(options->folder, error);
+    if (status == MF_OK && options->untie_head)
+        status = mf_export_gguf_check_untied(options->folder, error);
     if (status != MF_OK)
         return status;
     status = mf_merge_open(options, &merge, error);

@@ -36,6 +36,7 @@ struct mf_gguf_family {
     bool query_bias;      /* q, k and v have a bias in every model */
     bool optional_biases; /* q, k, v, o and the feed-forward may have one */
     bool unit_norms;      /* norms multiply by 1 + weight in Hugging Face, by the weight in GGUF */
+    bool tied_head;       /* the head is always the table of tokens */
     bool soft_caps;       /* of scores and logits, always */
     bool local_theta;     /* windowed layers have rotary positions of their own, never scaled */
     bool partial_rotary;  /* of a head only the first columns may be rotated */

@@ -52,10 +52,13 @@ static enum mf_status add_weight(struct mf_merge *merge, const struct mf_stored_
                             "the adapter of '%s' is for a weight (%lld, %lld), which %s does not hold",
                             delta->module, (long long)delta->output_features,
                             (long long)delta->input_features, stored->file);
-    if (value && value->elements != elements)
+    bool fits = !value || value->rank == stored->rank;
+    for (int32_t i = 0; value && fits && i < stored->rank; i++)
+        fits = value->dim[i] == stored->dim[i];
+    if (!fits)
         return mf_error_set(error, MF_ERROR_ADAPTER_MISMATCH,
-                            "%s: %lld values were trained of a weight that has %lld in %s", name,
-                            (long long)value->elements, (long long)elements, stored->file);
+                            "%s: what was trained of it has another shape than it has in %s", name,
+                            stored->file);
     merge->weight[merge->count++] = (struct mf_merge_weight){
         name, stored, delta, value ? value->value : NULL, elements / columns, columns};
     merge->elements += elements;

@@ -228,7 +228,22 @@ static enum mf_status head_gradient(const struct mf_kernel_call *call, struct mf
 }
 const struct mf_kernel mf_fast_head_gradient[1] = {{.function = head_gradient}};
 
-/* gradient (V, D) += dzᵀ (V, n) · hidden rows (n, D) of rows first .. first + n. */
+/* gradient (V) += the columns' sums of dz (n, V), row after row. */
+static void add_columns(const struct mf_array *dz, int64_t n, float *gradient) {
+    const int64_t V = dz->dim[1];
+#pragma omp parallel for schedule(static)
+    for (int64_t start = 0; start < V; start += MF_STRETCH) {
+        const int64_t count = mf_stretch_length(start, V);
+        float value[MF_STRETCH];
+        for (int64_t i = 0; i < n; i++) {
+            mf_load(dz, i * V + start, value, count);
+            for (int64_t v = 0; v < count; v++)
+                gradient[start + v] += value[v];
+        }
+    }
+}
+
+/* gradient (V, D) += dzᵀ (V, n) · hidden rows (n, D) of rows first .. first + n; gradient (V) += Σ dz. */
 static enum mf_status add_chunk(const struct mf_kernel_call *call, const struct mf_operand *weight,
                                 int64_t first, int64_t n, struct mf_error *error) {
     const struct mf_array *hidden = &call->in[0];                            // (T, D)
@@ -248,6 +263,10 @@ static enum mf_status add_chunk(const struct mf_kernel_call *call, const struct 
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; i++)
         row_gradient(a, z + i * V, label[i], lse[i], dlog_probability[i], &dz, i);
+    if (call->node->op == MF_OP_HEAD_BIAS_GRADIENT) {
+        add_columns(&dz, n, gradient->data);
+        return MF_OK;
+    }
     const struct mf_operand right = {.data = call->workspace[1].data,
                                      .K = n,
                                      .N = hidden->dim[1],
@@ -266,18 +285,21 @@ static enum mf_status add_chunk(const struct mf_kernel_call *call, const struct 
     return mf_gemm_run(mf_fast_backend_of(call)->gemm, &product, error);
 }
 
-static enum mf_status head_weight_gradient(const struct mf_kernel_call *call, struct mf_error *error) {
+static enum mf_status second_pass(const struct mf_kernel_call *call, struct mf_error *error) {
     struct mf_operand weight = {0};
     int64_t L = call->in[3].dim[0], chunk = call->node->a.head.chunk_rows;
     enum mf_status status = prepared(call, MF_FORM_FORWARD, &weight, error);
     if (status == MF_OK)
-        status = check_range("head_weight_gradient", "row", call->in[2].data, L, call->in[0].dim[0], error);
+        status = check_range(mf_op_name((enum mf_op)call->node->op), "row", call->in[2].data, L,
+                             call->in[0].dim[0], error);
     for (int64_t first = 0; status == MF_OK && first < L; first += chunk)
         status = add_chunk(call, &weight, first, L - first < chunk ? L - first : chunk, error);
     return status;
 }
 const struct mf_kernel mf_fast_head_weight_gradient[1] = {
-    {.function = head_weight_gradient, .workspace_bytes = head_workspace}};
+    {.function = second_pass, .workspace_bytes = head_workspace}};
+const struct mf_kernel mf_fast_head_bias_gradient[1] = {
+    {.function = second_pass, .workspace_bytes = head_workspace}};
 
 static enum mf_status logits(const struct mf_kernel_call *call, struct mf_error *error) {
     const struct mf_array *hidden = &call->in[0]; // (T, D); weight (V, D): in[1]

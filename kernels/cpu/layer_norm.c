@@ -120,3 +120,29 @@ static enum mf_status layer_norm_gradient(const struct mf_kernel_call *call, str
 }
 const struct mf_kernel mf_fast_layer_norm_gradient[1] = {
     {.function = layer_norm_gradient, .workspace_bytes = backward_workspace}};
+
+static enum mf_status layer_norm_weight_gradient(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const struct mf_array *x = &call->in[0], *dy = &call->in[3];    // (R, D)
+    const float *mean = call->in[1].data, *rstd = call->in[2].data; // (R)
+    float *gradient = call->out[0].data;                            // (D), holds the sum so far
+    const int64_t R = x->dim[0], D = x->dim[1];
+#pragma omp parallel for schedule(static)
+    for (int64_t start = 0; start < D; start += MF_COLUMNS) {
+        const int64_t n = D - start < MF_COLUMNS ? D - start : MF_COLUMNS;
+        for (int64_t row = 0; row < R; row += MF_ROW_BLOCK) {
+            float value[MF_COLUMNS], out[MF_COLUMNS], sum[MF_COLUMNS] = {0};
+            for (int64_t r = row; r < R && r < row + MF_ROW_BLOCK; r++) {
+                mf_load(x, r * x->stride[0] + start, value, n);
+                mf_load(dy, r * dy->stride[0] + start, out, n);
+#pragma omp simd
+                for (int64_t i = 0; i < n; i++)
+                    sum[i] += out[i] * ((value[i] - mean[r]) * rstd[r]);
+            }
+            for (int64_t i = 0; i < n; i++)
+                gradient[start + i] += sum[i];
+        }
+    }
+    return MF_OK;
+}
+const struct mf_kernel mf_fast_layer_norm_weight_gradient[1] = {{.function = layer_norm_weight_gradient}};

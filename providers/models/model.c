@@ -348,30 +348,32 @@ static enum mf_status mark_quantized(const struct mf_model *model, struct mf_gra
 }
 
 /* Whether a slot trains the weight of a linear module that products are fused of: each is a matrix of its own
- * then. */
-static bool trains_modules(const struct mf_model *model, const struct mf_graph *graph, int16_t slot) {
-    for (size_t i = 0; i < model->module_count; i++) {
-        char name[MF_DECODER_NAME_BYTES];
-        snprintf(name, sizeof name, "%s.weight", model->module[i].name);
-        if (!model->module[i].head && mf_graph_find_trained(graph, slot, name))
-            return true;
+ * then, in all programs of the graph. */
+static bool trains_modules(const struct mf_model *model, const struct mf_graph *graph) {
+    for (int32_t t = 0; t < graph->trains; t++) {
+        const char *weight = graph->trained[t].weight;
+        for (size_t i = 0; i < model->module_count; i++) {
+            const size_t length = strlen(model->module[i].name);
+            if (!model->module[i].head && !strncmp(weight, model->module[i].name, length) &&
+                !strcmp(weight + length, ".weight"))
+                return true;
+        }
     }
     return false;
 }
 
-static struct mf_decoder decoder_of(const struct mf_model *model, const struct mf_graph *graph,
-                                    int16_t slot) {
+static struct mf_decoder decoder_of(const struct mf_model *model, const struct mf_graph *graph) {
     return (struct mf_decoder){.architecture = &model->architecture,
                                .module = model->module,
                                .weight_dtype = weight_dtype,
                                .owner = model,
-                               .fuse = model->fuse && !trains_modules(model, graph, slot)};
+                               .fuse = model->fuse && !trains_modules(model, graph)};
 }
 
 enum mf_status mf_model_add_adapters(const struct mf_model *model, struct mf_graph *graph, int16_t slot,
                                      const bool *chosen, int32_t rank, float scale, float dropout,
                                      struct mf_error *error) {
-    const struct mf_decoder decoder = decoder_of(model, graph, slot);
+    const struct mf_decoder decoder = decoder_of(model, graph);
     for (size_t i = 0; i < model->module_count; i++) {
         int32_t module, adapter;
         if (!chosen[i])
@@ -393,7 +395,7 @@ enum mf_status mf_model_add_adapters(const struct mf_model *model, struct mf_gra
 
 enum mf_status mf_model_build(const struct mf_model *model, struct mf_graph *graph, enum mf_purpose purpose,
                               int16_t slot, struct mf_model_program *out, struct mf_error *error) {
-    const struct mf_decoder decoder = decoder_of(model, graph, slot);
+    const struct mf_decoder decoder = decoder_of(model, graph);
     *out = (struct mf_model_program){-1, -1, -1, -1, -1};
     if (purpose > MF_DECODE)
         return mf_error_set(error, MF_ERROR_INTERNAL, "a model has no %s program", mf_purpose_name(purpose));

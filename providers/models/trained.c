@@ -95,9 +95,10 @@ static enum mf_status no_such_module(const struct mf_decoder_weight *weight, siz
     for (size_t i = 0; i < count; i++) {
         module_of(&weight[i], module);
         const char *dot = strrchr(module, '.');
+        const size_t used = strlen(known);
         snprintf(part, sizeof part, " %s,", dot ? dot + 1 : module);
-        if (!strstr(known, part) && strlen(known) + strlen(part) < sizeof known)
-            strcat(known, part);
+        if (!strstr(known, part) && used + strlen(part) < sizeof known)
+            (void)snprintf(known + used, sizeof known - used, "%s", part);
     }
     known[strlen(known) - 1] = '\0';
     return mf_error_set(error, MF_ERROR_INVALID_FIELD,

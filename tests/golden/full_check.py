@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Trains every weight with every output, and holds each against real Transformers and llama.cpp.
+"""Trains every weight, then a head beside adapters, with every output, and holds each against real Transformers and
+llama.cpp.
 
     python tests/golden/full_check.py TRAINER MODEL_FOLDER [--max-steps N]
 
@@ -14,7 +15,7 @@ import pathlib
 import shutil
 import tempfile
 
-from outputs_check import TOLERANCE, check, check_gguf, show
+from outputs_check import TOLERANCE, check, check_gguf, merge, show
 from peft_check import ROWS, loss, train
 
 import llama_cpp
@@ -34,6 +35,28 @@ def widen(model, folder):
     config["dtype" if "dtype" in config else "torch_dtype"] = "float32"
     (folder / "config.json").write_text(json.dumps(config))
     return weights
+
+
+def beside(trainer, model, max_steps):
+    """A head that was the table of tokens and is trained alone: a weight of its own in what is merged."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        record = train(trainer, model, folder, True, max_steps, modules_to_save=["lm_head"],
+                       output=["gguf", "adapter", "merged_16bit"])
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        rows = [ROWS[index] for index in permutation(7, 1, 0, len(ROWS))[: math.ceil(0.2 * len(ROWS))]]
+        merged = AutoModelForCausalLM.from_pretrained(folder / "out/merged_16bit", dtype="auto")
+        check(merged.config.tie_word_embeddings is False, "the head is still the table of tokens")
+        with torch.no_grad():
+            untrained = loss(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), tokenizer, rows, True)[0]
+            losses = [("merged, bf16", "Transformers", loss(merged.float(), tokenizer, rows, True)[0])]
+        file = llama_cpp.File(folder / "out/model.gguf")
+        losses.append(("GGUF q8_0", "llama.cpp", file.loss([encode(row, tokenizer, True) for row in rows])))
+        show(pathlib.Path(model).name + " with its head", record["results"]["evaluations"][-1]["loss"], untrained, losses)
+        merge(trainer, model, folder, "again", "--gguf", "q8_0")
+        for one, other in (("model.gguf", "model.gguf"), ("model.safetensors", "merged_16bit/model.safetensors"),
+                           ("config.json", "merged_16bit/config.json")):
+            check((folder / "again" / one).read_bytes() == (folder / "out" / other).read_bytes(), "merge writes another", one)
 
 
 def main():
@@ -70,6 +93,7 @@ def main():
         losses.append(("GGUF q8_0", "llama.cpp", file.loss([encode(row, tokenizer, True) for row in rows])))
         show(pathlib.Path(arguments.model).name + " as a whole", ours, untrained, losses)
         check(untrained - ours > 2 * TOLERANCE["GGUF q8_0"], "training changed next to nothing: this compares nothing")
+    beside(arguments.trainer, arguments.model, arguments.max_steps)
 
 
 if __name__ == "__main__":

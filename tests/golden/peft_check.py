@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """Trains an adapter with modelforge-trainer, loads it in real PEFT, and compares the evaluation loss.
 
-    python tests/golden/peft_check.py TRAINER MODEL_FOLDER [--max-steps N] [--continue] [--tolerance 1e-4]
+    python tests/golden/peft_check.py TRAINER MODEL_FOLDER [--max-steps N] [--continue] [--whole MODULE]...
+                                      [--tolerance 1e-4]
+
+With --whole these modules_to_save are trained beside the adapter, and the merged model is held against PEFT's merge.
 
 The evaluation rows (make_permutation.py), their layout and labels (make_templates.py) and the loss (Transformers and
 PEFT, f32) are all worked out here again; nothing but the adapter folder and training.json comes from the trainer.
@@ -61,6 +64,37 @@ def loss(network, tokenizer, rows, chat):
     return total / count, count
 
 
+def whole(trainer, model, modules, max_steps):
+    """modules_to_save: ours in PEFT, PEFT's merge of it against ours, and a run that continues from it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        record = train(trainer, model, folder, True, max_steps, modules_to_save=modules, output=["adapter", "merged_16bit"])
+        rows = [ROWS[index] for index in permutation(7, 1, 0, len(ROWS))[: math.ceil(0.2 * len(ROWS))]]
+        base, tuned, _ = peft_loss(model, folder / "out" / "adapter", rows, True)
+        ours = record["results"]["evaluations"][-1]["loss"]
+        network = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
+                                            folder / "out" / "adapter")
+        theirs = network.merge_and_unload().state_dict()
+        merged = AutoModelForCausalLM.from_pretrained(folder / "out" / "merged_16bit", dtype="auto").state_dict()
+        if theirs.keys() != merged.keys():
+            sys.exit("the merged model has other weights than PEFT's: %s" % (theirs.keys() ^ merged.keys()))
+        for key, value in merged.items():
+            if value.dtype != torch.bfloat16 or (value.float() - theirs[key]).abs().max() > 0.01 * theirs[key].abs().max():
+                sys.exit("%s is not what PEFT merges" % key)
+        last = load_file(folder / "out" / "adapter" / "adapter_model.safetensors")
+        second = folder / "second"
+        second.mkdir()
+        again = train(trainer, model, second, True, 1, adapter_name_or_path=str(folder / "out" / "adapter"),
+                      learning_rate=1e-30, lora_r=16, lora_alpha=32)
+        kept = load_file(second / "out" / "adapter" / "adapter_model.safetensors")
+        if kept.keys() != last.keys() or any(not torch.allclose(kept[key], last[key], atol=1e-7) for key in kept):
+            sys.exit("the adapter that was continued from is not the one that was written")
+    continued = abs(again["results"]["evaluations"][-1]["loss"] - ours)
+    print("%s, modules_to_save %s: base %.6f, PEFT with our adapter %.6f, ours %.6f, difference %.2g; continued %.2g"
+          % (pathlib.Path(model).name, " ".join(modules), base, tuned, ours, abs(ours - tuned), continued))
+    return max(abs(ours - tuned), continued)
+
+
 def continues(trainer, model):
     """An adapter made by PEFT, with random B and a rank of its own, is what training continues from: after one step of
     next to no learning rate our evaluation loss is PEFT's with that adapter, and the adapter written is that adapter."""
@@ -95,9 +129,12 @@ def main():
     parser.add_argument("model")
     parser.add_argument("--max-steps", type=int, default=-1)
     parser.add_argument("--continue", dest="continues", action="store_true", help="also continue from an adapter of PEFT's")
+    parser.add_argument("--whole", nargs="+", default=[], metavar="MODULE", help="also with these modules_to_save")
     parser.add_argument("--tolerance", type=float, default=1e-4)
     arguments = parser.parse_args()
     worst = continues(arguments.trainer, arguments.model) if arguments.continues else 0.0
+    if arguments.whole:
+        worst = max(worst, whole(arguments.trainer, arguments.model, arguments.whole, arguments.max_steps))
     for chat in (False, True):
         with tempfile.TemporaryDirectory() as name:
             folder = pathlib.Path(name)

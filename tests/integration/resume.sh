@@ -11,7 +11,7 @@ write_config "$work/second.conf" "${quick[@]}" worker.id="$name-2" work.dir="$wo
 for ((i = 1; i <= 40; i++)); do printf '{"prompt": "question %d", "completion": " answer %d"}\n' "$i" "$i"; done >"$work/rows.jsonl"
 steps=1500
 train() { # REQUEST_ID [NAME=VALUE]...
-  submit "$1" device=cpu max_steps=$steps eval_steps=500 model_name="$PWD/tests/golden/models/tied-gqa" \
+  submit "$1" device=cpu max_steps="$steps" eval_steps=500 model_name="$PWD/tests/golden/models/tied-gqa" \
     dataset="$work/rows.jsonl" "${@:2}"
 }
 adapter_of() { sql "SELECT encode(sha256, 'hex') FROM artifacts JOIN jobs ON id = job_id WHERE request_id = '$1' AND kind = 'adapter'"; }
@@ -47,6 +47,25 @@ from=$(resumed_from killed)
 ((from >= 200 && from == step)) || fail "resumed from step $from, the newest checkpoint was of step $step"
 sql_is "0" "SELECT attempts FROM jobs WHERE request_id = 'killed'" || fail "the kill was charged"
 passed "a killed worker's job goes on at step $from elsewhere and ends with the same bits"
+
+# ---- every weight is trained: a model comes out, of the same bits after a kill
+model_of() { sql "SELECT encode(sha256, 'hex') FROM artifacts JOIN jobs ON id = job_id WHERE request_id = '$1' AND kind = 'model'"; }
+every() { steps=300 train "$1" finetuning=full save_steps=50 learning_rate=0.0001 "${@:2}"; } # REQUEST_ID
+every every
+wait_state 120 every succeeded
+sql_is "model,training_json" "SELECT string_agg(kind, ',' ORDER BY kind) FROM artifacts JOIN jobs ON id = job_id WHERE request_id = 'every'" ||
+  fail "every: the artifacts"
+every struck
+wait_sql 60 t "$(checkpoints_of struck 2)"
+kill_worker "$second"
+start_worker "$work/worker.conf" "$work/worker.log"
+wait_state 120 struck succeeded
+[[ -n $(model_of every) && $(model_of struck) == "$(model_of every)" && $(resumed_from struck) -ge 100 ]] ||
+  fail "struck: another model than that of the uninterrupted run, or not resumed ($(resumed_from struck))"
+stop_worker "$worker_pid"
+start_worker "$work/second.conf" "$work/second.log"
+second=$worker_pid
+passed "a job that trains every weight goes on at step $(resumed_from struck) and ends with the same model"
 
 # ---- the best model comes from before the kill: it is kept all the same
 for ((i = 1; i <= 4; i++)); do printf '{"prompt": "Sing %d", "completion": "La, %d la!"}\n' "$i" "$i"; done >"$work/other.jsonl"

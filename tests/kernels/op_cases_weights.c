@@ -48,13 +48,36 @@ static void test_rms_norm_weight_gradient(void **state) {
             }
 }
 
-/* The weight as it lies: it is trained. */
-static void head_weight_gradient_case(enum mf_dtype dtype, int64_t L, int64_t V, int64_t D,
-                                      struct mf_head_attributes a) {
+static void test_layer_norm_weight_gradient(void **state) {
+    (void)state;
+    const int64_t tokens[] = {1, 33, MF_ROW_BLOCK + 44};
+    for (enum mf_dtype dtype = MF_F32; dtype <= MF_BF16; dtype++)
+        for (size_t t = 0; t < 3; t++)
+            for (size_t w = 0; w < 4; w++) {
+                struct bench bench;
+                bench_begin(&bench, MF_OP_LAYER_NORM_WEIGHT_GRADIENT);
+                bench_input(&bench, 0, dtype, 2, DIM(tokens[t], widths[w]), 5);
+                struct mf_array *mean = bench_input(&bench, 1, MF_F32, 1, DIM(tokens[t]), 0);
+                struct mf_array *rstd = bench_input(&bench, 2, MF_F32, 1, DIM(tokens[t]), 0);
+                for (int64_t r = 0; r < tokens[t]; r++) {
+                    ((float *)mean->data)[r] = 0.1f * (float)(r % 3);
+                    ((float *)rstd->data)[r] = 1.5f + 0.1f * (float)(r % 5);
+                }
+                bench_input(&bench, 3, dtype, 2, DIM(tokens[t], widths[w]), 2);
+                bench_input(&bench, 4, MF_F32, 1, DIM(widths[w]), 0);
+                bench_in_place(&bench, 0, 4);
+                op_compare(&bench, MF_F32, 1);
+                bench_end(&bench);
+            }
+}
+
+/* The weight as it lies: it is trained; with a bias, or the gradient of the bias itself. */
+static void second_pass_case(enum mf_op op, enum mf_dtype dtype, int64_t L, int64_t V, int64_t D,
+                             struct mf_head_attributes a) {
     enum { T = 40 };
     int32_t label_rows[T], labels[T];
     struct bench bench;
-    bench_begin(&bench, MF_OP_HEAD_WEIGHT_GRADIENT);
+    bench_begin(&bench, op);
     bench.node.a.head = a;
     bench.trainable = true;
     for (int64_t i = 0; i < L; i++) {
@@ -69,7 +92,12 @@ static void head_weight_gradient_case(enum mf_dtype dtype, int64_t L, int64_t V,
     for (int64_t i = 0; i < L; i++)
         ((float *)lse->data)[i] += (float)log((double)V);
     bench_input(&bench, 5, MF_F32, 1, DIM(L), 0);
-    bench_input(&bench, 6, MF_F32, 2, DIM(V, D), 0);
+    if (op == MF_OP_HEAD_BIAS_GRADIENT) {
+        bench_input(&bench, 6, MF_F32, 1, DIM(V), 0);
+        bench_input(&bench, 7, dtype, 1, DIM(V), 0);
+    } else {
+        bench_input(&bench, 6, MF_F32, 2, DIM(V, D), 0);
+    }
     bench_in_place(&bench, 0, 6);
     bench_workspace(&bench, 2, DIM(a.chunk_rows, V));
     op_compare(&bench, dtype, 1);
@@ -78,12 +106,14 @@ static void head_weight_gradient_case(enum mf_dtype dtype, int64_t L, int64_t V,
 
 static void test_head_weight_gradient(void **state) {
     (void)state;
-    for (enum mf_dtype dtype = MF_F32; dtype <= MF_BF16; dtype++) {
-        head_weight_gradient_case(dtype, 33, 1000, 64, (struct mf_head_attributes){1, 0, 8, true});
-        head_weight_gradient_case(dtype, 1, 33, 20, (struct mf_head_attributes){0.5f, 0, 128, true});
-        head_weight_gradient_case(dtype, 7, 777, 48, (struct mf_head_attributes){1, 3, 4, true});
-        head_weight_gradient_case(dtype, 0, 100, 16, (struct mf_head_attributes){1, 0, 4, true});
-    }
+    const enum mf_op ops[] = {MF_OP_HEAD_WEIGHT_GRADIENT, MF_OP_HEAD_BIAS_GRADIENT};
+    for (enum mf_dtype dtype = MF_F32; dtype <= MF_BF16; dtype++)
+        for (int i = 0; i < 2; i++) {
+            second_pass_case(ops[i], dtype, 33, 1000, 64, (struct mf_head_attributes){1, 0, 8, true});
+            second_pass_case(ops[i], dtype, 1, 33, 20, (struct mf_head_attributes){0.5f, 0, 128, true});
+            second_pass_case(ops[i], dtype, 7, 777, 48, (struct mf_head_attributes){1, 3, 4, true});
+            second_pass_case(ops[i], dtype, 0, 100, 16, (struct mf_head_attributes){1, 0, 4, true});
+        }
 }
 
 /* A trained weight is not packed: HEAD and LOGITS read it as it lies. */
@@ -144,9 +174,13 @@ static void test_round_copy(void **state) {
 
 int op_cases_weights_run(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_linear_bias_gradient), cmocka_unit_test(test_rms_norm_weight_gradient),
-        cmocka_unit_test(test_head_weight_gradient), cmocka_unit_test(test_trained_output_layer),
-        cmocka_unit_test(test_embedding_gradient),   cmocka_unit_test(test_round_copy),
+        cmocka_unit_test(test_linear_bias_gradient),
+        cmocka_unit_test(test_rms_norm_weight_gradient),
+        cmocka_unit_test(test_layer_norm_weight_gradient),
+        cmocka_unit_test(test_head_weight_gradient),
+        cmocka_unit_test(test_trained_output_layer),
+        cmocka_unit_test(test_embedding_gradient),
+        cmocka_unit_test(test_round_copy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

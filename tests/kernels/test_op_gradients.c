@@ -61,6 +61,24 @@ static struct subject case_layer_norm(struct fixture *fixture) {
     return subject;
 }
 
+/* A weight, or a bias, of two norms. */
+static struct subject layer_norm_trained(struct fixture *fixture, bool bias) {
+    struct subject subject = {.parameter = fixture_parameter(fixture, "trained", WIDTH, 0)};
+    struct mf_builder *builder = &fixture->builder;
+    const int32_t x = fixture_matrix(fixture, "x"), frozen = fixture_weight(fixture, "norm", WIDTH, 0);
+    const int32_t weight = bias ? frozen : subject.parameter, shift = bias ? subject.parameter : frozen;
+    want(&subject, x);
+    const int32_t y = mf_build_layer_norm(builder, x, weight, shift, 1e-5f);
+    subject.output = mf_build_layer_norm(builder, mf_build_add(builder, x, y), weight, shift, 1e-5f);
+    return subject;
+}
+static struct subject case_layer_norm_weight(struct fixture *fixture) {
+    return layer_norm_trained(fixture, false);
+}
+static struct subject case_layer_norm_bias(struct fixture *fixture) {
+    return layer_norm_trained(fixture, true);
+}
+
 /* One weight, of two norms. */
 static struct subject rms_norm_weight(struct fixture *fixture, enum mf_norm_variant variant) {
     struct subject subject = {.parameter = fixture_parameter(fixture, "norm", WIDTH, 0)};
@@ -276,6 +294,17 @@ static struct subject case_head_weight_soft_cap(struct fixture *fixture) {
     return head_weight(fixture,
                        (struct mf_head_attributes){.logit_scale = 0.7f, .soft_cap = 1.1f, .chunk_rows = 8});
 }
+static struct subject case_head_trained_bias(struct fixture *fixture) {
+    struct subject subject = {.parameter = fixture_parameter(fixture, "head_bias", VOCABULARY, 0)};
+    const struct mf_head_attributes attributes = {.logit_scale = 0.7f, .soft_cap = 1.1f, .chunk_rows = 2};
+    const int32_t hidden = fixture_matrix(fixture, "hidden");
+    want(&subject, hidden);
+    subject.output =
+        mf_build_head(&fixture->builder, hidden, fixture_weight(fixture, "head", VOCABULARY, WIDTH),
+                      subject.parameter, attributes)
+            .log_probability;
+    return subject;
+}
 /* One table for the first layer and the last: the two gradients are summed. */
 static struct subject case_head_tied(struct fixture *fixture) {
     struct subject subject = {.parameter = fixture_parameter(fixture, "table", VOCABULARY, WIDTH)};
@@ -307,6 +336,8 @@ static const struct {
     {MF_OP_RMS_NORM, "rms_norm, weight + 1", case_rms_norm_unit_offset},
     {MF_OP_RMS_NORM, "rms_norm, two consumers", case_rms_norm_twice},
     {MF_OP_LAYER_NORM, "layer_norm, two consumers", case_layer_norm},
+    {MF_OP_LAYER_NORM, "layer_norm, trainable weight", case_layer_norm_weight},
+    {MF_OP_LAYER_NORM, "layer_norm, trainable bias", case_layer_norm_bias},
     {MF_OP_RMS_NORM, "rms_norm, trainable", case_rms_norm_weight},
     {MF_OP_RMS_NORM, "rms_norm, trainable, weight + 1", case_rms_norm_weight_unit_offset},
     {MF_OP_EMBEDDING, "embedding", case_embedding},
@@ -330,6 +361,7 @@ static const struct {
     {MF_OP_HEAD, "head, soft-cap, bias", case_head_bias},
     {MF_OP_HEAD, "head, trainable", case_head_weight},
     {MF_OP_HEAD, "head, trainable, soft-cap", case_head_weight_soft_cap},
+    {MF_OP_HEAD, "head, trainable bias, soft-cap", case_head_trained_bias},
     {MF_OP_HEAD, "head, the embedding's", case_head_tied},
     {MF_OP_LOSS, "loss", case_loss},
 };

@@ -17,6 +17,7 @@ static const char changed_request[] =
     "\"memory_budget_gib\":2.5,\"lora_"
     "r\":8,"
     "\"lora_alpha\":16.5,\"lora_dropout\":0.0,\"target_modules\":[\"q_proj\",\"v_proj\"],\"use_rslora\":true,"
+    "\"modules_to_save\":[\"lm_head\"],"
     "\"bf16\":false,\"strategy\":\"qlora\",\"use_4bit\":true,\"bnb_4bit_quant_type\":\"fp4\","
     "\"bnb_4bit_compute_dtype\":\"float32\",\"use_nested_quant\":true,"
     "\"num_train_epochs\":2.5,\"max_steps\":1000,\"per_device_train_batch_size\":2,\"per_device_eval_batch_"

@@ -4,6 +4,7 @@
 #include "common/json.h"
 #include "kernels/random.h"
 #include "providers/folder.h"
+#include "providers/models/trained.h"
 #include "providers/weights/safetensors.h"
 #include "worker/trainer/batcher.h"
 
@@ -21,6 +22,9 @@ struct mf_adapter_file {
     char *folder, *base;
     struct mf_adapter_settings settings;
     struct mf_safetensors *weights;
+    const char **whole; /* modules_to_save, texts of `config`; NULL: none */
+    size_t wholes;
+    json_t *config;
 };
 
 static enum mf_status out_of_memory(struct mf_error *error) {
@@ -115,18 +119,45 @@ static json_t *target_modules(const struct mf_graph *graph, int16_t slot) {
     return chosen;
 }
 
+/* What the slot trains beside the model's own weights. */
+static bool is_whole(const struct mf_trained *trained, int16_t slot) {
+    return trained->slot == slot && trained->beside;
+}
+
+/* The modules that are trained whole, by their whole names: PEFT takes every module whose name ends so. Null
+ * without any. */
+static json_t *modules_to_save(const struct mf_graph *graph, int16_t slot) {
+    json_t *names = json_array();
+    bool good = names != NULL;
+    for (int32_t i = 0; good && i < graph->trains; i++) {
+        char name[MAX_MODULE_NAME_BYTES];
+        if (!is_whole(&graph->trained[i], slot))
+            continue;
+        (void)snprintf(name, sizeof name, "%s", graph->trained[i].weight);
+        char *dot = strrchr(name, '.');
+        if (dot)
+            *dot = '\0';
+        good = append_once(names, name);
+    }
+    if (good && json_array_size(names))
+        return names;
+    json_decref(names);
+    return good ? json_null() : NULL;
+}
+
 static enum mf_status write_config(const char *folder, const struct mf_graph *graph, int16_t slot,
                                    const struct mf_adapter_settings *settings, const char *base_model,
                                    struct mf_error *error) {
     json_t *targets = target_modules(graph, slot);
     json_t *alpha = settings->alpha == floor(settings->alpha) ? json_integer((json_int_t)settings->alpha)
                                                               : json_real(settings->alpha);
-    json_t *config = json_pack(
-        "{s:s, s:s, s:s, s:n, s:i, s:o, s:f, s:o, s:b, s:s, s:b, s:b, s:b, s:n, s:{}, s:{}}", "peft_type",
-        "LORA", "task_type", "CAUSAL_LM", "base_model_name_or_path", base_model, "revision", "r",
-        settings->rank, "lora_alpha", alpha, "lora_dropout", settings->dropout, "target_modules", targets,
-        "use_rslora", settings->rslora, "bias", "none", "fan_in_fan_out", false, "inference_mode", true,
-        "init_lora_weights", true, "modules_to_save", "rank_pattern", "alpha_pattern");
+    json_t *config =
+        json_pack("{s:s, s:s, s:s, s:n, s:i, s:o, s:f, s:o, s:b, s:s, s:b, s:b, s:b, s:o, s:{}, s:{}}",
+                  "peft_type", "LORA", "task_type", "CAUSAL_LM", "base_model_name_or_path", base_model,
+                  "revision", "r", settings->rank, "lora_alpha", alpha, "lora_dropout", settings->dropout,
+                  "target_modules", targets, "use_rslora", settings->rslora, "bias", "none", "fan_in_fan_out",
+                  false, "inference_mode", true, "init_lora_weights", true, "modules_to_save",
+                  modules_to_save(graph, slot), "rank_pattern", "alpha_pattern");
     char *text =
         config ? json_dumps(config, JSON_INDENT(2) | JSON_SORT_KEYS | JSON_REAL_PRECISION(15)) : NULL;
     char *path = mf_path_join(folder, "adapter_config.json");
@@ -138,9 +169,17 @@ static enum mf_status write_config(const char *folder, const struct mf_graph *gr
     return status;
 }
 
+static struct mf_safetensors_entry entry_of(const struct mf_graph *graph, int32_t id) {
+    const struct mf_tensor *row = mf_graph_tensor(graph, id);
+    struct mf_safetensors_entry entry = {.name = row->name, .dtype = MF_F32, .rank = row->rank};
+    for (int i = 0; i < row->rank; i++)
+        entry.dim[i] = row->dim[i].multiplier;
+    return entry;
+}
+
 static enum mf_status write_weights(const char *folder, const struct mf_graph *graph, int16_t slot,
                                     struct mf_executor *executor, struct mf_error *error) {
-    const size_t room = 2 * (size_t)graph->adapters;
+    const size_t room = 2 * (size_t)graph->adapters + (size_t)graph->trains;
     struct mf_safetensors_entry *entry = calloc(room + 1, sizeof *entry);
     int32_t *tensor = calloc(room + 1, sizeof *tensor);
     struct mf_safetensors_writer *writer = NULL;
@@ -153,21 +192,20 @@ static enum mf_status write_weights(const char *folder, const struct mf_graph *g
             continue;
         const int32_t pair[2] = {graph->adapter[i].a, graph->adapter[i].b};
         for (int half = 0; half < 2; half++) {
-            const struct mf_tensor *row = mf_graph_tensor(graph, pair[half]);
             tensor[count] = pair[half];
-            entry[count++] =
-                (struct mf_safetensors_entry){.name = row->name,
-                                              .dtype = MF_F32,
-                                              .rank = 2,
-                                              .dim = {row->dim[0].multiplier, row->dim[1].multiplier}};
+            entry[count++] = entry_of(graph, pair[half]);
         }
     }
+    for (int32_t i = 0; status == MF_OK && i < graph->trains; i++)
+        if (is_whole(&graph->trained[i], slot)) {
+            tensor[count] = graph->trained[i].parameter;
+            entry[count++] = entry_of(graph, graph->trained[i].parameter);
+        }
     if (status == MF_OK)
         status = mf_safetensors_create(path, entry, count, metadata, &writer, error);
     for (size_t i = 0; status == MF_OK && i < count; i++)
-        status =
-            mf_safetensors_write(writer, mf_executor_data(executor, tensor[i]),
-                                 (size_t)entry[i].dim[0] * (size_t)entry[i].dim[1] * sizeof(float), error);
+        status = mf_safetensors_write(writer, mf_executor_data(executor, tensor[i]),
+                                      mf_executor_bytes(executor, tensor[i]), error);
     if (status == MF_OK)
         status = mf_safetensors_finish(writer, error);
     else
@@ -209,9 +247,10 @@ enum mf_status mf_adapter_save(const char *folder, const struct mf_graph *graph,
  * computes. */
 static enum mf_status refuse_features(const json_t *config, const char *path, struct mf_error *error) {
     static const char *const names[] = {
-        "use_dora",   "fan_in_fan_out",          "modules_to_save",         "alpha_pattern",     "bias",
-        "lora_bias",  "layer_replication",       "trainable_token_indices", "target_parameters", "use_qalora",
-        "use_bdlora", "alora_invocation_tokens", "megatron_config",         "arrow_config"};
+        "use_dora",    "fan_in_fan_out",    "alpha_pattern",           "bias",
+        "lora_bias",   "layer_replication", "trainable_token_indices", "target_parameters",
+        "use_qalora",  "use_bdlora",        "alora_invocation_tokens", "megatron_config",
+        "arrow_config"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const json_t *value = json_object_get(config, names[i]);
         const bool off = !value || json_is_null(value) || json_is_false(value) ||
@@ -223,6 +262,33 @@ static enum mf_status refuse_features(const json_t *config, const char *path, st
                                 "%s: %s is set; only plain LoRA on linear modules can be read", path,
                                 names[i]);
     }
+    return MF_OK;
+}
+
+/* null, absent, or an array of texts, which `config` owns. */
+static enum mf_status read_whole(const json_t *config, const char *path, struct mf_adapter_file *file,
+                                 struct mf_error *error) {
+    const json_t *list = json_object_get(config, "modules_to_save"), *value;
+    size_t i;
+    if (!list || json_is_null(list))
+        return MF_OK;
+    file->whole = calloc(json_array_size(list) + 1, sizeof *file->whole);
+    if (!file->whole)
+        return out_of_memory(error);
+    bool good = json_is_array(list);
+    json_array_foreach(list, i, value) {
+        good = good && json_is_string(value);
+        file->whole[file->wholes++] = json_string_value(value);
+    }
+    if (!good)
+        return mf_error_set(error, MF_ERROR_ADAPTER_MISMATCH, "%s: modules_to_save is no array of strings",
+                            path);
+    if (file->wholes && json_is_true(json_object_get(config, "ensure_weight_tying")))
+        return mf_error_set(
+            error, MF_ERROR_ADAPTER_MISMATCH,
+            "%s: ensure_weight_tying is set; only modules_to_save that share no weight can be "
+            "read",
+            path);
     return MF_OK;
 }
 
@@ -250,8 +316,10 @@ static enum mf_status read_config(const char *path, struct mf_adapter_file *file
         status = out_of_memory(error);
     if (status == MF_OK)
         status = refuse_features(config, path, error);
+    if (status == MF_OK)
+        status = read_whole(config, path, file, error);
     settings->rank = (int32_t)rank;
-    json_decref(config);
+    file->config = config;
     return status;
 }
 
@@ -285,11 +353,17 @@ void mf_adapter_close(struct mf_adapter_file *file) {
     mf_safetensors_close(file->weights);
     free(file->folder);
     free(file->base);
+    free(file->whole);
+    json_decref(file->config);
     free(file);
 }
 
 const struct mf_adapter_settings *mf_adapter_file_settings(const struct mf_adapter_file *file) {
     return &file->settings;
+}
+
+bool mf_adapter_file_has_whole(const struct mf_adapter_file *file) {
+    return file->wholes > 0;
 }
 
 const char *mf_adapter_file_base(const struct mf_adapter_file *file) {
@@ -344,11 +418,47 @@ static const char *left_over(const struct mf_adapter_file *file, const struct mf
     return NULL;
 }
 
+/* The modules that were trained whole, which take no adapter. chosen[modules] is false before and after. */
+static enum mf_status attach_whole(const struct mf_adapter_file *file, const struct mf_model *model,
+                                   struct mf_graph *graph, int16_t slot, bool *chosen,
+                                   struct mf_error *error) {
+    const size_t modules = mf_model_module_count(model);
+    memset(chosen, true, modules * sizeof *chosen);
+    enum mf_status status =
+        mf_model_train_modules(model, graph, slot, file->whole, file->wholes, chosen, error);
+    if (status == MF_ERROR_INVALID_FIELD) {
+        const struct mf_error reason = *error;
+        status = mf_error_set(error, MF_ERROR_ADAPTER_MISMATCH, "%s: %.900s", file->folder, reason.message);
+    }
+    for (size_t i = 0; status == MF_OK && i < modules; i++) {
+        const char *name = mf_model_module(model, i)->name;
+        if (!chosen[i] && (find_part(file, name, suffix_a) || find_part(file, name, suffix_b)))
+            status =
+                mf_error_set(error, MF_ERROR_ADAPTER_MISMATCH,
+                             "%s: '%s' is among modules_to_save and has an adapter, too", file->folder, name);
+    }
+    for (int32_t i = 0; status == MF_OK && i < graph->trains; i++) {
+        const struct mf_tensor *tensor = mf_graph_tensor(graph, graph->trained[i].parameter);
+        const struct mf_stored_tensor *stored = mf_safetensors_find(file->weights, tensor->name);
+        bool fits = stored && stored->floating && stored->rank == tensor->rank;
+        for (int32_t k = 0; fits && k < stored->rank; k++)
+            fits = stored->dim[k] == tensor->dim[k].multiplier;
+        if (is_whole(&graph->trained[i], slot) && !fits)
+            status = mf_error_set(error, MF_ERROR_ADAPTER_MISMATCH,
+                                  "%s: modules_to_save asks for '%s', which is missing or has another shape "
+                                  "than the model's",
+                                  file->folder, tensor->name);
+    }
+    memset(chosen, false, modules * sizeof *chosen);
+    return status;
+}
+
 enum mf_status mf_adapter_attach(const struct mf_adapter_file *file, const struct mf_model *model,
                                  struct mf_graph *graph, int16_t slot, struct mf_error *error) {
     const size_t modules = mf_model_module_count(model);
     bool *chosen = calloc(modules + 1, sizeof *chosen);
-    enum mf_status status = chosen ? MF_OK : out_of_memory(error);
+    enum mf_status status =
+        chosen ? attach_whole(file, model, graph, slot, chosen, error) : out_of_memory(error);
     for (size_t i = 0; status == MF_OK && i < modules; i++) {
         const char *name = mf_model_module(model, i)->name;
         if (find_part(file, name, suffix_a) || find_part(file, name, suffix_b))
@@ -379,19 +489,34 @@ enum mf_status mf_adapter_load(const struct mf_adapter_file *file, const struct 
                                 file->folder, tensor->name);
         copy_as_f32(mf_executor_data(executor, id), tensor);
     }
+    mf_executor_round_copies(executor);
     return MF_OK;
 }
 
 /* ---- merging
  * ----------------------------------------------------------------------------------------------- */
 
-/* A weight that was trained whole; `beside`: what shared it with others goes on without them. */
-static void add_value(struct mf_adapter_deltas *deltas, const char *weight, const float *value,
-                      int64_t elements, bool beside) {
-    deltas->value[deltas->whole++] =
-        (struct mf_weight_value){.name = weight, .value = value, .elements = elements};
-    deltas->untie_head |=
-        beside && (!strcmp(weight, "lm_head.weight") || !strcmp(weight, "model.embed_tokens.weight"));
+/* Does training this weight beside the model's own make head and table of tokens two? */
+static bool unties(const char *weight) {
+    return !strcmp(weight, "lm_head.weight") || !strcmp(weight, "model.embed_tokens.weight");
+}
+
+bool mf_adapter_unties_head(const struct mf_graph *graph, int16_t slot) {
+    for (int32_t i = 0; i < graph->trains; i++)
+        if (is_whole(&graph->trained[i], slot) && unties(graph->trained[i].weight))
+            return true;
+    return false;
+}
+
+static struct mf_weight_value value_of(const struct mf_graph *graph, const struct mf_trained *trained,
+                                       struct mf_executor *executor) {
+    const struct mf_tensor *tensor = mf_graph_tensor(graph, trained->parameter);
+    struct mf_weight_value value = {.name = trained->weight,
+                                    .rank = tensor->rank,
+                                    .value = mf_executor_data(executor, trained->parameter)};
+    for (int i = 0; i < tensor->rank && i < 2; i++)
+        value.dim[i] = tensor->dim[i].multiplier;
+    return value;
 }
 
 enum mf_status mf_adapter_deltas(const struct mf_graph *graph, int16_t slot, struct mf_executor *executor,
@@ -403,9 +528,9 @@ enum mf_status mf_adapter_deltas(const struct mf_graph *graph, int16_t slot, str
     for (int32_t i = 0; i < graph->trains; i++) {
         const struct mf_trained *trained = &graph->trained[i];
         if (trained->slot == slot)
-            add_value(deltas, trained->weight, mf_executor_data(executor, trained->parameter),
-                      mf_tensor_elements(mf_graph_tensor(graph, trained->parameter), NULL), trained->beside);
+            deltas->value[deltas->whole++] = value_of(graph, trained, executor);
     }
+    deltas->untie_head = mf_adapter_unties_head(graph, slot);
     for (int32_t i = 0; i < graph->adapters; i++) {
         const struct mf_adapter *adapter = &graph->adapter[i];
         if (adapter->slot != slot)
@@ -433,6 +558,42 @@ static bool module_of(const char *tensor, char *module, size_t bytes) {
     memcpy(module, tensor + sizeof prefix - 1, length - around);
     module[length - around] = 0;
     return true;
+}
+
+/* Is the tensor what was trained of a module of modules_to_save? */
+static bool belongs_to_whole(const struct mf_adapter_file *file, const struct mf_stored_tensor *tensor) {
+    const char *dot = strrchr(tensor->name, '.');
+    bool found = false;
+    if (strncmp(tensor->name, prefix, sizeof prefix - 1) != 0 || tensor->rank < 1 || tensor->rank > 2 ||
+        !tensor->floating || (strcmp(dot, ".weight") != 0 && strcmp(dot, ".bias") != 0))
+        return false;
+    for (size_t i = 0; i < file->wholes; i++) {
+        const size_t length = strlen(file->whole[i]);
+        found |= length > 0 && (size_t)(dot - tensor->name) - (sizeof prefix - 1) >= length &&
+                 !strncmp(dot - length, file->whole[i], length);
+    }
+    return found;
+}
+
+/* Takes room for values and names where those of the pairs end. */
+static void collect_values(const struct mf_adapter_file *file, float *value, char *name,
+                           struct mf_adapter_deltas *deltas) {
+    for (size_t i = 0; i < mf_safetensors_count(file->weights); i++) {
+        const struct mf_stored_tensor *tensor = mf_safetensors_at(file->weights, i);
+        if (strstr(tensor->name, ".lora_") || !belongs_to_whole(file, tensor))
+            continue;
+        const char *weight = tensor->name + sizeof prefix - 1;
+        memcpy(name, weight, strlen(weight) + 1);
+        copy_as_f32(value, tensor);
+        deltas->value[deltas->whole++] =
+            (struct mf_weight_value){.name = name,
+                                     .rank = tensor->rank,
+                                     .dim = {tensor->dim[0], tensor->rank > 1 ? tensor->dim[1] : 0},
+                                     .value = value};
+        deltas->untie_head |= unties(name);
+        value += tensor->bytes / mf_dtype_bytes(tensor->dtype);
+        name += strlen(name) + 1;
+    }
 }
 
 static enum mf_status collect_deltas(const struct mf_adapter_file *file, struct mf_adapter_deltas *deltas,
@@ -463,11 +624,14 @@ static enum mf_status collect_deltas(const struct mf_adapter_file *file, struct 
         value += a->dim[0] * a->dim[1] + b->dim[0] * b->dim[1];
         name += strlen(name) + 1;
     }
-    if (!deltas->count || 2 * deltas->count != mf_safetensors_count(file->weights))
-        return mf_error_set(error, MF_ERROR_ADAPTER_MISMATCH,
-                            "%s: only pairs of lora_A.weight and lora_B.weight can be merged; it holds %zu "
-                            "pairs and %zu tensors in all",
-                            file->folder, deltas->count, mf_safetensors_count(file->weights));
+    collect_values(file, value, name, deltas);
+    if (2 * deltas->count + deltas->whole != mf_safetensors_count(file->weights) ||
+        !mf_safetensors_count(file->weights))
+        return mf_error_set(
+            error, MF_ERROR_ADAPTER_MISMATCH,
+            "%s: only pairs of lora_A.weight and lora_B.weight and weights of modules_to_save "
+            "can be merged; it holds %zu pairs, %zu such weights and %zu tensors in all",
+            file->folder, deltas->count, deltas->whole, mf_safetensors_count(file->weights));
     return MF_OK;
 }
 
@@ -481,9 +645,10 @@ enum mf_status mf_adapter_file_deltas(const struct mf_adapter_file *file, struct
         values += tensor->floating ? tensor->bytes / mf_dtype_bytes(tensor->dtype) : 0;
     }
     *deltas = (struct mf_adapter_deltas){.delta = calloc(count + 1, sizeof *deltas->delta),
+                                         .value = calloc(count + 1, sizeof *deltas->value),
                                          .values = calloc(values + 1, sizeof *deltas->values),
                                          .names = calloc(names, 1)};
-    enum mf_status status = deltas->delta && deltas->values && deltas->names
+    enum mf_status status = deltas->delta && deltas->value && deltas->values && deltas->names
                                 ? collect_deltas(file, deltas, error)
                                 : out_of_memory(error);
     if (status != MF_OK)

@@ -1,5 +1,6 @@
 /* LoRA adapters as PEFT keeps them: a folder with adapter_config.json and adapter_model.safetensors, whose
- * tensors are named base_model.model.<module>.lora_A.weight (r, K) and .lora_B.weight (N, r). */
+ * tensors are named base_model.model.<module>.lora_A.weight (r, K) and .lora_B.weight (N, r); and, of modules
+ * that were trained whole (modules_to_save), base_model.model.<module>.weight and .bias. */
 #ifndef MF_WORKER_TRAINER_ADAPTER_H
 #define MF_WORKER_TRAINER_ADAPTER_H
 
@@ -44,7 +45,7 @@ enum mf_status mf_adapter_save(const char *folder, const struct mf_graph *graph,
 struct mf_adapter_file;
 
 /* Reads the configuration and the weights' header, and refuses by name what is more than LoRA on linear
- * modules (use_dora, bias, modules_to_save, alpha_pattern, fan_in_fan_out ...). MF_ERROR_MODEL_NOT_FOUND,
+ * modules and modules_to_save (use_dora, bias, alpha_pattern, fan_in_fan_out ...). MF_ERROR_MODEL_NOT_FOUND,
  * MF_ERROR_MODEL_INCOMPLETE, MF_ERROR_ADAPTER_MISMATCH, MF_ERROR_BAD_WEIGHTS. Freed with mf_adapter_close().
  */
 enum mf_status mf_adapter_open(const char *folder, struct mf_adapter_file **out, struct mf_error *error);
@@ -58,9 +59,13 @@ void mf_adapter_file_set_dropout(struct mf_adapter_file *file, double dropout);
 enum mf_status mf_adapter_file_digest(const struct mf_adapter_file *file, char digest[MF_SHA256_TEXT_BYTES],
                                       struct mf_error *error);
 
-/* Puts the file's adapters on the model's modules, each with its own rank (they may differ only where nothing
- * is saved again), before the slot's first program; then, once there is an executor, copies the values. A
- * module that the model lacks or a shape that does not fit is MF_ERROR_ADAPTER_MISMATCH. */
+/* Whether modules were trained whole. */
+bool mf_adapter_file_has_whole(const struct mf_adapter_file *file);
+
+/* Puts the file's adapters on the model's modules, and what it holds of whole ones in their place, each with
+ * its own rank (they may differ only where nothing is saved again), before the slot's first program; then,
+ * once there is an executor, copies the values. A module that the model lacks or a shape that does not fit is
+ * MF_ERROR_ADAPTER_MISMATCH. */
 enum mf_status mf_adapter_attach(const struct mf_adapter_file *file, const struct mf_model *model,
                                  struct mf_graph *graph, int16_t slot, struct mf_error *error);
 enum mf_status mf_adapter_load(const struct mf_adapter_file *file, const struct mf_graph *graph,
@@ -77,6 +82,8 @@ struct mf_adapter_deltas {
     char *names;
 };
 
+/* Whether what the slot trains whole makes head and table of tokens two, where a model ties them. */
+bool mf_adapter_unties_head(const struct mf_graph *graph, int16_t slot);
 /* Those of a slot: values and names are borrowed from executor and graph. Destroyed also on failure. */
 enum mf_status mf_adapter_deltas(const struct mf_graph *graph, int16_t slot, struct mf_executor *executor,
                                  struct mf_adapter_deltas *deltas, struct mf_error *error);

@@ -54,7 +54,7 @@ static enum mf_status write_gguf(const struct merge *merge, const struct mf_expo
     return status;
 }
 
-static enum mf_status run(const struct merge *merge, size_t *modules, struct mf_error *error) {
+static enum mf_status run(const struct merge *merge, size_t *modules, size_t *whole, struct mf_error *error) {
     struct mf_adapter_file *file = NULL;
     struct mf_adapter_deltas deltas = {0};
     enum mf_status status = merge->gguf ? mf_export_gguf_check(merge->model, error) : MF_OK;
@@ -62,13 +62,18 @@ static enum mf_status run(const struct merge *merge, size_t *modules, struct mf_
         status = mf_adapter_open(merge->adapter, &file, error);
     if (status == MF_OK)
         status = mf_adapter_file_deltas(file, &deltas, error);
-    const struct mf_export_options options = {
-        .folder = merge->model, .delta = deltas.delta, .deltas = deltas.count};
+    const struct mf_export_options options = {.folder = merge->model,
+                                              .delta = deltas.delta,
+                                              .deltas = deltas.count,
+                                              .value = deltas.value,
+                                              .values = deltas.whole,
+                                              .untie_head = deltas.untie_head};
     if (status == MF_OK)
         status = mf_export_huggingface(&options, merge->precision, merge->output, error);
     if (status == MF_OK && merge->gguf)
         status = write_gguf(merge, &options, error);
     *modules = deltas.count;
+    *whole = deltas.whole;
     mf_adapter_deltas_destroy(&deltas);
     mf_adapter_close(file);
     return status;
@@ -77,12 +82,16 @@ static enum mf_status run(const struct merge *merge, size_t *modules, struct mf_
 int mf_command_merge(int argc, char **argv) {
     struct merge merge;
     struct mf_error error;
-    size_t modules = 0;
+    size_t modules = 0, whole = 0;
+    char replaced[80] = "";
     const int usage = parse(argc, argv, &merge);
     if (usage)
         return usage;
-    if (run(&merge, &modules, &error) != MF_OK)
+    if (run(&merge, &modules, &whole, &error) != MF_OK)
         return mf_command_failed(&error);
-    printf("%s: %zu modules merged%s\n", merge.output, modules, merge.gguf ? "; model.gguf beside" : "");
+    if (whole)
+        (void)snprintf(replaced, sizeof replaced, ", %zu weights replaced", whole);
+    printf("%s: %zu modules merged%s%s\n", merge.output, modules, replaced,
+           merge.gguf ? "; model.gguf beside" : "");
     return 0;
 }

@@ -194,6 +194,10 @@ static enum mf_status open_start(struct mf_job *job, struct mf_error *error) {
     if (status != MF_OK)
         return mf_error_prefix(error, "adapter_name_or_path");
     const struct mf_adapter_settings *settings = mf_adapter_file_settings(job->start);
+    if (!mf_request_has_default(request, MF_REQUEST_modules_to_save))
+        return mf_error_set(error, MF_ERROR_CONFLICTING_FIELDS,
+                            "modules_to_save: which modules are trained whole is the adapter's that training "
+                            "continues from; leave modules_to_save out");
     status = check_same(request, MF_REQUEST_lora_r, (double)request->lora_r, settings->rank, error);
     if (status == MF_OK)
         status = check_same(request, MF_REQUEST_lora_alpha, request->lora_alpha, settings->alpha, error);
@@ -236,16 +240,18 @@ static enum mf_status allow_model(void *argument, const char *path, struct mf_er
 
 /* Whether weights can be trained whole here. */
 static enum mf_status check_whole(const struct mf_job *job, struct mf_error *error) {
-    const struct mf_architecture *architecture = mf_model_architecture(job->runtime.model);
+    const bool start = job->start && mf_adapter_file_has_whole(job->start);
+    const char *field = mf_request_trains_all(&job->request)          ? "finetuning: full"
+                        : start || job->request.modules_to_save.count ? "modules_to_save: training whole "
+                                                                        "modules"
+                                                                      : NULL;
+    if (!field)
+        return MF_OK;
     if (job->runtime.device.kind == MF_DEVICE_CUDA)
         return mf_error_set(error, MF_ERROR_UNSUPPORTED_FIELD,
-                            "finetuning: full is not trained on a GPU by this version; set device cpu, or "
-                            "use lora");
-    if (architecture->layer_norm || architecture->head_bias)
-        return mf_error_set(error, MF_ERROR_UNSUPPORTED_FIELD,
-                            "finetuning: full is not trained by this version for %s, which has biases in "
-                            "its norms and head; use lora",
-                            architecture->model_type);
+                            "%s is not possible on a GPU in this version; set device cpu, or train adapters "
+                            "alone",
+                            field);
     return MF_OK;
 }
 
@@ -284,10 +290,10 @@ static enum mf_status load_model(struct mf_job *job, struct mf_error *error) {
                                      request->strategy, error);
     if (status == MF_OK)
         status = mf_outputs_check(request, job->runtime.model, error);
-    if (status == MF_OK && mf_request_trains_all(request))
-        status = check_whole(job, error);
     if (status == MF_OK && request->adapter_name_or_path)
         status = open_start(job, error);
+    if (status == MF_OK)
+        status = check_whole(job, error);
     if (status == MF_OK && request->chat_template)
         status = mf_tokenizer_set_chat_template(job->runtime.tokenizer, request->chat_template, error);
     return status;
@@ -458,6 +464,13 @@ static void count_trainable(struct mf_job *job) {
     }
 }
 
+static bool any(const bool *chosen, size_t count) {
+    bool some = false;
+    for (size_t i = 0; i < count; i++)
+        some |= chosen[i];
+    return some;
+}
+
 static enum mf_status add_adapters(struct mf_job *job, struct mf_error *error) {
     const struct mf_request *request = &job->request;
     const struct mf_model *model = job->runtime.model;
@@ -477,7 +490,15 @@ static enum mf_status add_adapters(struct mf_job *job, struct mf_error *error) {
                                                     .alpha = request->lora_alpha,
                                                     .dropout = request->lora_dropout,
                                                     .rslora = request->use_rslora};
-        status = mf_adapter_add(model, job->runtime.graph, MF_POLICY_SLOT, chosen, &job->adapter, error);
+        status = mf_model_train_modules(model, job->runtime.graph, MF_POLICY_SLOT,
+                                        (const char *const *)request->modules_to_save.item,
+                                        request->modules_to_save.count, chosen, error);
+        if (status == MF_OK && !any(chosen, mf_model_module_count(model)))
+            status = mf_error_set(error, MF_ERROR_CONFLICTING_FIELDS,
+                                  "target_modules and modules_to_save: all modules that adapters are asked "
+                                  "for are trained whole; name others, or use finetuning full");
+        if (status == MF_OK)
+            status = mf_adapter_add(model, job->runtime.graph, MF_POLICY_SLOT, chosen, &job->adapter, error);
     }
     free(chosen);
     return status;
@@ -597,6 +618,8 @@ static enum mf_status plan_programs(struct mf_job *job, struct mf_error *error) 
     enum mf_status status = find_most_sequences(job, error);
     if (status == MF_OK)
         status = mf_job_fit_memory(job, build_programs, error);
+    if (status == MF_OK)
+        status = mf_outputs_check_trained(job, error);
     return status ? status : mf_runtime_realize(&job->runtime, error);
 }
 

@@ -36,6 +36,12 @@ enum mf_status mf_outputs_check(const struct mf_request *request, const struct m
     return wanted(request, GGUF) ? mf_export_gguf_check(mf_model_folder(model), error) : MF_OK;
 }
 
+enum mf_status mf_outputs_check_trained(const struct mf_job *job, struct mf_error *error) {
+    return wanted(&job->request, GGUF) && mf_adapter_unties_head(job->runtime.graph, MF_POLICY_SLOT)
+               ? mf_export_gguf_check_untied(mf_model_folder(job->runtime.model), error)
+               : MF_OK;
+}
+
 /* Where the writing of one kind stands among all. */
 struct stage {
     struct mf_report *report;

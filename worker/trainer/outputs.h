@@ -14,5 +14,7 @@ enum mf_status mf_outputs_check(const struct mf_request *request, const struct m
  * (Hugging Face, in the dtypes of the base), merged_16bit/ (Hugging Face), model.gguf (q8_0), training.json.
  * MF_ERROR_CANCELLED when the run is to end. */
 enum mf_status mf_outputs_write(struct mf_job *job, const struct mf_history *history, struct mf_error *error);
+/* The same of what only what is trained tells, once the programs are built. */
+enum mf_status mf_outputs_check_trained(const struct mf_job *job, struct mf_error *error);
 
 #endif

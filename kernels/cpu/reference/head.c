@@ -115,30 +115,55 @@ static enum mf_status head_gradient(const struct mf_kernel_call *call, struct mf
 }
 const struct mf_kernel mf_reference_head_gradient[1] = {{.function = head_gradient}};
 
-static enum mf_status head_weight_gradient(const struct mf_kernel_call *call, struct mf_error *error) {
+/* Adds one row's part dz (the slope of a logit's sum) of element v to `gradient`; `row` of the hidden states.
+ */
+typedef void add_slope(const struct mf_array *gradient, int64_t v, double dz, const struct mf_array *hidden,
+                       int32_t row);
+
+static void add_to_weight(const struct mf_array *gradient, int64_t v, double dz,
+                          const struct mf_array *hidden, int32_t row) {
+    float *to = (float *)gradient->data + v * gradient->stride[0];
+    for (int64_t d = 0; d < gradient->dim[1]; d++)
+        to[d] = (float)(to[d] + dz * mf_array_get(hidden, row * hidden->stride[0] + d));
+}
+
+static void add_to_bias(const struct mf_array *gradient, int64_t v, double dz, const struct mf_array *hidden,
+                        int32_t row) {
+    (void)hidden;
+    (void)row;
+    ((float *)gradient->data)[v] = (float)(((float *)gradient->data)[v] + dz);
+}
+
+static enum mf_status second_pass(const struct mf_kernel_call *call, const char *op, add_slope *add,
+                                  struct mf_error *error) {
     const struct mf_array *hidden = &call->in[0];     // (T, D)
     const struct mf_array *weight = &call->in[1];     // (V, D)
     const struct mf_array *label_rows = &call->in[2]; // (L)
     const struct mf_array *labels = &call->in[3];     // (L)
     const float *lse = call->in[4].data;              // (L)
     const float *dlog_probability = call->in[5].data; // (L)
-    const struct mf_array *gradient = &call->out[0];  // (V, D) f32, holds the sum so far
+    const struct mf_array *gradient = &call->out[0];  // (V, D) or (V) f32, holds the sum so far
     float *z = call->workspace[0].data;               // (chunk_rows, V): this kernel uses one row
     float *slope = call->workspace[1].data;           // (V)
     for (int64_t i = 0; i < labels->dim[0]; i++) {
         int32_t row = mf_array_integer(label_rows, i), label = mf_array_integer(labels, i);
-        enum mf_status status = check_row("head_weight_gradient", hidden, row, error);
+        enum mf_status status = check_row(op, hidden, row, error);
         if (status != MF_OK)
             return status;
         logits_of_row(&call->node->a.head, hidden, row, weight, &call->in[7], z, slope);
-        for (int64_t v = 0; v < weight->dim[0]; v++) {
-            double dz = dlog_probability[i] * slope[v] * ((v == label) - exp((double)z[v] - lse[i]));
-            float *to = (float *)gradient->data + v * gradient->stride[0];
-            for (int64_t d = 0; d < weight->dim[1]; d++)
-                to[d] = (float)(to[d] + dz * mf_array_get(hidden, row * hidden->stride[0] + d));
-        }
+        for (int64_t v = 0; v < weight->dim[0]; v++)
+            add(gradient, v, dlog_probability[i] * slope[v] * ((v == label) - exp((double)z[v] - lse[i])),
+                hidden, row);
     }
     return MF_OK;
+}
+
+static enum mf_status head_weight_gradient(const struct mf_kernel_call *call, struct mf_error *error) {
+    return second_pass(call, "head_weight_gradient", add_to_weight, error);
+}
+
+static enum mf_status head_bias_gradient(const struct mf_kernel_call *call, struct mf_error *error) {
+    return second_pass(call, "head_bias_gradient", add_to_bias, error);
 }
 
 static size_t head_weight_gradient_workspace(const struct mf_kernel_call *call) {
@@ -146,6 +171,8 @@ static size_t head_weight_gradient_workspace(const struct mf_kernel_call *call) 
 }
 const struct mf_kernel mf_reference_head_weight_gradient[1] = {
     {.function = head_weight_gradient, .workspace_bytes = head_weight_gradient_workspace}};
+const struct mf_kernel mf_reference_head_bias_gradient[1] = {
+    {.function = head_bias_gradient, .workspace_bytes = head_weight_gradient_workspace}};
 
 static enum mf_status loss(const struct mf_kernel_call *call, struct mf_error *error) {
     (void)error;

@@ -59,3 +59,25 @@ static enum mf_status layer_norm_gradient(const struct mf_kernel_call *call, str
     return MF_OK;
 }
 const struct mf_kernel mf_reference_layer_norm_gradient[1] = {{.function = layer_norm_gradient}};
+
+static enum mf_status layer_norm_weight_gradient(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const struct mf_array *x = &call->in[0];                        // (R, D)
+    const float *mean = call->in[1].data, *rstd = call->in[2].data; // (R)
+    const struct mf_array *dy = &call->in[3];                       // (R, D)
+    const struct mf_array *gradient = &call->out[0];                // (D) f32, holds the sum so far
+    const int64_t R = x->dim[0];
+    for (int64_t d = 0; d < x->dim[1]; d++) {
+        float *to = (float *)gradient->data + d;
+        for (int64_t row = 0; row < R; row += MF_ROW_BLOCK) {
+            double sum = 0;
+            for (int64_t r = row; r < R && r < row + MF_ROW_BLOCK; r++)
+                sum += (double)mf_array_get(dy, r * dy->stride[0] + d) *
+                       (((double)mf_array_get(x, r * x->stride[0] + d) - mean[r]) * rstd[r]);
+            *to = (float)(*to + sum);
+        }
+    }
+    return MF_OK;
+}
+const struct mf_kernel mf_reference_layer_norm_weight_gradient[1] = {
+    {.function = layer_norm_weight_gradient}};

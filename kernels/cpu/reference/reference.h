@@ -8,7 +8,8 @@
 extern const struct mf_kernel mf_reference_embedding[1], mf_reference_embedding_gradient[1];
 extern const struct mf_kernel mf_reference_rms_norm[1], mf_reference_rms_norm_gradient[1],
     mf_reference_rms_norm_weight_gradient[1];
-extern const struct mf_kernel mf_reference_layer_norm[1], mf_reference_layer_norm_gradient[1];
+extern const struct mf_kernel mf_reference_layer_norm[1], mf_reference_layer_norm_gradient[1],
+    mf_reference_layer_norm_weight_gradient[1];
 extern const struct mf_kernel mf_reference_linear[1], mf_reference_linear_input_gradient[1],
     mf_reference_linear_weight_gradient[1], mf_reference_linear_bias_gradient[1];
 extern const struct mf_kernel mf_reference_dropout[1], mf_reference_add[1], mf_reference_add_columns[1],
@@ -18,7 +19,7 @@ extern const struct mf_kernel mf_reference_attention[1], mf_reference_attention_
 extern const struct mf_kernel mf_reference_gated_activation[1], mf_reference_gated_activation_gradient[1];
 extern const struct mf_kernel mf_reference_activation[1], mf_reference_activation_gradient[1];
 extern const struct mf_kernel mf_reference_head[1], mf_reference_head_gradient[1],
-    mf_reference_head_weight_gradient[1], mf_reference_logits[1];
+    mf_reference_head_weight_gradient[1], mf_reference_head_bias_gradient[1], mf_reference_logits[1];
 extern const struct mf_kernel mf_reference_loss[1], mf_reference_loss_gradient[1], mf_reference_argmax[1];
 extern const struct mf_kernel mf_reference_cache_write[1];
 extern const struct mf_kernel mf_reference_gradient_norm[1], mf_reference_adamw[1],

@@ -288,6 +288,10 @@ request_missing_field() { request '{"task": "text-generation", "dataset": "x"}';
 request_out_of_range() { train learning_rate=3; }
 schedule_unknown_setting() { train lr_scheduler_kwargs='{"gamma": 0.1}'; }
 schedule_missing_setting() { train lr_scheduler_type='"cosine_with_min_lr"'; }
+whole_modules_unknown() { train modules_to_save='["nothing"]'; }
+whole_modules_quantised() { train modules_to_save='["q_proj"]' use_4bit=true; }
+whole_modules_and_no_adapters() { train modules_to_save='["q_proj"]' target_modules='["q_proj"]'; }
+whole_head_as_gguf() { train model_name="\"$PWD/tests/golden/models/gemma\"" modules_to_save='["lm_head"]' output='["gguf"]'; }
 request_whole_with_rank() { train finetuning='"full"' lora_r=8; }
 request_conflicting() { train use_4bit=true use_8bit=true; }
 provider_unknown() { train provider='"xyz"'; }

@@ -211,6 +211,39 @@ static void expect_refusal(const char *key, json_t *value, const char *words) {
     json_decref(config);
 }
 
+/* The adapter that was saved last, said to have these modules_to_save. */
+static void expect_no_place(const char *module, const char *words) {
+    char name[512];
+    struct mf_runtime runtime;
+    struct mf_adapter_file *file = NULL;
+    struct mf_error error;
+    json_t *config = saved_config(), *kept = json_deep_copy(config);
+    json_object_set_new(config, "modules_to_save", json_pack("[s]", module));
+    snprintf(name, sizeof name, "%s/adapter_config.json", path);
+    assert_int_equal(json_dump_file(config, name, 0), 0);
+    must(mf_adapter_open(path, &file, &error), &error);
+    open_model("tied-gqa", &runtime);
+    assert_int_equal(mf_adapter_attach(file, runtime.model, runtime.graph, 0, &error),
+                     MF_ERROR_ADAPTER_MISMATCH);
+    if (!strstr(error.message, words))
+        fail_msg("'%s' does not say '%s'", error.message, words);
+    mf_runtime_close(&runtime);
+    mf_adapter_close(file);
+    assert_int_equal(json_dump_file(kept, name, 0), 0);
+    json_decref(kept);
+    json_decref(config);
+}
+
+static void test_whole_modules_without_a_place(void **state) {
+    (void)state;
+    const struct mf_adapter_settings settings = {.rank = 2, .alpha = 2};
+    save_known("q_proj", &settings);
+    expect_no_place("lm_head", "'base_model.model.lm_head.weight', which is missing");
+    expect_no_place("nothing", "ends with 'nothing' (there are: embed_tokens, input_layernorm, q_proj, ");
+    expect_no_place("q_proj",
+                    "'model.layers.0.self_attn.q_proj' is among modules_to_save and has an adapter");
+}
+
 static void test_refusals(void **state) {
     (void)state;
     struct mf_adapter_file *file = NULL;
@@ -220,7 +253,7 @@ static void test_refusals(void **state) {
     save_known("q_proj", &settings);
     expect_refusal("use_dora", json_true(), "use_dora is set");
     expect_refusal("bias", json_string("all"), "bias is set");
-    expect_refusal("modules_to_save", json_pack("[s]", "lm_head"), "modules_to_save is set");
+    expect_refusal("modules_to_save", json_pack("[i]", 1), "modules_to_save is no array of strings");
     expect_refusal("alpha_pattern", json_pack("{s:i}", "q_proj", 3), "alpha_pattern is set");
     expect_refusal("peft_type", json_string("IA3"), "peft_type is IA3, not LORA");
     assert_int_equal(mf_adapter_open("/nowhere", &file, &error), MF_ERROR_MODEL_NOT_FOUND);
@@ -247,6 +280,7 @@ int main(void) {
         cmocka_unit_test(test_first_values),
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_single_module_is_named_in_full),
+        cmocka_unit_test(test_whole_modules_without_a_place),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -1,6 +1,7 @@
 /* Whole models against Transformers and PEFT (tests/golden/make_models.py), on the oracle and on the fast
  * backend: logits, losses of rows of different lengths, every LoRA gradient, and 20 AdamW steps with schedule
- * and clipping through the trainer's own loop; the same with every weight trained (make_full.py).
+ * and clipping through the trainer's own loop; the same with every weight trained, and with modules_to_save
+ * (make_full.py).
  * Tolerances: loss 1e-5 relative, gradients 1e-4 and parameters 1e-5 of the norm. */
 #include "kernels/gradient.h"
 #include "kernels/passes/columns.h"
@@ -25,10 +26,14 @@
 /* What is compared; the greatest error of each is kept for the table. */
 enum quantity { LOSS, LOGITS, GRADIENT, STEP_LOSS, GRADIENT_NORM, PARAMETERS, QUANTITIES };
 
+/* What is trained, and what its files are called. */
+enum trained { ADAPTERS, EVERY_WEIGHT, MODULES };
+static const char *const files[] = {"golden", "full", "modules"};
+
 /* A model under test, with its golden values. */
 struct golden {
     const char *name;
-    bool whole; /* every weight is trained; else adapters are */
+    enum trained kind;
     bool reference;
     double *worst; /* [QUANTITIES] relative errors */
     json_t *values;
@@ -112,7 +117,7 @@ static void build(struct golden *golden) {
         .kind = MF_ADAMW,
         .adamw = {(float)recipe(golden, "adam_beta1"), (float)recipe(golden, "adam_beta2"),
                   (float)recipe(golden, "adam_epsilon"), (float)recipe(golden, "weight_decay")}};
-    if (golden->whole)
+    if (golden->kind == EVERY_WEIGHT)
         build_whole(golden);
     else
         must(mf_adapter_attach(golden->adapter, runtime->model, runtime->graph, MF_POLICY_SLOT, &error),
@@ -132,27 +137,28 @@ static void build(struct golden *golden) {
     must(mf_pass_columns(runtime->graph, job->programs.train.program, &error), &error);
     must(mf_pass_columns(runtime->graph, job->programs.evaluate.program, &error), &error);
     must(mf_runtime_realize(runtime, &error), &error);
-    must(golden->whole ? mf_model_load_trained(runtime->model, runtime->graph, MF_POLICY_SLOT,
-                                               runtime->executor, &error)
-                       : mf_adapter_load(golden->adapter, runtime->graph, runtime->executor, &error),
-         &error);
+    must(
+        golden->kind == EVERY_WEIGHT
+            ? mf_model_load_trained(runtime->model, runtime->graph, MF_POLICY_SLOT, runtime->executor, &error)
+            : mf_adapter_load(golden->adapter, runtime->graph, runtime->executor, &error),
+        &error);
 }
 
-static void open_golden(const char *name, const char *provider, bool reference, bool whole,
+static void open_golden(const char *name, const char *provider, bool reference, enum trained kind,
                         enum mf_compute compute, struct golden *golden) {
     struct mf_error error;
     char model[256], path[512];
     snprintf(model, sizeof model, "tests/golden/models/%s", name);
-    *golden = (struct golden){.name = name, .reference = reference, .whole = whole};
+    *golden = (struct golden){.name = name, .reference = reference, .kind = kind};
     snprintf(path, sizeof path, "%s/golden.json", model);
     golden->values = json_load_file(path, 0, NULL);
     assert_non_null(golden->values);
-    snprintf(path, sizeof path, "%s/full.json", model);
-    golden->trained = whole ? json_load_file(path, 0, NULL) : json_incref(golden->values);
+    snprintf(path, sizeof path, "%s/%s.json", model, files[kind]);
+    golden->trained = json_load_file(path, 0, NULL);
     assert_non_null(golden->trained);
-    snprintf(path, sizeof path, "%s/%s.safetensors", model, whole ? "full" : "golden");
+    snprintf(path, sizeof path, "%s/%s.safetensors", model, files[kind]);
     must(mf_safetensors_open_file(path, &golden->tensors, &error), &error);
-    snprintf(path, sizeof path, "%s/adapter", model);
+    snprintf(path, sizeof path, "%s/%s", model, kind == MODULES ? "modules" : "adapter");
     must(mf_adapter_open(path, &golden->adapter, &error), &error);
     const struct mf_runtime_options options = {
         .provider = provider, .model = model, .compute = compute, .reference = reference};
@@ -340,7 +346,8 @@ static void check_gradients(struct golden *golden) {
                     golden_tensor(golden, "gradient", tensor->name, count), count, 1e-4);
         parameters++;
     }
-    assert_int_equal(2 * parameters, mf_safetensors_count(golden->tensors) - (golden->whole ? 0 : 2));
+    assert_int_equal(2 * parameters,
+                     mf_safetensors_count(golden->tensors) - (golden->kind == ADAPTERS ? 2 : 0));
     const int32_t bucket = mf_graph_find_bucket(runtime->graph, MF_POLICY_SLOT);
     const int32_t gradients = runtime->graph->bucket[bucket].gradient;
     memset(mf_executor_data(runtime->executor, gradients), 0,
@@ -375,12 +382,14 @@ static void check_training(struct golden *golden) {
     }
 }
 
-static void check_model(const char *name, const char *provider, bool reference, bool whole, double *worst) {
+static void check_model(const char *name, const char *provider, bool reference, enum trained kind,
+                        double *worst) {
     struct golden golden;
-    open_golden(name, provider, reference, whole, MF_COMPUTE_F32, &golden);
+    open_golden(name, provider, reference, kind, MF_COMPUTE_F32, &golden);
     golden.worst = worst;
-    if (whole) {
-        check_losses(&golden, &golden.job.programs.evaluate, "base_loss");
+    if (kind != ADAPTERS) {
+        if (kind == EVERY_WEIGHT)
+            check_losses(&golden, &golden.job.programs.evaluate, "base_loss");
         check_decoding(&golden, &golden.generate_adapter);
         check_gradients(&golden);
         check_training(&golden);
@@ -405,16 +414,16 @@ static struct model {
     const char *name;
     bool reference;
     const char *provider;
-    bool whole;
+    enum trained kind;
     double worst[QUANTITIES];
 } models[] = {
-#define OF(name, whole)                                                                  \
-    {name, true, "huggingface", whole, {0}}, {name, false, "huggingface", whole, {0}}, { \
-        name, false, "unsloth", whole, {                                                 \
-            0                                                                            \
-        }                                                                                \
+#define OF(name, kind)                                                                 \
+    {name, true, "huggingface", kind, {0}}, {name, false, "huggingface", kind, {0}}, { \
+        name, false, "unsloth", kind, {                                                \
+            0                                                                          \
+        }                                                                              \
     }
-#define BOTH(name) OF(name, false)
+#define BOTH(name) OF(name, ADAPTERS)
     BOTH("tied-gqa"),
     BOTH("untied-llama3-rope"),
     BOTH("bias-linear-rope"),
@@ -432,9 +441,13 @@ static struct model {
     BOTH("phi3-longrope"),
     BOTH("phi4"),
     BOTH("phi4-mini"),
-    OF("qwen2", true),
-    OF("gemma", true),
-    OF("mistral", true),
+    OF("qwen2", EVERY_WEIGHT),
+    OF("gemma", EVERY_WEIGHT),
+    OF("mistral", EVERY_WEIGHT),
+    OF("phi2", EVERY_WEIGHT), /* layer norms, and biases everywhere, the head's too */
+    OF("qwen2", MODULES),
+    OF("gemma", MODULES),
+    OF("mistral", MODULES),
 #undef BOTH
 #undef OF
 };
@@ -443,16 +456,17 @@ enum { MODELS = sizeof models / sizeof *models };
 
 static void test_model(void **state) {
     struct model *model = *state;
-    check_model(model->name, model->provider, model->reference, model->whole, model->worst);
+    check_model(model->name, model->provider, model->reference, model->kind, model->worst);
 }
 
 static void print_table(void) {
+    static const char *const kinds[] = {"adapters", "all", "modules_to_save, too"};
     printf("| model | trained | provider | backend | loss | logits | gradients | loss of 20 steps | gradient "
            "norms | parameters after |\n"
            "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
     for (size_t i = 0; i < MODELS; i++) {
-        printf("| %s | %s | %s | %s |", models[i].name, models[i].whole ? "all" : "adapters",
-               models[i].provider, models[i].reference ? "oracle" : "fast");
+        printf("| %s | %s | %s | %s |", models[i].name, kinds[models[i].kind], models[i].provider,
+               models[i].reference ? "oracle" : "fast");
         for (int quantity = 0; quantity < QUANTITIES; quantity++)
             printf(" %.1e |", models[i].worst[quantity]);
         printf("\n");
@@ -467,7 +481,7 @@ static void test_copies_follow_masters(void **state) {
     struct mf_step_record record;
     struct mf_error error;
     size_t rows[8];
-    open_golden("qwen2", "huggingface", false, true, MF_COMPUTE_BF16, &golden);
+    open_golden("qwen2", "huggingface", false, EVERY_WEIGHT, MF_COMPUTE_BF16, &golden);
     struct mf_runtime *runtime = &golden.job.runtime;
     must_be_rounded(&golden);
     const struct mf_window window = golden_window(&golden, 1, rows);
@@ -492,7 +506,7 @@ static int test_plug_in(char **argument) {
                                   {.name = "as a whole on the oracle"},
                                   {.name = "as a whole on the fast backend"}};
     for (int i = 0; i < 4; i++) {
-        own[i] = (struct model){argument[0], i % 2 == 0, argument[1], i >= 2, {0}};
+        own[i] = (struct model){argument[0], i % 2 == 0, argument[1], i >= 2 ? EVERY_WEIGHT : ADAPTERS, {0}};
         tests[i].test_func = test_model;
         tests[i].initial_state = &own[i];
     }
@@ -506,13 +520,13 @@ static int test_plug_in(char **argument) {
  * (tests/providers/outside.sh). */
 int main(int argc, char **argv) {
     struct CMUnitTest tests[MODELS + 1] = {0};
-    char names[MODELS][64];
+    static const char *const endings[] = {"", " as a whole", " with whole modules"};
+    char names[MODELS][80];
     if (argc == 3)
         return test_plug_in(argv + 1);
     for (size_t i = 0; i < MODELS; i++) {
-        snprintf(names[i], sizeof names[i], "%s%s by %s on the %s", models[i].name,
-                 models[i].whole ? " as a whole" : "", models[i].provider,
-                 models[i].reference ? "oracle" : "fast backend");
+        snprintf(names[i], sizeof names[i], "%s%s by %s on the %s", models[i].name, endings[models[i].kind],
+                 models[i].provider, models[i].reference ? "oracle" : "fast backend");
         tests[i] =
             (struct CMUnitTest){.name = names[i], .test_func = test_model, .initial_state = &models[i]};
     }
