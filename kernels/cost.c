@@ -62,6 +62,13 @@ static int32_t rows_of_table(const struct mf_node *node, int input) {
 
 struct mf_cost mf_node_cost(const struct mf_graph *graph, const struct mf_node *node, const int32_t *value) {
     struct mf_cost cost = {.flop = flop(graph, node, value)};
+    if (node->op == MF_OP_FOLD_ADAPTERS) { /* only the adapters move */
+        const double width =
+            (double)mf_dtype_bytes((enum mf_dtype)mf_graph_tensor(graph, node->in[0])->dtype);
+        for (int i = 1; i < MF_NODE_INPUTS; i++)
+            cost.bytes += bytes(graph, node->in[i], value) + elements(graph, node->in[i], value) * width;
+        return cost;
+    }
     for (int i = 0; i < MF_NODE_INPUTS; i++) {
         const int32_t moved = rows_of_table(node, i);
         cost.bytes += bytes(graph, moved < 0 ? node->in[i] : moved, value);

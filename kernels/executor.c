@@ -24,6 +24,7 @@ struct mf_executor {
     bool prepared;
     void *
         *joined; /* [tensors] weights bound in parts, of a backend without memory of its own; NULL: none is */
+    size_t *placed; /* [tensors] bytes of a weight within state that were bound; NULL: none were */
 };
 
 static enum mf_status check_kernels(const struct mf_executor *executor, struct mf_error *error) {
@@ -120,6 +121,7 @@ void mf_executor_destroy(struct mf_executor *executor) {
     for (int32_t i = 0; executor->joined && i < executor->plan->tensors; i++)
         free(executor->joined[i]);
     free(executor->joined);
+    free(executor->placed);
     free(executor->base);
     free(executor);
 }
@@ -130,17 +132,54 @@ size_t mf_executor_bytes(const struct mf_executor *executor, int32_t id) {
            mf_dtype_bytes((enum mf_dtype)tensor->dtype);
 }
 
+/* Copies rows of a weight to where they lie in the state that holds it. */
+static enum mf_status place_rows(struct mf_executor *executor, int32_t id, size_t first, const void *data,
+                                 size_t bytes, struct mf_error *error) {
+    const struct mf_tensor *tensor = mf_graph_tensor(executor->graph, id);
+    const size_t width = mf_dtype_bytes((enum mf_dtype)tensor->dtype);
+    const size_t row = (size_t)tensor->stride[0] * width, dense = (size_t)tensor->dim[1].multiplier * width;
+    if (first % dense || bytes % dense)
+        return mf_error_set(error, MF_ERROR_INTERNAL, "%s: is bound by whole rows of %zu bytes only",
+                            tensor->name, dense);
+    if (!executor->placed)
+        executor->placed = calloc((size_t)executor->plan->tensors, sizeof *executor->placed);
+    if (!executor->placed)
+        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for the weight %s", tensor->name);
+    executor->placed[id] = first == 0 ? bytes : executor->placed[id] + bytes;
+    const size_t at = (size_t)tensor->view_offset * width + first / dense * row;
+    if (executor->residency)
+        return mf_residency_write_rows(executor->residency, tensor->view_of, at, row, data, dense,
+                                       bytes / dense, error);
+    for (size_t i = 0; i < bytes / dense; i++)
+        memcpy((char *)executor->base[tensor->view_of] + at + i * row, (const char *)data + i * dense, dense);
+    return MF_OK;
+}
+
+/* A weight within state is read as a part of that: its node does not show that it is missing. */
+static enum mf_status check_placed(const struct mf_executor *executor, struct mf_error *error) {
+    for (int32_t id = 0; id < executor->plan->tensors; id++) {
+        const struct mf_tensor *tensor = mf_graph_tensor(executor->graph, id);
+        if ((tensor->flags & MF_TENSOR_PLACED) &&
+            (!executor->placed || executor->placed[id] != mf_executor_bytes(executor, id)))
+            return mf_error_set(error, MF_ERROR_WEIGHT_MISMATCH, "%s: the model has no such weight",
+                                tensor->name);
+    }
+    return MF_OK;
+}
+
 enum mf_status mf_executor_bind_weight(struct mf_executor *executor, int32_t id, const void *data,
                                        size_t bytes, struct mf_error *error) {
     const struct mf_tensor *tensor = mf_graph_tensor(executor->graph, id);
     size_t wanted = mf_executor_bytes(executor, id);
-    if (tensor->storage != MF_WEIGHT || tensor->view_of >= 0)
+    if (!mf_tensor_is_bound(tensor))
         return mf_error_set(error, MF_ERROR_INTERNAL, "tensor %d is no weight of its own", (int)id);
     if (bytes != wanted)
         return mf_error_set(error, MF_ERROR_WEIGHT_MISMATCH, "%s: has %zu bytes, the model needs %zu",
                             tensor->name, bytes, wanted);
     if ((uintptr_t)data % mf_dtype_bytes((enum mf_dtype)tensor->dtype))
         return mf_error_set(error, MF_ERROR_BAD_WEIGHTS, "%s: is not aligned to its elements", tensor->name);
+    if (tensor->flags & MF_TENSOR_PLACED)
+        return place_rows(executor, id, 0, data, bytes, error);
     executor->prepared = false;
     if (executor->residency)
         return mf_executor_reads(executor, id)
@@ -176,7 +215,7 @@ enum mf_status mf_executor_bind_weight_part(struct mf_executor *executor, int32_
                                             const void *data, size_t bytes, struct mf_error *error) {
     const struct mf_tensor *tensor = mf_graph_tensor(executor->graph, id);
     const size_t wanted = mf_executor_bytes(executor, id);
-    if (tensor->storage != MF_WEIGHT || tensor->view_of >= 0)
+    if (!mf_tensor_is_bound(tensor))
         return mf_error_set(error, MF_ERROR_INTERNAL, "tensor %d is no weight of its own", (int)id);
     if (first > wanted || bytes > wanted - first)
         return mf_error_set(error, MF_ERROR_WEIGHT_MISMATCH, "%s: has %zu bytes or more, the model needs %zu",
@@ -184,6 +223,8 @@ enum mf_status mf_executor_bind_weight_part(struct mf_executor *executor, int32_
     executor->prepared = false;
     if (!mf_executor_reads(executor, id))
         return MF_OK;
+    if (tensor->flags & MF_TENSOR_PLACED)
+        return place_rows(executor, id, first, data, bytes, error);
     if (executor->residency)
         return mf_residency_write_weight(executor->residency, id, first, data, bytes, error);
     const enum mf_status status = join(executor, id, wanted, error);
@@ -263,6 +304,9 @@ static enum mf_status prepare_node(struct mf_executor *executor, const struct mf
 }
 
 enum mf_status mf_executor_prepare(struct mf_executor *executor, struct mf_error *error) {
+    const enum mf_status placed = check_placed(executor, error);
+    if (placed != MF_OK)
+        return placed;
     executor->prepared_bytes = 0;
     for (int32_t p = 0; p < executor->graph->programs; p++) {
         const struct mf_program *program = executor->graph->program[p];

@@ -36,8 +36,9 @@ bool mf_executor_reads(const struct mf_executor *executor, int32_t weight);
 /* Are weights copied when they are bound? Else their data must stay. */
 bool mf_executor_copies_weights(const struct mf_executor *executor);
 
-/* `data` (unless copied readable and unchanged as long as the executor lives) has exactly the tensor's bytes,
- * else MF_ERROR_WEIGHT_MISMATCH. A view of a weight needs no binding of its own. */
+/* `data` (unless copied, as is a weight that is a part of state, readable and unchanged as long as the
+ * executor lives) has exactly the tensor's bytes, else MF_ERROR_WEIGHT_MISMATCH. A view of a weight needs no
+ * binding of its own. */
 enum mf_status mf_executor_bind_weight(struct mf_executor *executor, int32_t tensor, const void *data,
                                        size_t bytes, struct mf_error *error);
 /* The same for bytes first .. first + bytes - 1 of it, always copied. The caller binds all parts. */

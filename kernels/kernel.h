@@ -81,6 +81,9 @@ struct mf_backend_memory {
     /* `from` may change as soon as it returns. */
     enum mf_status (*write)(struct mf_backend *backend, void *to, const void *from, size_t bytes,
                             struct mf_error *error);
+    /* `rows` rows of `bytes` bytes, one behind the other at `from`, `to_row` bytes apart at `to`. */
+    enum mf_status (*write_rows)(struct mf_backend *backend, void *to, size_t to_row, const void *from,
+                                 size_t bytes, size_t rows, struct mf_error *error);
     /* Waits for all that was begun before. */
     enum mf_status (*read)(struct mf_backend *backend, void *to, const void *from, size_t bytes,
                            struct mf_error *error);
@@ -122,7 +125,9 @@ struct mf_backend {
     bool rows_alone;
     bool dequantizes; /* products with a weight that DEQUANTIZE made have the bits that they have with one
                          that was bound: else quantised weights are kept dequantised */
-    bool converts_adapters;  /* at each product that reads them: passes/cast.h does it once a run */
+    bool converts_adapters; /* at each product that reads them: passes/cast.h does it once a run */
+    int32_t fold_granule;   /* sizes in multiples of which one product of a weight and its adapters takes less
+                               time than three (passes/fold.h); 0: none */
     int32_t head_chunk_rows; /* labelled rows whose products with the output layer fill this device; 0: the
                                 usual */
     const struct mf_backend_memory *memory; /* NULL: kernels compute in host memory */

@@ -254,6 +254,31 @@ RULE(add_columns) {
     return MF_OK;
 }
 
+/* The i-th B of a FOLD_ADAPTERS. */
+static tensor_pointer folded_b(const struct mf_graph *graph, const struct mf_node *node, int i) {
+    return IN(i == 0 ? 1 : i + 2);
+}
+
+RULE(fold_adapters) {
+    tensor_pointer whole = IN(0), a = IN(2);
+    int32_t rank = 0;
+    DEMAND(is_matrix(whole) && whole->dtype == dtype, 0, "a weight and room beside it (N + R, K + R)");
+    for (int i = 0; i < MF_FOLDED && folded_b(graph, node, i); i++)
+        rank += folded_b(graph, node, i)->dim[1].multiplier;
+    const int32_t N = whole->dim[0].multiplier - rank, K = whole->dim[1].multiplier - rank;
+    for (int i = 0; i < MF_FOLDED && folded_b(graph, node, i); i++) {
+        tensor_pointer b = folded_b(graph, node, i);
+        const int32_t first = node->a.fold.first[i];
+        DEMAND(b->rank == 2 && b->dtype == MF_F32 && first >= 0 && first <= N - b->dim[0].multiplier,
+               i == 0 ? 1 : i + 2, "an adapter's B (N_i, r_i) f32 whose rows fit into the weight");
+    }
+    DEMAND(!a || (a->rank == 2 && a->dtype == MF_F32 && a->dim[0].multiplier == rank &&
+                  a->dim[1].multiplier == K),
+           2, "the adapters' A (R, K) f32");
+    set_next_version(&output[0], whole, 0);
+    return MF_OK;
+}
+
 RULE(set_rows) {
     tensor_pointer part = IN(0), addend = IN(1);
     (void)dtype;

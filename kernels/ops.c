@@ -18,6 +18,8 @@ FIELDS(norm, {"epsilon", false}, {"variant", true});
 FIELDS(layer_norm, {"epsilon", false});
 FIELDS(linear, {"alpha", false}, {"first", true});
 FIELDS(adapted_linear, {"segment", true}, {"segments", true});
+FIELDS(fold, {"first_0", true}, {"first_1", true}, {"first_2", true}, {"first_3", true}, {"scale_0", false},
+       {"scale_1", false}, {"scale_2", false}, {"scale_3", false});
 FIELDS(dequantize, {"quantization", true}, {"nested", true}, {"rows_0", true}, {"rows_1", true},
        {"rows_2", true}, {"columns", true});
 FIELDS(dropout, {"rate", false}, {"stream", true});

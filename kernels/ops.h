@@ -46,6 +46,11 @@ struct mf_linear_attributes {
 struct mf_adapted_linear_attributes {
     int32_t segment, segments; /* rows of the graph's segment table */
 };
+enum { MF_FOLDED = 4 };
+struct mf_fold_attributes {
+    int32_t first[MF_FOLDED]; /* row of the weight where the adapter's part starts */
+    float scale[MF_FOLDED];
+};
 struct mf_dropout_attributes {
     float rate;      /* 0 < rate < 1 */
     uint32_t stream; /* of the module */
@@ -102,6 +107,7 @@ union mf_attributes {
     struct mf_layer_norm_attributes layer_norm;
     struct mf_linear_attributes linear;
     struct mf_adapted_linear_attributes adapted_linear;
+    struct mf_fold_attributes fold;
     struct mf_dropout_attributes dropout;
     struct mf_columns_attributes columns;
     struct mf_rows_attributes rows;

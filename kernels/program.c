@@ -91,6 +91,18 @@ static bool is_older(const struct mf_tensor *read, const struct mf_tensor *writt
            written->view_offset < read->view_offset + read_size;
 }
 
+/* Was the version that `read`, or what it is a view of, holds written by a node? */
+static bool was_written(const struct check *check, const struct mf_tensor *read) {
+    for (int32_t i = 0; i < check->changes; i++) {
+        const struct mf_tensor *written = mf_graph_tensor(check->graph, check->change[i]);
+        if (written->id == read->id ||
+            (written->view_of == read->view_of && written->version == read->version &&
+             written->view_offset <= read->view_offset))
+            return true;
+    }
+    return false;
+}
+
 static enum mf_status check_input(const struct check *check, int32_t node, int32_t id,
                                   struct mf_error *error) {
     const struct mf_tensor *tensor = mf_graph_tensor(check->graph, id);
@@ -99,7 +111,7 @@ static enum mf_status check_input(const struct check *check, int32_t node, int32
         return broken(check, node, "belongs to another program", id, error);
     if (!is_persistent(tensor) && !check->written[owner])
         return broken(check, node, "is read before it is made", id, error);
-    if (is_persistent(tensor) && tensor->version > 0 && !check->written[id])
+    if (is_persistent(tensor) && tensor->version > 0 && !was_written(check, tensor))
         return broken(check, node, "is read before it is made", id, error);
     for (int32_t i = 0; i < check->changes; i++)
         if (is_older(tensor, mf_graph_tensor(check->graph, check->change[i])))

@@ -126,6 +126,15 @@ enum mf_status mf_residency_write_weight(struct mf_residency *residency, int32_t
         residency->backend, (char *)mf_residency_device(residency, owner) + first, data, bytes, error);
 }
 
+enum mf_status mf_residency_write_rows(struct mf_residency *residency, int32_t owner, size_t first,
+                                       size_t row, const void *data, size_t bytes, size_t rows,
+                                       struct mf_error *error) {
+    residency->state[owner] = STALE;
+    return residency->backend->memory->write_rows(residency->backend,
+                                                  (char *)mf_residency_device(residency, owner) + first, row,
+                                                  data, bytes, rows, error);
+}
+
 void *mf_residency_host(struct mf_residency *residency, int32_t owner) {
     const size_t bytes = owner_bytes(residency, owner);
     if (residency->plan->offset[owner] < 0)

@@ -27,6 +27,11 @@ void *mf_residency_device(const struct mf_residency *residency, int32_t owner);
 /* Copies a weight, or a part of it from byte `first` on, to the device. */
 enum mf_status mf_residency_write_weight(struct mf_residency *residency, int32_t owner, size_t first,
                                          const void *data, size_t bytes, struct mf_error *error);
+/* Copies rows of a weight that lies in state to the device, which is then the newer copy: `rows` of `bytes`
+ * bytes from byte `first` of the owner on, `row` bytes apart. */
+enum mf_status mf_residency_write_rows(struct mf_residency *residency, int32_t owner, size_t first,
+                                       size_t row, const void *data, size_t bytes, size_t rows,
+                                       struct mf_error *error);
 /* The host's copy of an owner that is no weight, made new; taken to be written by the host until the next
  * run. */
 void *mf_residency_host(struct mf_residency *residency, int32_t owner);

@@ -50,8 +50,10 @@ enum mf_tensor_flag {
     MF_TENSOR_TRAINABLE = 1, /* the gradient pass emits what its gradient needs */
     MF_TENSOR_NO_DECAY = 2,  /* the optimiser does not decay it */
     MF_TENSOR_OUTPUT = 4,    /* an activation that the host reads after the run: lives to the program's end */
+    MF_TENSOR_HOST = 8,      /* an activation that lies in host memory: what was offloaded */
     MF_TENSOR_EXACT_MOMENTS = 16, /* an optimiser with 8-bit moments keeps those of this parameter in f32 */
-    MF_TENSOR_HOST = 8            /* an activation that lies in host memory: what was offloaded */
+    MF_TENSOR_HOLDS_WEIGHT = 32,  /* state that a weight is a part of */
+    MF_TENSOR_PLACED = 64         /* a weight that is a part of state, and bound there (passes/fold.h) */
 };
 
 enum { MF_RANK = 4 };
@@ -92,6 +94,11 @@ static inline int64_t mf_dim_value(struct mf_dim dim, const int32_t *value) {
         size = size < dim.most ? size : dim.most;
     }
     return dim.multiplier * size;
+}
+
+/* A weight that is bound by its own name: no rows of another. */
+static inline bool mf_tensor_is_bound(const struct mf_tensor *tensor) {
+    return tensor->storage == MF_WEIGHT && (tensor->view_of < 0 || (tensor->flags & MF_TENSOR_PLACED));
 }
 
 size_t mf_dtype_bytes(enum mf_dtype dtype);

@@ -115,6 +115,14 @@ static enum mf_status cuda_write(struct mf_backend *backend, void *to, const voi
                          "copying to the device", error);
 }
 
+static enum mf_status cuda_write_rows(struct mf_backend *backend, void *to, size_t to_row, const void *from,
+                                      size_t bytes, size_t rows, struct mf_error *error) {
+    const struct mf_cuda_backend *own = (const struct mf_cuda_backend *)backend;
+    return mf_cuda_check(
+        cudaMemcpy2DAsync(to, to_row, from, bytes, bytes, rows, cudaMemcpyHostToDevice, own->stream),
+        "copying to the device", error);
+}
+
 static enum mf_status cuda_read(struct mf_backend *backend, void *to, const void *from, size_t bytes,
                                 struct mf_error *error) {
     const struct mf_cuda_backend *own = (const struct mf_cuda_backend *)backend;
@@ -169,6 +177,7 @@ static const struct mf_backend_memory cuda_memory = {.allocate = cuda_allocate,
                                                      .allocate_host = cuda_allocate_host,
                                                      .release_host = cuda_release_host,
                                                      .write = cuda_write,
+                                                     .write_rows = cuda_write_rows,
                                                      .read = cuda_read,
                                                      .fill = cuda_fill,
                                                      .begin = cuda_begin,
@@ -257,6 +266,7 @@ enum mf_status mf_cuda_create(int index, struct mf_backend **backend, struct mf_
                                     .head_chunk_rows = 1024,
                                     .dequantizes = true,
                                     .converts_adapters = true,
+                                    .fold_granule = 8, /* rows of 16 bytes in bf16 */
                                     .memory = &cuda_memory,
                                     .memory_bytes = own->device.memory_bytes,
                                     .destroy = cuda_destroy};

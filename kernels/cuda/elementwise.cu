@@ -270,6 +270,61 @@ enum mf_status run_cast(const struct mf_kernel_call *call, struct mf_error *erro
     return mf_cuda_convert(mf_cuda_backend_of(call), &row, 1, x.dim[0], 1, y.data, x.dim[0], y.dtype, error);
 }
 
+/* Parts of a matrix that are copied into it at once. Elements of one part are counted in 32 bits: dividing by 64
+ * takes longer than the copy. */
+struct parts {
+    const float *from[MF_FOLDED + 1];
+    uint32_t from_row[MF_FOLDED + 1], columns[MF_FOLDED + 1];
+    int64_t at[MF_FOLDED + 1];   /* of its first element */
+    uint32_t end[MF_FOLDED + 1]; /* elements up to here */
+    float scale[MF_FOLDED + 1];
+    int count;
+};
+
+template <typename T> __global__ void place_parts(parts part, T *to, uint32_t to_row) {
+    const uint32_t all = part.end[part.count - 1], step = gridDim.x * blockDim.x;
+    for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < all; i += step) {
+        int p = 0;
+        while (i >= part.end[p])
+            p++;
+        const uint32_t element = i - (p ? part.end[p - 1] : 0);
+        const uint32_t row = element / part.columns[p], column = element % part.columns[p];
+        to[part.at[p] + (int64_t)row * to_row + column] =
+            mf::from_f32<T>(part.scale[p] * part.from[p][(int64_t)row * part.from_row[p] + column]);
+    }
+}
+
+void add_part(parts &list, const mf_array &from, float scale, int64_t at) {
+    const int n = list.count++;
+    list.from[n] = (const float *)from.data;
+    list.from_row[n] = (uint32_t)from.stride[0];
+    list.columns[n] = (uint32_t)from.dim[1];
+    list.at[n] = at;
+    list.end[n] = (n ? list.end[n - 1] : 0) + (uint32_t)(from.dim[0] * from.dim[1]);
+    list.scale[n] = scale;
+}
+
+enum mf_status run_fold_adapters(const struct mf_kernel_call *call, struct mf_error *error) {
+    const mf_array &whole = call->out[0]; // (N + R, K + R)
+    const mf_array &a = call->in[2];      // (R, K) f32 or none
+    int64_t rank = 0;
+    parts list{};
+    for (int i = 0; i < MF_FOLDED; i++)
+        rank += call->in[i ? i + 2 : 1].data ? call->in[i ? i + 2 : 1].dim[1] : 0;
+    int64_t column = whole.dim[1] - rank;
+    if (a.data)
+        add_part(list, a, 1, (whole.dim[0] - rank) * whole.stride[0]);
+    for (int i = 0; i < MF_FOLDED && call->in[i ? i + 2 : 1].data; i++) {
+        const mf_array &b = call->in[i ? i + 2 : 1]; // (N_i, r_i) f32
+        add_part(list, b, call->node->a.fold.scale[i], call->node->a.fold.first[i] * whole.stride[0] + column);
+        column += b.dim[1];
+    }
+    MF_WITH_TYPE(whole.dtype, T,
+                 place_parts<T><<<mf::blocks_for(list.end[list.count - 1], mf::BLOCK), mf::BLOCK, 0,
+                                  mf_cuda_backend_of(call)->stream>>>(list, (T *)whole.data, (uint32_t)whole.stride[0]));
+    return mf_cuda_launched(call, error);
+}
+
 } // namespace
 
 extern "C" {
@@ -278,6 +333,7 @@ const struct mf_kernel mf_cuda_add[1] = {{run_add, NULL, 0}};
 const struct mf_kernel mf_cuda_add_columns[1] = {{run_add_columns, NULL, 0}};
 const struct mf_kernel mf_cuda_zero[1] = {{run_zero, NULL, 0}};
 const struct mf_kernel mf_cuda_cast[1] = {{run_cast, NULL, 0}};
+const struct mf_kernel mf_cuda_fold_adapters[1] = {{run_fold_adapters, NULL, 0}};
 const struct mf_kernel mf_cuda_set_rows[1] = {{run_set_rows, NULL, 0}};
 const struct mf_kernel mf_cuda_gated_activation[1] = {{run_gated, NULL, 0}};
 const struct mf_kernel mf_cuda_gated_activation_gradient[1] = {{run_gated_gradient, NULL, 0}};

@@ -47,22 +47,31 @@ static void follow(struct columns *columns, int32_t first) {
     }
 }
 
-/* The shape of `view` in columns of a tensor whose rows are `row` elements apart; false: it has none. */
+/* Elements of a row of an owner. */
+static int64_t row_of(const struct mf_tensor *owner) {
+    int64_t width = 1;
+    for (int i = 1; i < owner->rank; i++)
+        width *= owner->dim[i].multiplier;
+    return width;
+}
+
+/* The shape of `view`, columns of `owner`, when the owner's rows are `row` elements apart and start at column
+ * `first`; false: it has none, as its rows are not the owner's. */
 static bool move_view(const struct mf_tensor *owner, const struct mf_tensor *view, int64_t row, int64_t first,
                       struct mf_tensor *moved) {
-    int64_t whole = 1;
-    *moved = *view;
-    for (int i = 1; i < owner->rank; i++)
-        whole *= owner->dim[i].multiplier;
-    if (view->view_offset != 0 || !mf_tensor_is_contiguous(view) ||
-        !mf_dim_equal(view->dim[0], owner->dim[0]))
-        return false;
+    const int64_t whole = row_of(owner);
     int64_t width = 1;
-    for (int i = 1; i < view->rank; i++)
+    *moved = *view;
+    if (view->rank < 2 || !mf_dim_equal(view->dim[0], owner->dim[0]) || view->stride[0] != whole)
+        return false;
+    for (int i = view->rank - 1; i > 0; i--) {
+        if (view->stride[i] != width)
+            return false;
         width *= view->dim[i].multiplier;
+    }
     moved->stride[0] = row;
-    moved->view_offset = first;
-    return width == whole && view->rank >= 2;
+    moved->view_offset = first + view->view_offset;
+    return view->view_offset + width <= whole;
 }
 
 /* Walks through `owner` and its views: may all be moved, and with `place` >= 0: moves them to columns of it.
@@ -82,11 +91,14 @@ static bool move_all(struct columns *columns, int32_t owner, int64_t row, int64_
     return true;
 }
 
-static bool is_apart(const struct columns *columns, int32_t owner) {
+/* Is `part` all of a storage of its own, made by a node, or by parts that are written where they belong? */
+static bool is_apart(const struct columns *columns, int32_t part) {
+    const int32_t owner = owner_of(columns, part), writer = columns->writer[owner];
     const struct mf_tensor *tensor = mf_graph_tensor(columns->graph, owner);
     return tensor->storage == MF_ACTIVATION && tensor->version == 0 &&
-           !(tensor->flags & (MF_TENSOR_OUTPUT | MF_TENSOR_HOST)) && columns->writer[owner] >= 0 &&
-           columns->program->node[columns->writer[owner]].op != MF_OP_ADD_COLUMNS;
+           !(tensor->flags & (MF_TENSOR_OUTPUT | MF_TENSOR_HOST)) && writer >= 0 &&
+           row_of(tensor) == mf_graph_tensor(columns->graph, part)->dim[1].multiplier &&
+           (columns->program->node[writer].op != MF_OP_ADD_COLUMNS || columns->dropped[writer]);
 }
 
 /* Do the chain's parts fill what it makes, each column once, and may all be moved there? */
@@ -108,7 +120,7 @@ static bool fits(struct columns *columns) {
                  begin < first + own))
                 return false;
         }
-        if (!is_apart(columns, owner) || !move_all(columns, owner, width, first, -1))
+        if (!is_apart(columns, node->in[0]) || !move_all(columns, owner, width, first, -1))
             return false;
     }
     return filled == width;
@@ -125,8 +137,8 @@ static void merge(struct columns *columns) {
     }
 }
 
-/* Parts that are themselves put together are moved before what they are parts of: chains are looked at in the
- * order of the nodes, and a part made by ADD_COLUMNS stays apart. */
+/* Chains are looked at in the order of the nodes, so parts that are themselves put together come before what
+ * they are parts of; one whose own parts stay apart stays apart. */
 static void find_all(struct columns *columns) {
     count_uses(columns);
     for (int32_t n = 0; n < columns->program->nodes; n++) {

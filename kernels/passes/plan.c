@@ -261,7 +261,8 @@ static void find_read(struct mf_plan *plan) {
             for (int i = 0; i < MF_NODE_INPUTS; i++) {
                 const int32_t id = plan->graph->program[p]->node[n].in[i];
                 const int32_t owner = id < 0 ? -1 : mf_graph_owner(plan->graph, id);
-                if (owner >= 0 && mf_graph_tensor(plan->graph, owner)->storage == MF_WEIGHT)
+                const struct mf_tensor *tensor = owner < 0 ? NULL : mf_graph_tensor(plan->graph, owner);
+                if (tensor && (tensor->storage == MF_WEIGHT || (tensor->flags & MF_TENSOR_HOLDS_WEIGHT)))
                     plan->read[owner] = true;
             }
 }
@@ -275,7 +276,7 @@ static enum mf_status place_persistent(struct mf_plan *plan, struct mf_error *er
             continue;
         if (!owner_bytes(tensor, plan->persistent_bound, &bytes))
             return too_large(error);
-        plan->storage_bytes[tensor->storage] += bytes;
+        plan->storage_bytes[tensor->flags & MF_TENSOR_HOLDS_WEIGHT ? MF_WEIGHT : tensor->storage] += bytes;
         if (tensor->storage == MF_WEIGHT) {
             plan->weight_bytes += bytes;
             continue;

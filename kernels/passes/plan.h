@@ -28,7 +28,8 @@ struct mf_plan {
                         have its offset */
     struct mf_lifetime *lifetime; /* [tensors] owners that are activations or workspaces; else {-1, -1} */
     int32_t *shares;              /* [tensors] owner whose storage this owner takes over in place; -1 */
-    bool *read; /* [tensors] owners that are weights: some program reads it; no other is given memory */
+    bool *read; /* [tensors] owners that are weights or hold one: some program reads it; no other weight is
+                   given memory */
     int32_t tensors;
     int32_t persistent_bound[MF_SYMBOLS]; /* greatest bound over the programs: sizes of persistent tensors */
     size_t persistent_bytes, program_bytes, arena_bytes; /* arena = persistent + program */

@@ -61,10 +61,22 @@ static void compute_owner_again(struct recompute *pass, int32_t id) {
     pass->producer[owner] = pass->made[owner];
 }
 
-/* A linear layer's result, and the partial results that its branches were added to. */
-static void choose_linear(struct recompute *pass, int32_t id) {
-    for (const struct mf_node *node; (node = maker(pass, id, MF_OP_LINEAR)); id = node->in[3])
+/* What was put together of columns, with those parts that are linear. */
+static void choose_columns(struct recompute *pass, int32_t id) {
+    for (const struct mf_node *node; (node = maker(pass, id, MF_OP_ADD_COLUMNS)); id = node->in[1]) {
         compute_owner_again(pass, id);
+        if (maker(pass, node->in[0], MF_OP_LINEAR))
+            compute_owner_again(pass, node->in[0]);
+    }
+}
+
+/* A linear layer's result, and the partial results that its branches were added to, or its input's columns.
+ */
+static void choose_linear(struct recompute *pass, int32_t id) {
+    for (const struct mf_node *node; (node = maker(pass, id, MF_OP_LINEAR)); id = node->in[3]) {
+        compute_owner_again(pass, id);
+        choose_columns(pass, node->in[0]);
+    }
 }
 
 /* Queries, keys or values: rotated, normed, projected. */
@@ -78,6 +90,20 @@ static void choose_projection(struct recompute *pass, int32_t id) {
         }
     }
     choose_linear(pass, id);
+}
+
+/* What lies beside something that is computed again, as a part of one input, is computed again with it: kept,
+ * it would keep the storage of both. */
+static void choose_beside(struct recompute *pass, const struct mf_node *node) {
+    const struct mf_node *first = node;
+    while (first->in[1] >= 0) {
+        first = maker(pass, first->in[1], MF_OP_ADD_COLUMNS);
+        if (!first)
+            return;
+    }
+    if (pass->producer[mf_graph_owner(pass->builder.graph, first->in[0])] >= 0 &&
+        maker(pass, node->in[0], MF_OP_LINEAR))
+        compute_owner_again(pass, node->in[0]);
 }
 
 static void find_producers(struct recompute *pass, int32_t nodes, enum mf_recompute level) {
@@ -101,6 +127,9 @@ static void find_producers(struct recompute *pass, int32_t nodes, enum mf_recomp
         if (node->op == MF_OP_ATTENTION && level >= MF_RECOMPUTE_ATTENTION)
             compute_owner_again(pass, node->out[0]);
     }
+    for (int32_t n = 0; n < nodes; n++)
+        if (pass->node[n].op == MF_OP_ADD_COLUMNS && pass->node[n].phase == MF_FORWARD)
+            choose_beside(pass, &pass->node[n]);
 }
 
 /* Appends a node of the old program; a backward node reads twins. */

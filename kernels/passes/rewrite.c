@@ -5,15 +5,12 @@
 
 #include "kernels/graph_rows.h"
 
-enum mf_status mf_rewrite_begin(struct mf_graph *graph, int32_t id, struct mf_rewrite *rewrite,
-                                struct mf_error *error) {
+static enum mf_status take(struct mf_graph *graph, int32_t id, struct mf_rewrite *rewrite,
+                           struct mf_error *error) {
     struct mf_program *program = graph->program[id];
     const size_t entries = (size_t)graph->tensors + (size_t)program->nodes;
     *rewrite = (struct mf_rewrite){
         .builder = mf_builder_begin(graph, id), .nodes = program->nodes, .tensors = graph->tensors};
-    const enum mf_status status = mf_program_seal(graph, id, error);
-    if (status != MF_OK)
-        return status;
     rewrite->stand_in = malloc((entries + 1) * sizeof *rewrite->stand_in);
     if (!rewrite->stand_in)
         return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory to rewrite a program");
@@ -23,6 +20,19 @@ enum mf_status mf_rewrite_begin(struct mf_graph *graph, int32_t id, struct mf_re
     program->node = NULL;
     program->nodes = program->capacity = 0;
     return MF_OK;
+}
+
+enum mf_status mf_rewrite_begin(struct mf_graph *graph, int32_t id, struct mf_rewrite *rewrite,
+                                struct mf_error *error) {
+    const enum mf_status status = mf_program_seal(graph, id, error);
+    return status == MF_OK ? take(graph, id, rewrite, error) : status;
+}
+
+enum mf_status mf_rewrite_begin_numeric(struct mf_graph *graph, int32_t id, struct mf_rewrite *rewrite,
+                                        struct mf_error *error) {
+    return graph->program[id]->sealed
+               ? mf_error_set(error, MF_ERROR_INTERNAL, "the program is sealed: its results are settled")
+               : take(graph, id, rewrite, error);
 }
 
 enum mf_status mf_rewrite_end(struct mf_rewrite *rewrite, struct mf_error *error) {

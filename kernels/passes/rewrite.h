@@ -17,6 +17,9 @@ struct mf_rewrite {
 /* Seals the program and takes its nodes. After MF_OK, mf_rewrite_end must follow. */
 enum mf_status mf_rewrite_begin(struct mf_graph *graph, int32_t program, struct mf_rewrite *rewrite,
                                 struct mf_error *error);
+/* The same for a pass that changes results: the program must not be sealed yet, else MF_ERROR_INTERNAL. */
+enum mf_status mf_rewrite_begin_numeric(struct mf_graph *graph, int32_t program, struct mf_rewrite *rewrite,
+                                        struct mf_error *error);
 /* The builder's sticky error, or mf_program_check of the new program. */
 enum mf_status mf_rewrite_end(struct mf_rewrite *rewrite, struct mf_error *error);
 

@@ -229,6 +229,10 @@ enum mf_quantization mf_model_quantization(const struct mf_model *model, bool *n
     return model->quantization;
 }
 
+bool mf_model_fuses(const struct mf_model *model) {
+    return model->fuse;
+}
+
 int64_t mf_model_parameters(const struct mf_model *model) {
     return model->parameters;
 }
@@ -618,8 +622,7 @@ enum mf_status mf_model_bind(struct mf_model *model, struct mf_provider_context 
     enum mf_status status = MF_OK;
     for (int32_t id = 0; id < graph->tensors && status == MF_OK; id++) {
         const struct mf_tensor *tensor = mf_graph_tensor(graph, id);
-        if (tensor->storage != MF_WEIGHT || tensor->view_of >= 0 || !tensor->name ||
-            !mf_executor_reads(executor, id))
+        if (!mf_tensor_is_bound(tensor) || !tensor->name || !mf_executor_reads(executor, id))
             continue;
         const struct mf_quantized_weight *kept =
             tensor->quantized_row ? &graph->quantized[tensor->quantized_row - 1] : NULL;

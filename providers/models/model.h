@@ -47,6 +47,8 @@ const char *mf_model_folder(const struct mf_model *model);
 enum mf_dtype mf_model_compute_dtype(const struct mf_model *model);
 /* Which values the linear modules but the head have: those of this quantised form of their weights. */
 enum mf_quantization mf_model_quantization(const struct mf_model *model, bool *nested);
+/* Were its weights loaded to be multiplied by in as few products as they allow? */
+bool mf_model_fuses(const struct mf_model *model);
 int64_t mf_model_parameters(const struct mf_model *model); /* a tied head counts once */
 
 /* A weight as it lies in the files, the model's; NULL: there is none of that name. */

@@ -94,7 +94,7 @@ static void bind_weights(struct fixture *fixture) {
     struct mf_error error;
     for (int32_t i = 0; i < fixture->graph->tensors; i++) {
         const struct mf_tensor *tensor = mf_graph_tensor(fixture->graph, i);
-        if (tensor->storage != MF_WEIGHT || tensor->view_of >= 0)
+        if (!mf_tensor_is_bound(tensor))
             continue;
         int64_t elements = mf_tensor_elements(tensor, NULL);
         float *data = malloc((size_t)elements * sizeof *data);

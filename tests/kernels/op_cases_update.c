@@ -104,10 +104,30 @@ static void test_zero(void **state) {
     bench_end(&bench);
 }
 
+/* Two adapters of ranks 3 and 5 on rows 1..4 and 6..12 of a weight (14, 11); the rest of it must stay. */
+static void test_fold_adapters(void **state) {
+    (void)state;
+    for (int dtype = MF_F32; dtype <= MF_BF16; dtype++)
+        for (int with_a = 0; with_a < 2; with_a++) {
+            struct bench bench;
+            bench_begin(&bench, MF_OP_FOLD_ADAPTERS);
+            bench.node.a.fold = (struct mf_fold_attributes){.first = {1, 6}, .scale = {2, 0.75f}};
+            bench_input(&bench, 0, (enum mf_dtype)dtype, 2, DIM(14 + 8, 11 + 8), 0);
+            bench_input(&bench, 1, MF_F32, 2, DIM(4, 3), 2);
+            if (with_a)
+                bench_input(&bench, 2, MF_F32, 2, DIM(8, 11), 1);
+            bench_input(&bench, 3, MF_F32, 2, DIM(7, 5), 0);
+            bench_in_place(&bench, 0, 0);
+            op_compare(&bench, (enum mf_dtype)dtype, 0);
+            bench_end(&bench);
+        }
+}
+
 int op_cases_update_run(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gradient_norm), cmocka_unit_test(test_adamw), cmocka_unit_test(test_adamw_8bit),
-        cmocka_unit_test(test_sgd),           cmocka_unit_test(test_zero),
+        cmocka_unit_test(test_gradient_norm), cmocka_unit_test(test_adamw),
+        cmocka_unit_test(test_adamw_8bit),    cmocka_unit_test(test_sgd),
+        cmocka_unit_test(test_zero),          cmocka_unit_test(test_fold_adapters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

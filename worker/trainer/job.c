@@ -5,6 +5,7 @@
 #include "common/json.h"
 #include "kernels/passes/cast.h"
 #include "kernels/passes/columns.h"
+#include "kernels/passes/fold.h"
 #include "providers/models/trained.h"
 #include "worker/trainer/best.h"
 #include "worker/trainer/checkpoint.h"
@@ -581,6 +582,17 @@ static enum mf_status tidy(struct mf_job *job, int32_t program, struct mf_error 
                                                                       : status;
 }
 
+/* What changes results, if only by rounding, and so belongs to the numeric plan. */
+static enum mf_status fold(struct mf_job *job, struct mf_error *error) {
+    const struct mf_runtime *runtime = &job->runtime;
+    const int32_t granule = runtime->backend->fold_granule;
+    if (!mf_model_fuses(runtime->model) || !granule)
+        return MF_OK;
+    enum mf_status status = mf_pass_fold(runtime->graph, job->programs.train.program, granule, error);
+    return status == MF_OK ? mf_pass_fold(runtime->graph, job->programs.evaluate.program, granule, error)
+                           : status;
+}
+
 static enum mf_status build_programs(struct mf_job *job, struct mf_error *error) {
     const struct mf_optimizer optimizer = optimizer_of(&job->request);
     struct mf_graph *graph = job->runtime.graph;
@@ -590,8 +602,10 @@ static enum mf_status build_programs(struct mf_job *job, struct mf_error *error)
     if (status == MF_OK) {
         set_bounds(job, job->programs.train.program);
         set_bounds(job, job->programs.evaluate.program);
-        status = mf_pass_memory(graph, job->programs.train.program, &job->memory, error);
+        status = fold(job, error);
     }
+    if (status == MF_OK)
+        status = mf_pass_memory(graph, job->programs.train.program, &job->memory, error);
     if (status == MF_OK)
         status = mf_pass_memory(graph, job->programs.evaluate.program,
                                 &(struct mf_memory_choice){.quantized = job->memory.quantized}, error);

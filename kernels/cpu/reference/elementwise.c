@@ -96,6 +96,37 @@ static enum mf_status cast(const struct mf_kernel_call *call, struct mf_error *e
 }
 const struct mf_kernel mf_reference_cast[1] = {{.function = cast}};
 
+/* to[row :, column :] = scale * part */
+static void place_part(const struct mf_array *part, float scale, const struct mf_array *to, int64_t row,
+                       int64_t column) {
+    for (int64_t i = 0; i < part->dim[0]; i++)
+        for (int64_t c = 0; c < part->dim[1]; c++)
+            mf_array_set(to, (row + i) * to->stride[0] + column + c,
+                         scale * mf_array_get(part, i * part->stride[0] + c));
+}
+
+static enum mf_status fold_adapters(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)error;
+    const struct mf_array *whole = &call->out[0]; // (N + R, K + R)
+    const struct mf_array *a = &call->in[2];      // (R, K) or none
+    const struct mf_fold_attributes *fold = &call->node->a.fold;
+    int64_t rank = 0, column;
+    for (int i = 0; i < MF_FOLDED; i++)
+        rank += call->in[i == 0 ? 1 : i + 2].data ? call->in[i == 0 ? 1 : i + 2].dim[1] : 0;
+    column = whole->dim[1] - rank;
+    if (a->data)
+        place_part(a, 1, whole, whole->dim[0] - rank, 0);
+    for (int i = 0; i < MF_FOLDED; i++) {
+        const struct mf_array *b = &call->in[i == 0 ? 1 : i + 2]; // (N_i, r_i) or none
+        if (!b->data)
+            break;
+        place_part(b, fold->scale[i], whole, fold->first[i], column);
+        column += b->dim[1];
+    }
+    return MF_OK;
+}
+const struct mf_kernel mf_reference_fold_adapters[1] = {{.function = fold_adapters}};
+
 static enum mf_status zero(const struct mf_kernel_call *call, struct mf_error *error) {
     (void)error;
     const struct mf_array *state = &call->out[0];

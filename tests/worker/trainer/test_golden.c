@@ -5,6 +5,7 @@
  * Tolerances: loss 1e-5 relative, gradients 1e-4 and parameters 1e-5 of the norm. */
 #include "kernels/gradient.h"
 #include "kernels/passes/columns.h"
+#include "kernels/passes/fold.h"
 #include "providers/models/trained.h"
 #include "providers/weights/safetensors.h"
 #include "worker/trainer/evaluate.h"
@@ -134,6 +135,10 @@ static void build(struct golden *golden) {
     bound(golden, &job->programs.evaluate, 128);
     bound(golden, &golden->evaluate_base, 128);
     mf_model_set_longest_row(runtime->model, job->samples.longest);
+    if (mf_model_fuses(runtime->model)) { /* as a job does on a GPU, but that the adapters here are narrow */
+        must(mf_pass_fold(runtime->graph, job->programs.train.program, 1, &error), &error);
+        must(mf_pass_fold(runtime->graph, job->programs.evaluate.program, 1, &error), &error);
+    }
     must(mf_pass_columns(runtime->graph, job->programs.train.program, &error), &error);
     must(mf_pass_columns(runtime->graph, job->programs.evaluate.program, &error), &error);
     must(mf_runtime_realize(runtime, &error), &error);
