@@ -210,14 +210,15 @@ struct mf_claim_offer {
     size_t gpu_count;          /* at most MF_MAX_GPUS */
 };
 
-/* Takes up to `limit` jobs, one transaction each: among the tenants with ready jobs for one of the providers
- * and under their cap, the one with the least running / weight (skipping rows that another worker holds), its
- * first job that fits what is left of the offer; epoch + 1, lease, attempt, state running, counts, audit,
- * outbox. A job takes the smallest GPUs that are large enough. While a job of several GPUs is reserved for
- * this worker, it gets the GPUs before all others. *count jobs are in
- * claims[0..*count); fewer than `limit` when nothing more is ready. Jobs claimed before a failure are
- * returned with the failure's status. Not repeatable: after MF_ERROR_COMMIT_UNKNOWN compare
- * mf_store_list_leases(worker_id) with the trainers running, and release what has none. */
+/* Takes up to `limit` jobs, in one transaction (on a worker with GPUs: one each): among the tenants with
+ * ready jobs for one of the providers and under their cap, the one with the least running / weight, its first
+ * job that fits what is left of the offer and that no other claim holds, again and again; epoch + 1, lease,
+ * attempt, state running, counts, audit, outbox. Waits for other claims only where a cap is set. A job takes
+ * the smallest GPUs that are large enough. While a job of several GPUs is reserved for this worker, it gets
+ * the GPUs before all others. *count jobs are in claims[0..*count); fewer than `limit` when nothing more is
+ * ready. Jobs claimed before a failure are returned with the failure's status. Not repeatable: after
+ * MF_ERROR_COMMIT_UNKNOWN compare mf_store_list_leases(worker_id) with the trainers running, and release what
+ * has none. */
 enum mf_status mf_store_claim(struct mf_database *database, const struct mf_claim_offer *offer, size_t limit,
                               struct mf_claim *claims, size_t *count, struct mf_error *error);
 
@@ -411,6 +412,19 @@ enum mf_status mf_store_finish(struct mf_database *database, const char *worker_
                                const struct mf_lease *lease, const struct mf_finish *finish,
                                const struct mf_retry_policy *policy, enum mf_job_state *state,
                                struct mf_error *error);
+/* The same for many attempts in one transaction: one wait for the disk instead of one each. MF_OK: each
+ * ending says what became of it; anything else: nothing was written, and one end that PostgreSQL refuses
+ * refuses all. */
+struct mf_ending {
+    const struct mf_lease *lease; /* each job once */
+    struct mf_finish finish;
+    /* out */
+    enum mf_status status; /* MF_OK or MF_ERROR_LEASE_LOST */
+    enum mf_job_state state;
+};
+enum mf_status mf_store_finish_all(struct mf_database *database, const char *worker_id,
+                                   struct mf_ending *endings, size_t count,
+                                   const struct mf_retry_policy *policy, struct mf_error *error);
 
 /* ================================================================ (i) outbox */
 

@@ -5,14 +5,9 @@
 
 #include "sql/store_private.h"
 
-enum { SKIPPED_QUEUES_LIMIT = 256 }; /* queues of a claim whose jobs all need what is not there */
+enum { COUNTS_IDLE_S = 10 }; /* rows of queue_counts that were not used for so long are added up */
 
 /* ---- workers ---- */
-
-static void add_texts(struct mf_array *array, const char *const *texts, size_t count) {
-    for (size_t i = 0; i < count; i++)
-        mf_array_text(array, texts[i]);
-}
 
 static void add_integers(struct mf_array *array, const int64_t *values, size_t count) {
     for (size_t i = 0; i < count; i++)
@@ -90,34 +85,16 @@ void mf_claim_free(struct mf_claim *claim) {
 struct claiming {
     const struct mf_claim_offer *offer;
     const bool *taken; /* by earlier claims: GPUs of the offer */
-    struct mf_claim *claim;
-    bool found;
+    struct mf_claim *claims;
+    size_t limit, count;
+    bool waiting; /* for other claims of a tenant that has a cap */
+    bool busy;    /* nothing was found, but such a claim was under way */
 };
 
-/* The tenant whose turn it is; *rows without a row: nothing is ready. Once without waiting, once with. */
-static enum mf_status pick_queue(struct mf_database *database, const struct claiming *claiming,
-                                 const char *const *skipped, size_t skipped_count, struct pg_result **rows,
-                                 struct mf_error *error) {
-    struct mf_array providers = {0}, excluded = {0};
-    for (size_t i = 0; i < claiming->offer->provider_count; i++)
-        mf_array_text(&providers, claiming->offer->providers[i].name);
-    add_texts(&excluded, skipped, skipped_count);
-    const struct mf_parameter parameters[] = {mf_array_parameter(&providers), mf_array_parameter(&excluded)};
-    enum mf_status status = mf_database_query(database, MF_QUERY_CLAIM_QUEUE, parameters, 2, rows, error);
-    if (!status && !mf_result_rows(*rows)) {
-        mf_result_free(*rows);
-        status = mf_database_query(database, MF_QUERY_CLAIM_QUEUE_WAIT, parameters, 2, rows, error);
-    }
-    mf_array_free(&providers);
-    mf_array_free(&excluded);
-    return status;
-}
-
 /* Of the free GPUs that are large enough the smallest: large ones stay for jobs that need them. */
-static enum mf_status take_gpus(const struct claiming *claiming, int64_t wanted, int64_t memory_bytes,
-                                struct mf_error *error) {
+static enum mf_status take_gpus(const struct claiming *claiming, struct mf_claim *claim, int64_t wanted,
+                                int64_t memory_bytes, struct mf_error *error) {
     const struct mf_claim_offer *offer = claiming->offer;
-    struct mf_claim *claim = claiming->claim;
     claim->gpu_count = 0;
     for (size_t i = offer->gpu_count; i-- > 0 && (int64_t)claim->gpu_count < wanted;)
         if (!claiming->taken[i] && offer->gpu_memory[i] >= memory_bytes)
@@ -128,100 +105,96 @@ static enum mf_status take_gpus(const struct claiming *claiming, int64_t wanted,
                               claim->lease.job_id, (long long)wanted, claim->gpu_count);
 }
 
-/* Lease, attempt, counts and audit of the job that claim_job.sql moved. */
-static enum mf_status take_lease(struct mf_database *database, const struct claiming *claiming,
-                                 const char *queue, const char *tenant, const struct pg_result *job,
-                                 struct mf_error *error) {
-    struct mf_claim *claim = claiming->claim;
-    struct mf_count_changes changes = {0};
-    struct pg_result *rows = NULL;
-    snprintf(claim->lease.job_id, sizeof claim->lease.job_id, "%s", mf_result_text(job, 0, 0));
-    claim->lease.epoch = mf_result_integer(job, 0, 1);
-    const struct mf_parameter parameters[] = {mf_parameter_text(claim->lease.job_id),
-                                              mf_parameter_integer(claim->lease.epoch),
-                                              mf_parameter_text(claiming->offer->worker_id)};
-    enum mf_status status =
-        take_gpus(claiming, mf_result_integer(job, 0, 5), mf_result_integer(job, 0, 6), error);
-    if (!status)
-        status = mf_database_query(database, MF_QUERY_CLAIM_LEASE, parameters, 3, &rows, error);
-    if (!status && !mf_result_rows(rows))
-        status = mf_error_set(error, MF_ERROR_INTERNAL, "job %s has no configuration", claim->lease.job_id);
-    if (status)
-        goto done;
-    snprintf(claim->lease.incarnation, sizeof claim->lease.incarnation, "%s", mf_result_text(rows, 0, 0));
-    snprintf(claim->attempt_id, sizeof claim->attempt_id, "%s", mf_result_text(rows, 0, 1));
-    claim->attempt = (int32_t)claim->lease.epoch;
-    claim->tenant = strdup(tenant);
-    claim->request_id = mf_result_copy(job, 0, 2);
-    claim->config = mf_result_copy(rows, 0, 2);
-    claim->created_at = mf_result_time(job, 0, 3);
-    claim->deadline = mf_result_time(job, 0, 4);
-    claim->checkpoint_uri = mf_result_copy(rows, 0, 3);
-    claim->checkpoint_step = mf_result_integer(rows, 0, 4);
+/* A row of claim_jobs.sql. */
+static enum mf_status read_claim(const struct claiming *claiming, const struct pg_result *rows, int row,
+                                 struct mf_claim *claim, struct mf_error *error) {
+    enum {
+        JOB_ID,
+        EPOCH,
+        TENANT,
+        REQUEST_ID,
+        CREATED_AT,
+        DEADLINE,
+        GPUS,
+        GPU_MEMORY,
+        INCARNATION,
+        ATTEMPT_ID,
+        CONFIG,
+        CHECKPOINT_URI,
+        CHECKPOINT_STEP,
+        CHECKPOINT_SHA256
+    };
+    struct mf_lease *lease = &claim->lease;
+    snprintf(lease->job_id, sizeof lease->job_id, "%s", mf_result_text(rows, row, JOB_ID));
+    snprintf(lease->incarnation, sizeof lease->incarnation, "%s", mf_result_text(rows, row, INCARNATION));
+    snprintf(claim->attempt_id, sizeof claim->attempt_id, "%s", mf_result_text(rows, row, ATTEMPT_ID));
+    lease->epoch = mf_result_integer(rows, row, EPOCH);
+    claim->attempt = (int32_t)lease->epoch;
+    if (mf_result_null(rows, row, CONFIG))
+        return mf_error_set(error, MF_ERROR_INTERNAL, "job %s has no configuration", lease->job_id);
+    claim->tenant = mf_result_copy(rows, row, TENANT);
+    claim->request_id = mf_result_copy(rows, row, REQUEST_ID);
+    claim->config = mf_result_copy(rows, row, CONFIG);
+    claim->created_at = mf_result_time(rows, row, CREATED_AT);
+    claim->deadline = mf_result_time(rows, row, DEADLINE);
+    claim->checkpoint_uri = mf_result_copy(rows, row, CHECKPOINT_URI);
+    claim->checkpoint_step = mf_result_integer(rows, row, CHECKPOINT_STEP);
     snprintf(claim->checkpoint_sha256, sizeof claim->checkpoint_sha256, "%s",
-             mf_result_null(rows, 0, 5) ? "" : mf_result_text(rows, 0, 5));
+             mf_result_text(rows, row, CHECKPOINT_SHA256));
     if (!claim->tenant || !claim->request_id || !claim->config ||
-        (!claim->checkpoint_uri && !mf_result_null(rows, 0, 3))) {
-        status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a claim");
-        goto done;
-    }
-    mf_count_changes_add(&changes, queue, tenant, -1, 1);
-    status = mf_count_changes_write(database, &changes, error);
-    if (!status)
-        status = mf_audit_write(database,
-                                (struct mf_audit){.job_id = claim->lease.job_id,
-                                                  .type = "running",
-                                                  .state = mf_job_state_name(MF_JOB_RUNNING),
-                                                  .actor = claiming->offer->worker_id,
-                                                  .attempt = claim->lease.epoch,
-                                                  .step = MF_COUNT_NONE},
-                                error);
-done:
-    mf_count_changes_free(&changes);
-    mf_result_free(rows);
-    return status;
+        (!claim->checkpoint_uri && !mf_result_null(rows, row, CHECKPOINT_URI)))
+        return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a claim");
+    return take_gpus(claiming, claim, mf_result_integer(rows, row, GPUS),
+                     mf_result_integer(rows, row, GPU_MEMORY), error);
 }
 
-/* The first job of a queue that fits and, with `only`, is this one; claiming->found says whether there is
- * one. `gpus` false: none that takes a GPU. The queue's row is locked. */
-static enum mf_status claim_job(struct mf_database *database, struct claiming *claiming, const char *queue,
-                                const char *tenant, const char *only, bool gpus, struct mf_error *error) {
+static void forget_claims(struct claiming *claiming) {
+    for (size_t i = 0; i < claiming->count; i++)
+        mf_claim_free(&claiming->claims[i]);
+    claiming->count = 0;
+}
+
+/* The next jobs that fit or, with `only`, this one. `gpus` false: none that takes a GPU. */
+static enum mf_status claim_jobs(struct mf_database *database, struct claiming *claiming, const char *only,
+                                 bool gpus, struct mf_error *error) {
     const struct mf_claim_offer *offer = claiming->offer;
-    struct pg_result *job = NULL;
-    struct mf_array memory = {0};
-    struct mf_worker_provider runs = {0};
-    for (size_t i = 0; i < offer->provider_count; i++)
-        if (!strcmp(offer->providers[i].name, queue))
-            runs = offer->providers[i];
+    struct mf_array names = {0}, on_cpu = {0}, on_gpu = {0}, many_gpus = {0}, memory = {0};
+    struct pg_result *rows = NULL;
+    for (size_t i = 0; i < offer->provider_count; i++) {
+        mf_array_text(&names, offer->providers[i].name);
+        mf_array_boolean(&on_cpu, offer->providers[i].on_cpu);
+        mf_array_boolean(&on_gpu, offer->providers[i].on_gpu);
+        mf_array_boolean(&many_gpus, offer->providers[i].many_gpus);
+    }
     for (size_t i = 0; gpus && i < offer->gpu_count; i++)
         if (!claiming->taken[i])
             mf_array_integer(&memory, offer->gpu_memory[i]);
-    const struct mf_parameter parameters[] = {mf_parameter_text(queue),
-                                              mf_parameter_text(tenant),
-                                              mf_parameter_boolean(runs.on_cpu),
-                                              mf_parameter_boolean(runs.on_gpu),
-                                              mf_parameter_boolean(runs.many_gpus),
+    const struct mf_parameter parameters[] = {mf_parameter_text(offer->worker_id),
+                                              mf_parameter_integer((int64_t)claiming->limit),
+                                              mf_array_parameter(&names),
+                                              mf_array_parameter(&on_cpu),
+                                              mf_array_parameter(&on_gpu),
+                                              mf_array_parameter(&many_gpus),
                                               mf_parameter_boolean(offer->has_gpus),
                                               mf_array_parameter(&memory),
                                               mf_parameter_text(offer->labels ? offer->labels : "{}"),
-                                              only ? mf_parameter_text(only) : mf_parameter_null()};
+                                              mf_parameter_text(only),
+                                              mf_parameter_boolean(claiming->waiting)};
     enum mf_status status =
-        mf_database_query(database, MF_QUERY_CLAIM_JOB, parameters, MF_COUNT(parameters), &job, error);
-    if (!status && mf_result_rows(job)) {
-        status = take_lease(database, claiming, queue, tenant, job, error);
-        claiming->found = !status;
+        mf_database_query(database, MF_QUERY_CLAIM_JOBS, parameters, MF_COUNT(parameters), &rows, error);
+    claiming->busy = !status && mf_result_rows(rows) == 1 && mf_result_null(rows, 0, 0);
+    for (int row = 0; !status && !claiming->busy && row < mf_result_rows(rows); row++) {
+        struct mf_claim *claim = &claiming->claims[claiming->count++];
+        *claim = (struct mf_claim){0};
+        status = read_claim(claiming, rows, row, claim, error);
     }
-    mf_result_free(job);
+    mf_result_free(rows);
+    mf_array_free(&names);
+    mf_array_free(&on_cpu);
+    mf_array_free(&on_gpu);
+    mf_array_free(&many_gpus);
     mf_array_free(&memory);
     return status;
-}
-
-static char *queue_key(const char *queue, const char *tenant) {
-    size_t bytes = strlen(queue) + strlen(tenant) + 2;
-    char *key = malloc(bytes);
-    if (key)
-        snprintf(key, bytes, "%s/%s", queue, tenant);
-    return key;
 }
 
 /* The job that this worker is kept free for, when it fits by now. *gpus becomes false while it waits: nobody
@@ -231,63 +204,59 @@ static enum mf_status claim_reserved(struct mf_database *database, struct claimi
     struct pg_result *rows = NULL;
     const struct mf_parameter worker = mf_parameter_text(claiming->offer->worker_id);
     enum mf_status status = mf_database_query(database, MF_QUERY_CLAIM_RESERVED, &worker, 1, &rows, error);
-    for (int row = 0; !status && row < mf_result_rows(rows) && !claiming->found; row++) {
+    for (int row = 0; !status && row < mf_result_rows(rows) && !claiming->count; row++) {
         *gpus = false;
-        if (mf_result_boolean(rows, row, 3) && mf_result_boolean(rows, row, 4))
-            status = claim_job(database, claiming, mf_result_text(rows, row, 0), mf_result_text(rows, row, 1),
-                               mf_result_text(rows, row, 2), true, error);
+        if (mf_result_boolean(rows, row, 1) && mf_result_boolean(rows, row, 2))
+            status = claim_jobs(database, claiming, mf_result_text(rows, row, 0), true, error);
     }
     mf_result_free(rows);
     return status;
 }
 
-static enum mf_status claim_one(struct mf_database *database, void *context, struct mf_error *error) {
+static enum mf_status claim(struct mf_database *database, void *context, struct mf_error *error) {
     struct claiming *claiming = context;
-    char *skipped[SKIPPED_QUEUES_LIMIT] = {0};
-    size_t skipped_count = 0;
     enum mf_status status = MF_OK;
     bool gpus = true;
-    mf_claim_free(claiming->claim);
-    claiming->found = false;
+    forget_claims(claiming);
     if (claiming->offer->has_gpus)
         status = claim_reserved(database, claiming, &gpus, error);
-    while (!status && !claiming->found && skipped_count < SKIPPED_QUEUES_LIMIT) {
-        struct pg_result *queue = NULL;
-        status = pick_queue(database, claiming, (const char *const *)skipped, skipped_count, &queue, error);
-        bool any = !status && mf_result_rows(queue) > 0;
-        if (any) {
-            const char *name = mf_result_text(queue, 0, 0), *tenant = mf_result_text(queue, 0, 1);
-            status = claim_job(database, claiming, name, tenant, NULL, gpus, error);
-            if (!status && !claiming->found && !(skipped[skipped_count++] = queue_key(name, tenant)))
-                status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a claim");
-        }
-        mf_result_free(queue);
-        if (!any)
-            break;
+    if (!status && !claiming->count)
+        status = claim_jobs(database, claiming, NULL, gpus, error);
+    return status;
+}
+
+/* One transaction, and a second one where the first could not tell whether there is something. */
+static enum mf_status claim_some(struct mf_database *database, struct claiming *claiming,
+                                 struct mf_error *error) {
+    enum mf_status status = mf_database_transaction(database, claim, claiming, error);
+    while (!status && claiming->busy) {
+        claiming->waiting = true;
+        status = mf_database_transaction(database, claim, claiming, error);
     }
-    for (size_t i = 0; i < skipped_count; i++)
-        free(skipped[i]);
+    if (status)
+        forget_claims(claiming);
     return status;
 }
 
 enum mf_status mf_store_claim(struct mf_database *database, const struct mf_claim_offer *offer, size_t limit,
                               struct mf_claim *claims, size_t *count, struct mf_error *error) {
     bool taken[MF_MAX_GPUS] = {false};
+    enum mf_status status = MF_OK;
     *count = 0;
     while (*count < limit) {
-        struct mf_claim *claim = &claims[*count];
-        *claim = (struct mf_claim){0};
-        struct claiming claiming = {.offer = offer, .taken = taken, .claim = claim};
-        enum mf_status status = mf_database_transaction(database, claim_one, &claiming, error);
-        if (status || !claiming.found) {
-            mf_claim_free(claim);
-            return status;
-        }
-        for (size_t i = 0; i < claim->gpu_count; i++)
-            taken[claim->gpu[i]] = true;
-        ++*count;
+        /* What a job takes of the GPUs decides what fits next. */
+        struct claiming claiming = {.offer = offer,
+                                    .taken = taken,
+                                    .claims = claims + *count,
+                                    .limit = offer->has_gpus ? 1 : limit - *count};
+        status = claim_some(database, &claiming, error);
+        *count += claiming.count;
+        if (status || !claiming.count || !offer->has_gpus)
+            break;
+        for (size_t i = 0; i < claiming.claims->gpu_count; i++)
+            taken[claiming.claims->gpu[i]] = true;
     }
-    return MF_OK;
+    return status;
 }
 
 /* ---- reaper ---- */
@@ -424,7 +393,7 @@ static enum mf_status reap(struct mf_database *database, void *context, struct m
     struct reaping *reaping = context;
     struct mf_count_changes changes = {0};
     struct pg_result *rows = NULL;
-    const struct mf_parameter all_jobs = mf_parameter_null();
+    const struct mf_parameter all_jobs = mf_parameter_null(), idle = mf_parameter_integer(COUNTS_IDLE_S);
     *reaping->report = (struct mf_reap_report){0};
     enum mf_status status = mf_database_query(database, MF_QUERY_REAP_LOCK, NULL, 0, &rows, error);
     bool mine = !status && mf_result_boolean(rows, 0, 0);
@@ -450,6 +419,8 @@ static enum mf_status reap(struct mf_database *database, void *context, struct m
             mf_batches_finish(database, reaping->options->batch_settle_s, &reaping->report->batches, error);
     if (!status)
         status = mf_count_changes_write(database, &changes, error);
+    if (!status)
+        status = mf_database_query(database, MF_QUERY_REAP_COUNTS, &idle, 1, NULL, error);
     mf_count_changes_free(&changes);
     return status;
 }

@@ -92,26 +92,14 @@ enum mf_status mf_close_unleased(struct mf_database *database, const struct mf_u
                           error);
 }
 
-void mf_leased_free(struct mf_leased *job) {
-    free(job->queue);
-    free(job->tenant);
-    *job = (struct mf_leased){0};
-}
-
-enum mf_status mf_leased_read(const struct pg_result *row, struct mf_leased *job, struct mf_error *error) {
-    *job = (struct mf_leased){.state = mf_job_state_parse(mf_result_text(row, 0, 0)),
-                              .desired = mf_job_desired_parse(mf_result_text(row, 0, 1)),
-                              .attempts = (int32_t)mf_result_integer(row, 0, 2),
-                              .max_attempts = (int32_t)mf_result_integer(row, 0, 3),
-                              .interruptions = (int32_t)mf_result_integer(row, 0, 4),
-                              .drains = (int32_t)mf_result_integer(row, 0, 5),
-                              .queue = mf_result_copy(row, 0, 6),
-                              .tenant = mf_result_copy(row, 0, 7),
-                              .deadline_passed = mf_result_boolean(row, 0, 8)};
-    if (job->queue && job->tenant)
-        return MF_OK;
-    mf_leased_free(job);
-    return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for a job");
+struct mf_leased mf_leased_read(const struct pg_result *rows, int row) {
+    return (struct mf_leased){.state = mf_job_state_parse(mf_result_text(rows, row, 0)),
+                              .desired = mf_job_desired_parse(mf_result_text(rows, row, 1)),
+                              .attempts = (int32_t)mf_result_integer(rows, row, 2),
+                              .max_attempts = (int32_t)mf_result_integer(rows, row, 3),
+                              .interruptions = (int32_t)mf_result_integer(rows, row, 4),
+                              .drains = (int32_t)mf_result_integer(rows, row, 5),
+                              .deadline_passed = mf_result_boolean(rows, row, 6)};
 }
 
 enum mf_status mf_lease_lock(struct mf_database *database, const char *worker_id,
@@ -123,66 +111,73 @@ enum mf_status mf_lease_lock(struct mf_database *database, const char *worker_id
         mf_parameter_text(lease->incarnation), mf_parameter_text(worker_id)};
     enum mf_status status =
         mf_database_query(database, MF_QUERY_LEASE_LOCK, parameters, MF_COUNT(parameters), &rows, error);
-    if (!status)
-        status = mf_result_rows(rows)
-                     ? mf_leased_read(rows, job, error)
-                     : mf_error_set(error, MF_ERROR_LEASE_LOST,
-                                    "job %s: the lease of epoch %lld is not worker %s's any more",
-                                    lease->job_id, (long long)lease->epoch, worker_id);
+    if (!status && mf_result_rows(rows))
+        *job = mf_leased_read(rows, 0);
+    else if (!status)
+        status = mf_error_set(error, MF_ERROR_LEASE_LOST,
+                              "job %s: the lease of epoch %lld is not worker %s's any more", lease->job_id,
+                              (long long)lease->epoch, worker_id);
     mf_result_free(rows);
     return status;
 }
 
-enum mf_status mf_attempt_end(struct mf_database *database, const struct mf_lease *lease,
-                              const struct mf_leased *job, const struct mf_attempt_end *end,
-                              struct mf_error *error) {
-    struct pg_result *rows = NULL;
-    struct mf_count_changes changes = {0};
-    json_t *detail = end->detail;
-    int64_t delay = end->next == MF_JOB_QUEUED ? end->delay_ms : 0;
-    const struct mf_parameter parameters[] = {mf_parameter_text(lease->job_id),
-                                              mf_parameter_integer(lease->epoch),
-                                              mf_parameter_text(mf_job_state_name(end->next)),
-                                              mf_parameter_integer(delay),
-                                              mf_parameter_integer(end->attempts),
-                                              mf_parameter_integer(end->interruptions),
-                                              mf_parameter_integer(end->drains),
-                                              mf_parameter_text(end->error_code),
-                                              mf_parameter_text(end->error_message),
-                                              mf_parameter_text(end->outcome),
-                                              mf_parameter_text(end->result)};
-    enum mf_status status =
-        mf_database_query(database, MF_QUERY_ATTEMPT_END, parameters, MF_COUNT(parameters), &rows, error);
-    if (!status && !mf_result_rows(rows))
-        status = mf_error_set(error, MF_ERROR_INTERNAL, "job %s moved under its lock", lease->job_id);
-    if (status)
-        goto done;
-    mf_count_changes_add(&changes, job->queue, job->tenant, end->next == MF_JOB_QUEUED && !delay, -1);
-    status = mf_count_changes_write(database, &changes, error);
-    if (status)
-        goto done;
-    if (!detail)
-        detail = json_object();
+/* The detail of the audit row, as text the caller frees. */
+static char *describe_end(struct mf_attempt_end *end, int64_t delay_ms) {
+    json_t *detail = end->detail ? end->detail : json_object();
+    end->detail = NULL;
     if (end->error_code) {
         json_object_set_new(detail, "code", json_string(end->error_code));
         json_object_set_new(detail, "message", json_string(end->error_message ? end->error_message : ""));
     }
     if (end->next == MF_JOB_QUEUED)
-        json_object_set_new(detail, "retry_in_ms", json_integer(delay));
-    status = mf_audit_write(database,
-                            (struct mf_audit){.job_id = lease->job_id,
-                                              .type = end->event_type,
-                                              .state = mf_job_state_name(end->next),
-                                              .actor = end->actor,
-                                              .attempt = lease->epoch,
-                                              .step = MF_COUNT_NONE,
-                                              .detail = detail},
-                            error);
-    detail = NULL;
-done:
+        json_object_set_new(detail, "retry_in_ms", json_integer(delay_ms));
+    char *text = detail ? json_dumps(detail, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
     json_decref(detail);
-    mf_count_changes_free(&changes);
+    return text;
+}
+
+enum { END_ARRAYS = 14 };
+
+static bool add_end(struct mf_array *next, struct mf_attempt_end *end) {
+    int64_t delay = end->next == MF_JOB_QUEUED ? end->delay_ms : 0;
+    char *detail = describe_end(end, delay);
+    mf_array_text(next++, end->lease->job_id);
+    mf_array_integer(next++, end->lease->epoch);
+    mf_array_text(next++, mf_job_state_name(end->next));
+    mf_array_integer(next++, delay);
+    mf_array_integer(next++, end->attempts);
+    mf_array_integer(next++, end->interruptions);
+    mf_array_integer(next++, end->drains);
+    mf_array_text(next++, end->error_code);
+    mf_array_text(next++, end->error_message);
+    mf_array_text(next++, end->outcome);
+    mf_array_text(next++, end->result);
+    mf_array_text(next++, end->actor);
+    mf_array_text(next++, end->event_type);
+    mf_array_text(next++, detail);
+    free(detail);
+    return detail != NULL;
+}
+
+enum mf_status mf_attempts_end(struct mf_database *database, struct mf_attempt_end *ends, size_t count,
+                               struct mf_error *error) {
+    struct mf_array arrays[END_ARRAYS] = {0};
+    struct mf_parameter parameters[END_ARRAYS];
+    struct pg_result *rows = NULL;
+    bool described = true;
+    for (size_t i = 0; i < count; i++)
+        described = add_end(arrays, &ends[i]) && described;
+    for (size_t i = 0; i < END_ARRAYS; i++)
+        parameters[i] = mf_array_parameter(&arrays[i]);
+    enum mf_status status = described ? mf_database_query(database, MF_QUERY_ATTEMPTS_END, parameters,
+                                                          MF_COUNT(parameters), &rows, error)
+                                      : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for an event");
+    if (!status && mf_result_integer(rows, 0, 0) != (int64_t)count)
+        status = mf_error_set(error, MF_ERROR_INTERNAL, "%zu jobs were to end under their locks, %lld did",
+                              count, (long long)mf_result_integer(rows, 0, 0));
     mf_result_free(rows);
+    for (size_t i = 0; i < END_ARRAYS; i++)
+        mf_array_free(&arrays[i]);
     return status;
 }
 

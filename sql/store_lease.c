@@ -69,9 +69,9 @@ enum mf_status mf_store_list_leases(struct mf_database *database, const char *wo
 /* ---- interruptions ---- */
 
 /* The attempt ends by no fault of the trainer; too many of these without a new checkpoint end the job. */
-static enum mf_status interrupt(struct mf_database *database, const struct mf_lease *lease,
-                                const struct mf_leased *job, struct mf_attempt_end end,
-                                const struct mf_retry_policy *policy, struct mf_error *error) {
+static enum mf_status interrupt(struct mf_database *database, const struct mf_leased *job,
+                                struct mf_attempt_end end, const struct mf_retry_policy *policy,
+                                struct mf_error *error) {
     int32_t interruptions = job->interruptions + end.interruptions, drains = job->drains + end.drains;
     char text[MF_ERROR_TEXT_BYTES + 64];
     bool too_often = (end.interruptions && interruptions >= MF_INTERRUPTION_LIMIT) ||
@@ -93,7 +93,7 @@ static enum mf_status interrupt(struct mf_database *database, const struct mf_le
     }
     if (end.interruptions && end.delay_ms)
         end.delay_ms = mf_backoff_ms(policy, interruptions);
-    return mf_attempt_end(database, lease, job, &end, error);
+    return mf_attempts_end(database, &end, 1, error);
 }
 
 struct rescuing {
@@ -106,7 +106,6 @@ struct rescuing {
 static enum mf_status rescue(struct mf_database *database, void *context, struct mf_error *error) {
     struct rescuing *rescuing = context;
     const struct mf_lease_row *observed = rescuing->observed;
-    struct mf_leased job = {0};
     struct pg_result *rows = NULL;
     const struct mf_parameter parameters[] = {
         mf_parameter_text(observed->lease.job_id), mf_parameter_integer(observed->lease.epoch),
@@ -116,15 +115,15 @@ static enum mf_status rescue(struct mf_database *database, void *context, struct
     enum mf_status status = mf_database_query(database, MF_QUERY_RESCUE_LOCK, parameters, 2, &rows, error);
     if (status || !mf_result_rows(rows))
         goto done;
-    status = mf_leased_read(rows, &job, error);
+    struct mf_leased job = mf_leased_read(rows, 0);
     mf_result_free(rows);
     rows = NULL;
-    if (!status)
-        status = mf_database_query(database, MF_QUERY_RESCUE_LEASE, parameters, 5, &rows, error);
+    status = mf_database_query(database, MF_QUERY_RESCUE_LEASE, parameters, 5, &rows, error);
     if (status || !mf_result_rows(rows))
         goto done;
-    status = interrupt(database, &observed->lease, &job,
-                       (struct mf_attempt_end){.outcome = "lease_lost",
+    status = interrupt(database, &job,
+                       (struct mf_attempt_end){.lease = &observed->lease,
+                                               .outcome = "lease_lost",
                                                .event_type = "lease_lost",
                                                .actor = rescuing->rescuer_id,
                                                .interruptions = 1,
@@ -133,7 +132,6 @@ static enum mf_status rescue(struct mf_database *database, void *context, struct
                        rescuing->policy, error);
     rescuing->rescued = !status;
 done:
-    mf_leased_free(&job);
     mf_result_free(rows);
     return status;
 }
@@ -199,8 +197,9 @@ static enum mf_status release(struct mf_database *database, void *context, struc
     if (status)
         return status;
     status =
-        interrupt(database, releasing->lease, &job,
+        interrupt(database, &job,
                   (struct mf_attempt_end){
+                      .lease = releasing->lease,
                       .outcome = release_names[releasing->reason],
                       .event_type = "released",
                       .actor = releasing->worker_id,
@@ -209,7 +208,6 @@ static enum mf_status release(struct mf_database *database, void *context, struc
                       .delay_ms = releasing->reason == MF_RELEASE_WATCHDOG ? releasing->policy->base_ms : 0,
                       .detail = json_pack("{s:s}", "reason", release_names[releasing->reason])},
                   releasing->policy, error);
-    mf_leased_free(&job);
     return status;
 }
 
@@ -224,30 +222,35 @@ enum mf_status mf_store_release(struct mf_database *database, const char *worker
 
 struct finishing {
     const char *worker_id;
-    const struct mf_lease *lease;
-    const struct mf_finish *finish;
+    struct mf_ending *endings;
+    size_t count;
     const struct mf_retry_policy *policy;
-    enum mf_job_state state;
 };
 
 static const char *const outcome_names[] = {"succeeded", "failed", "cancelled", "paused"};
 
 /* The lease is gone: perhaps because this very call did it before its answer was lost. */
-static enum mf_status already_finished(struct mf_database *database, struct finishing *finishing,
-                                       struct mf_error *error) {
+static enum mf_status already_finished(struct mf_database *database, const char *worker_id,
+                                       struct mf_ending *ending, struct mf_error *error) {
     struct pg_result *rows = NULL;
-    enum mf_status status = attempt_outcome(database, finishing->worker_id, finishing->lease, &rows, error);
+    struct mf_error failure;
+    enum mf_status status = attempt_outcome(database, worker_id, ending->lease, &rows, &failure);
+    if (status != MF_ERROR_LEASE_LOST) {
+        *error = failure;
+        return status;
+    }
     bool same = false;
     if (mf_result_rows(rows)) {
         const char *recorded = mf_result_text(rows, 0, 0);
-        enum mf_outcome outcome = finishing->finish->outcome;
+        enum mf_outcome outcome = ending->finish.outcome;
         same = !strcmp(recorded, outcome_names[outcome]) || /* beyond the deadline cancelled became failed */
                (outcome == MF_OUTCOME_CANCELLED && !strcmp(recorded, outcome_names[MF_OUTCOME_FAILED]));
     }
     if (same)
-        finishing->state = mf_job_state_parse(mf_result_text(rows, 0, 1));
+        ending->state = mf_job_state_parse(mf_result_text(rows, 0, 1));
+    ending->status = same ? MF_OK : MF_ERROR_LEASE_LOST;
     mf_result_free(rows);
-    return same ? MF_OK : status;
+    return MF_OK;
 }
 
 /* A failure: tried again when it may be and attempts are left. */
@@ -262,13 +265,15 @@ static void decide_failure(const struct mf_leased *job, const struct mf_retry_po
     end->outcome = outcome_names[MF_OUTCOME_FAILED];
 }
 
-static enum mf_status finish_locked(struct mf_database *database, struct finishing *finishing,
-                                    const struct mf_leased *job, struct mf_error *error) {
-    const struct mf_finish *finish = finishing->finish;
-    struct mf_attempt_end end = {.actor = finishing->worker_id, .outcome = outcome_names[finish->outcome]};
+/* What becomes of a locked job. `text` keeps the error's text for `end`. */
+static enum mf_status decide(const struct finishing *finishing, struct mf_ending *ending,
+                             const struct mf_leased *job, struct mf_attempt_end *end,
+                             char text[MF_ERROR_TEXT_BYTES + 64], struct mf_error *error) {
+    const struct mf_finish *finish = &ending->finish;
     struct mf_error failure = {.status = MF_OK};
-    char text[MF_ERROR_TEXT_BYTES + 64];
     enum mf_outcome outcome = finish->outcome;
+    *end = (struct mf_attempt_end){
+        .lease = ending->lease, .actor = finishing->worker_id, .outcome = outcome_names[outcome]};
     if (outcome == MF_OUTCOME_FAILED)
         mf_error_set(&failure, finish->error_status, "%s",
                      finish->error_message ? finish->error_message : "");
@@ -278,58 +283,116 @@ static enum mf_status finish_locked(struct mf_database *database, struct finishi
     }
     switch (outcome) {
     case MF_OUTCOME_SUCCEEDED:
-        end.next = mf_job_next(job->state, MF_EVENT_SUCCEED, job->desired);
-        end.result = finish->result;
+        end->next = mf_job_next(job->state, MF_EVENT_SUCCEED, job->desired);
+        end->result = finish->result;
         break;
     case MF_OUTCOME_FAILED:
-        decide_failure(job, finishing->policy, failure.status, &end);
-        end.error_code = finish->trainer_code ? finish->trainer_code : mf_status_code(failure.status);
-        end.error_message = mf_error_format(&failure, text, sizeof text);
+        decide_failure(job, finishing->policy, failure.status, end);
+        end->error_code = finish->trainer_code ? finish->trainer_code : mf_status_code(failure.status);
+        end->error_message = mf_error_format(&failure, text, MF_ERROR_TEXT_BYTES + 64);
         break;
     case MF_OUTCOME_CANCELLED:
-        end.next = mf_job_next(job->state, MF_EVENT_TRAINER_CANCELLED, job->desired);
+        end->next = mf_job_next(job->state, MF_EVENT_TRAINER_CANCELLED, job->desired);
         break;
     case MF_OUTCOME_PAUSED:
-        end.next = mf_job_next(job->state, MF_EVENT_TRAINER_PAUSED, job->desired);
+        end->next = mf_job_next(job->state, MF_EVENT_TRAINER_PAUSED, job->desired);
         break;
     }
-    if (end.next == MF_JOB_STATE_COUNT)
+    if (end->next == MF_JOB_STATE_COUNT)
         return mf_error_set(error, MF_ERROR_INTERNAL,
                             "job %s: %s means nothing while it is %s and %s is desired",
-                            finishing->lease->job_id, outcome_names[outcome], mf_job_state_name(job->state),
+                            ending->lease->job_id, outcome_names[outcome], mf_job_state_name(job->state),
                             mf_job_desired_name(job->desired));
-    if (!end.event_type)
-        end.event_type = end.next == MF_JOB_QUEUED ? "released" : mf_job_state_name(end.next);
-    finishing->state = end.next;
-    return mf_attempt_end(database, finishing->lease, job, &end, error);
+    if (!end->event_type)
+        end->event_type = end->next == MF_JOB_QUEUED ? "released" : mf_job_state_name(end->next);
+    ending->state = end->next;
+    ending->status = MF_OK;
+    return MF_OK;
+}
+
+/* Locks the jobs whose leases still hold: rows as leases_lock.sql gives them. */
+static enum mf_status lock_leases(struct mf_database *database, const struct finishing *finishing,
+                                  struct pg_result **rows, struct mf_error *error) {
+    struct mf_array ids = {0}, epochs = {0}, incarnations = {0};
+    for (size_t i = 0; i < finishing->count; i++) {
+        const struct mf_lease *lease = finishing->endings[i].lease;
+        mf_array_text(&ids, lease->job_id);
+        mf_array_integer(&epochs, lease->epoch);
+        mf_array_text(&incarnations, lease->incarnation);
+    }
+    const struct mf_parameter parameters[] = {mf_array_parameter(&ids), mf_array_parameter(&epochs),
+                                              mf_array_parameter(&incarnations),
+                                              mf_parameter_text(finishing->worker_id)};
+    enum mf_status status = mf_database_query(database, MF_QUERY_LEASES_LOCK, parameters, 4, rows, error);
+    mf_array_free(&ids);
+    mf_array_free(&epochs);
+    mf_array_free(&incarnations);
+    return status;
+}
+
+/* Decides and writes what the rows of leases_lock.sql say; the other endings stay lost. */
+static enum mf_status end_held(struct mf_database *database, const struct finishing *finishing,
+                               const struct pg_result *rows, struct mf_error *error) {
+    const size_t held = (size_t)mf_result_rows(rows);
+    enum mf_status status = MF_OK;
+    if (!held)
+        return MF_OK;
+    char(*texts)[MF_ERROR_TEXT_BYTES + 64] = calloc(held, sizeof *texts);
+    struct mf_attempt_end *ends = calloc(held, sizeof *ends);
+    if (!texts || !ends) {
+        status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for ends");
+        goto done;
+    }
+    for (size_t i = 0; !status && i < held; i++) {
+        const struct mf_leased job = mf_leased_read(rows, (int)i);
+        struct mf_ending *ending = &finishing->endings[mf_result_integer(rows, (int)i, 7) - 1];
+        status = decide(finishing, ending, &job, &ends[i], texts[i], error);
+    }
+    if (!status)
+        status = mf_attempts_end(database, ends, held, error);
+done:
+    free(ends);
+    free(texts);
+    return status;
 }
 
 static enum mf_status finish(struct mf_database *database, void *context, struct mf_error *error) {
     struct finishing *finishing = context;
+    struct pg_result *rows = NULL;
     struct mf_error local;
-    struct mf_leased job;
     if (!error)
         error = &local;
-    enum mf_status status = mf_lease_lock(database, finishing->worker_id, finishing->lease, &job, error);
-    if (status == MF_ERROR_LEASE_LOST)
-        return already_finished(database, finishing, error);
+    enum mf_status status = lock_leases(database, finishing, &rows, error);
+    for (size_t i = 0; i < finishing->count; i++)
+        finishing->endings[i].status = MF_ERROR_LEASE_LOST;
     if (!status)
-        status = finish_locked(database, finishing, &job, error);
-    mf_leased_free(&job);
+        status = end_held(database, finishing, rows, error);
+    for (size_t i = 0; !status && i < finishing->count; i++)
+        if (finishing->endings[i].status)
+            status = already_finished(database, finishing->worker_id, &finishing->endings[i], error);
+    mf_result_free(rows);
     return status;
+}
+
+enum mf_status mf_store_finish_all(struct mf_database *database, const char *worker_id,
+                                   struct mf_ending *endings, size_t count,
+                                   const struct mf_retry_policy *policy, struct mf_error *error) {
+    struct finishing finishing = {
+        .worker_id = worker_id, .endings = endings, .count = count, .policy = policy};
+    return count ? mf_database_transaction(database, finish, &finishing, error) : MF_OK;
 }
 
 enum mf_status mf_store_finish(struct mf_database *database, const char *worker_id,
                                const struct mf_lease *lease, const struct mf_finish *finish_,
                                const struct mf_retry_policy *policy, enum mf_job_state *state,
                                struct mf_error *error) {
-    struct finishing finishing = {.worker_id = worker_id,
-                                  .lease = lease,
-                                  .finish = finish_,
-                                  .policy = policy,
-                                  .state = MF_JOB_STATE_COUNT};
-    enum mf_status status = mf_database_transaction(database, finish, &finishing, error);
+    struct mf_ending ending = {.lease = lease, .finish = *finish_, .state = MF_JOB_STATE_COUNT};
+    enum mf_status status = mf_store_finish_all(database, worker_id, &ending, 1, policy, error);
+    if (!status && ending.status)
+        status =
+            mf_error_set(error, ending.status, "job %s: the lease of epoch %lld is not worker %s's any more",
+                         lease->job_id, (long long)lease->epoch, worker_id);
     if (!status && state)
-        *state = finishing.state;
+        *state = ending.state;
     return status;
 }

@@ -195,7 +195,6 @@ static enum mf_status lock_only(struct mf_database *database, const struct repor
                                 struct mf_error *error) {
     struct mf_leased job;
     enum mf_status status = mf_lease_lock(database, reporting->worker_id, reporting->lease, &job, error);
-    mf_leased_free(&job);
     return status;
 }
 

@@ -65,17 +65,16 @@ struct mf_leased {
     enum mf_job_desired desired;
     int32_t attempts, max_attempts, interruptions, drains;
     bool deadline_passed;
-    char *queue, *tenant;
 };
-void mf_leased_free(struct mf_leased *job);
 /* MF_ERROR_LEASE_LOST when this lease is not the job's any more. */
 enum mf_status mf_lease_lock(struct mf_database *database, const char *worker_id,
                              const struct mf_lease *lease, struct mf_leased *job, struct mf_error *error);
-/* Reads a row of lease_lock.sql or rescue_lock.sql. */
-enum mf_status mf_leased_read(const struct pg_result *row, struct mf_leased *job, struct mf_error *error);
+/* A row of lease_lock.sql, leases_lock.sql or rescue_lock.sql. */
+struct mf_leased mf_leased_read(const struct pg_result *rows, int row);
 
 /* Running -> next: job, lease, attempt, counts and audit. */
 struct mf_attempt_end {
+    const struct mf_lease *lease; /* of a job that is locked */
     enum mf_job_state next;
     const char *outcome;    /* of the attempt */
     const char *event_type; /* of the audit row */
@@ -85,9 +84,9 @@ struct mf_attempt_end {
     const char *error_code, *error_message, *result;
     json_t *detail; /* consumed */
 };
-enum mf_status mf_attempt_end(struct mf_database *database, const struct mf_lease *lease,
-                              const struct mf_leased *job, const struct mf_attempt_end *end,
-                              struct mf_error *error);
+/* The attempts of `count` jobs, in one statement. Their details are consumed. */
+enum mf_status mf_attempts_end(struct mf_database *database, struct mf_attempt_end *ends, size_t count,
+                               struct mf_error *error);
 
 /* Runs a query and keeps its rows as text. */
 enum mf_status mf_read_table(struct mf_database *database, enum mf_query query,

@@ -25,6 +25,10 @@ WITH incoming AS (
            coalesce(run_at, now()) - priority * interval '1 hour', deadline, max_attempts,
            coalesce((config ->> 'preemptible')::boolean, false), job_needs(config)
     FROM accepted
+    RETURNING id, queue, tenant, needs_hash, needs, claim_order, ready_at
+), new_ready AS (
+    INSERT INTO ready_jobs (queue, tenant, needs_hash, claim_order, job_id, needs)
+    SELECT queue, tenant, needs_hash, claim_order, id, needs FROM new_jobs WHERE ready_at IS NOT NULL
 ), new_configs AS (
     INSERT INTO job_configs (job_id, config, submitted_by, source_topic, source_partition, source_offset,
                              source_timestamp, schema_id, request_sha256, trace_context)

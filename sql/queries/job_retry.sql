@@ -11,7 +11,10 @@ WITH ended AS (
            CASE WHEN coalesce(not_before <= now(), true) THEN now() END,
            greatest(not_before, now()) - priority * interval '1 hour', deadline, max_attempts, preemptible, needs
     FROM ended
-    RETURNING id, tenant, request_id, ready_at IS NOT NULL AS is_ready
+    RETURNING id, queue, tenant, request_id, ready_at IS NOT NULL AS is_ready, needs_hash, needs, claim_order
+), ready AS (
+    INSERT INTO ready_jobs (queue, tenant, needs_hash, claim_order, job_id, needs)
+    SELECT queue, tenant, needs_hash, claim_order, id, needs FROM fresh WHERE is_ready
 ), config AS (
     INSERT INTO job_configs (job_id, config, submitted_by, source_topic, source_partition, source_offset,
                              source_timestamp, schema_id, request_sha256, trace_context)

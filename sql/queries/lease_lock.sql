@@ -1,6 +1,6 @@
 -- Invariant (the fence): the job's row is locked and this lease is its lease; no row means it is lost. Jobs first: a
 -- rescue that was faster has changed state or epoch, which this statement sees after waiting for the lock.
-SELECT job.state, job.desired, job.attempts, job.max_attempts, job.interruptions, job.drains, job.queue, job.tenant,
+SELECT job.state, job.desired, job.attempts, job.max_attempts, job.interruptions, job.drains,
        coalesce(job.deadline <= now(), false) AS deadline_passed
 FROM jobs AS job
 JOIN job_leases AS lease ON lease.job_id = job.id

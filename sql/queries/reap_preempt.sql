@@ -16,30 +16,31 @@ WITH RECURSIVE live AS MATERIALIZED (
 ), share AS MATERIALIZED (
     SELECT DISTINCT share.queue, share.tenant, share.running, share.weight, share.cap
     FROM jobs AS running
-    JOIN tenant_queues AS share ON share.queue = running.queue AND share.tenant = running.tenant
+    JOIN tenant_load AS share ON share.queue = running.queue AND share.tenant = running.tenant
     WHERE running.state = 'running' AND running.preemptible AND share.ready > 0
 ), kind AS (
     SELECT share.queue, share.tenant, first.needs_hash, first.needs
     FROM share
-    CROSS JOIN LATERAL (SELECT job.needs_hash, job.needs FROM jobs AS job
+    CROSS JOIN LATERAL (SELECT job.needs_hash, job.needs FROM ready_jobs AS job
                         WHERE job.queue = share.queue AND job.tenant = share.tenant
-                          AND job.state = 'queued' AND job.ready_at IS NOT NULL
                         ORDER BY job.needs_hash LIMIT 1) AS first
     UNION ALL
     SELECT kind.queue, kind.tenant, next.needs_hash, next.needs
     FROM kind
-    CROSS JOIN LATERAL (SELECT job.needs_hash, job.needs FROM jobs AS job
+    CROSS JOIN LATERAL (SELECT job.needs_hash, job.needs FROM ready_jobs AS job
                         WHERE job.queue = kind.queue AND job.tenant = kind.tenant
-                          AND job.state = 'queued' AND job.ready_at IS NOT NULL AND job.needs_hash > kind.needs_hash
+                          AND job.needs_hash > kind.needs_hash
                         ORDER BY job.needs_hash LIMIT 1) AS next
 ), head AS (
     SELECT DISTINCT ON (kind.queue, kind.tenant) kind.queue, kind.tenant, kind.needs, first.priority,
            first.claim_order, first.ready_at
     FROM kind
-    CROSS JOIN LATERAL (SELECT job.id, job.priority, job.claim_order, job.ready_at FROM jobs AS job
-                        WHERE job.queue = kind.queue AND job.tenant = kind.tenant
-                          AND job.state = 'queued' AND job.ready_at IS NOT NULL AND job.needs_hash = kind.needs_hash
-                        ORDER BY job.claim_order, job.id LIMIT 1) AS first
+    CROSS JOIN LATERAL (SELECT job.id, job.priority, job.claim_order, job.ready_at
+                        FROM ready_jobs AS ready
+                        JOIN jobs AS job ON job.id = ready.job_id
+                        WHERE ready.queue = kind.queue AND ready.tenant = kind.tenant
+                          AND ready.needs_hash = kind.needs_hash
+                        ORDER BY ready.claim_order, ready.job_id LIMIT 1) AS first
     ORDER BY kind.queue, kind.tenant, first.claim_order, first.id
 ), place AS MATERIALIZED (
     SELECT head.queue, head.tenant, live.worker_id, live.slots - holding.jobs AS free_slots, holding.gpus AS held_gpus,
@@ -79,7 +80,7 @@ WITH RECURSIVE live AS MATERIALIZED (
                       WHERE leaving.queue = waiting.queue AND leaving.tenant = waiting.tenant
                         AND leaving.state = 'running' AND leaving.preempted_at IS NOT NULL)
       AND (waiting.running >= waiting.cap AND waiting.has_room
-           OR NOT EXISTS (SELECT FROM tenant_queues AS other
+           OR NOT EXISTS (SELECT FROM tenant_load AS other
                           WHERE other.queue = waiting.queue AND other.tenant <> waiting.tenant AND other.ready > 0
                             AND (other.cap IS NULL OR other.running < other.cap)
                             AND other.running / other.weight <= (waiting.running - 1) / waiting.weight))

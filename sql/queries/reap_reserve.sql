@@ -4,7 +4,7 @@
 UPDATE jobs SET reserved_for = chosen.worker_id
 FROM (SELECT job.id, host.worker_id
       FROM jobs AS job
-      JOIN tenant_queues AS share ON share.queue = job.queue AND share.tenant = job.tenant
+      JOIN tenant_load AS share ON share.queue = job.queue AND share.tenant = job.tenant
       CROSS JOIN LATERAL (SELECT worker.worker_id FROM workers AS worker
                           WHERE is_live(worker) AND worker.slots > 0
                             AND job_fits(job.needs, job.queue = ANY (worker.on_cpu), job.queue = ANY (worker.on_gpu),

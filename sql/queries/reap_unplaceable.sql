@@ -4,18 +4,17 @@ WITH RECURSIVE live AS MATERIALIZED (
     SELECT * FROM workers AS worker WHERE is_live(worker)
 ), kind AS (
     SELECT share.queue, share.tenant, first.needs_hash, first.needs
-    FROM tenant_queues AS share
-    CROSS JOIN LATERAL (SELECT job.needs_hash, job.needs FROM jobs AS job
+    FROM tenant_load AS share
+    CROSS JOIN LATERAL (SELECT job.needs_hash, job.needs FROM ready_jobs AS job
                         WHERE job.queue = share.queue AND job.tenant = share.tenant
-                          AND job.state = 'queued' AND job.ready_at IS NOT NULL
                         ORDER BY job.needs_hash LIMIT 1) AS first
     WHERE share.ready > 0
     UNION ALL
     SELECT kind.queue, kind.tenant, next.needs_hash, next.needs
     FROM kind
-    CROSS JOIN LATERAL (SELECT job.needs_hash, job.needs FROM jobs AS job
+    CROSS JOIN LATERAL (SELECT job.needs_hash, job.needs FROM ready_jobs AS job
                         WHERE job.queue = kind.queue AND job.tenant = kind.tenant
-                          AND job.state = 'queued' AND job.ready_at IS NOT NULL AND job.needs_hash > kind.needs_hash
+                          AND job.needs_hash > kind.needs_hash
                         ORDER BY job.needs_hash LIMIT 1) AS next
 ), lacking AS (
     SELECT kind.*, coalesce((kind.needs ->> 'gpus')::integer, 1) AS gpus, kind.needs -> 'labels' AS labels,
@@ -56,8 +55,9 @@ WITH RECURSIVE live AS MATERIALIZED (
 ), found AS (
     SELECT waiting.id, reason.text
     FROM reason
-    JOIN jobs AS waiting ON waiting.queue = reason.queue AND waiting.tenant = reason.tenant
-                            AND waiting.needs_hash = reason.needs_hash
+    JOIN ready_jobs AS ready ON ready.queue = reason.queue AND ready.tenant = reason.tenant
+                                AND ready.needs_hash = reason.needs_hash
+    JOIN jobs AS waiting ON waiting.id = ready.job_id
     WHERE waiting.state = 'queued' AND waiting.ready_at IS NOT NULL
       AND waiting.waiting_reason IS DISTINCT FROM reason.text
     LIMIT 1000

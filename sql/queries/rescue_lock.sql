@@ -1,5 +1,5 @@
 -- Invariant: the lease still stands at the beat that was observed; jobs first, then the lease's own row.
-SELECT job.state, job.desired, job.attempts, job.max_attempts, job.interruptions, job.drains, job.queue, job.tenant,
+SELECT job.state, job.desired, job.attempts, job.max_attempts, job.interruptions, job.drains,
        coalesce(job.deadline <= now(), false) AS deadline_passed
 FROM jobs AS job
 WHERE job.id = $1 AND job.state = 'running' AND job.lease_epoch = $2

@@ -2,7 +2,8 @@
 
 usage: commit_cutter.py PORT SERVER_HOST SERVER_PORT ORDER_FILE
 
-ORDER_FILE holds "HOW STATEMENT": the next transaction that uses the prepared statement of that name loses its connection
+ORDER_FILE holds "HOW STATEMENT": the next transaction that uses the prepared statement of that name (NAME:row: and gets a
+row) loses its connection
     before  the server hears of COMMIT: nothing happened
     after   the server has committed: its answer is lost
     late    the client is cut off, and the server hears of COMMIT a second later: what the client reads meanwhile is
@@ -78,7 +79,7 @@ def start(client):
 
 def relay(client, upstream):
     """Until one side ends or the order comes."""
-    to_server, to_client, names, held = bytearray(), bytearray(), set(), b""
+    to_server, to_client, names, held, name = bytearray(), bytearray(), set(), b"", ""
     while True:
         for ready in select.select([client, upstream], [], [])[0]:
             data = ready.recv(65536)
@@ -88,7 +89,8 @@ def relay(client, upstream):
                 to_server += data
                 for message in messages(to_server):
                     if message[:1] == b"B":
-                        names.add(message[5:].split(b"\0")[1].decode())
+                        name = message[5:].split(b"\0")[1].decode()
+                        names.add(name)
                     if message == b"Q\0\0\0\x0bCOMMIT\0":
                         if ordered("before", names):
                             return
@@ -104,6 +106,8 @@ def relay(client, upstream):
                 to_client += data
                 for message in messages(to_client):
                     held += message
+                    if message[:1] == b"D":
+                        names.add(name + ":row")
                     if message[:1] in b"12CDTtns":  # parts of an answer that goes on
                         continue
                     if message == b"Z\0\0\0\x05I":

@@ -38,7 +38,7 @@ whole() {
 }
 # cut_in HOW STATEMENT EPOCHS [SECONDS]: one job, and one cut on its way
 cut_in() {
-  local id=$1-${2//_/-}
+  local id=$1-${2//[_:]/-}
   order "$1" "$2"
   train "$id" 8
   wait_for 30 "the cut $1 the commit of $2" was_cut
@@ -51,13 +51,13 @@ start_worker "$work/60.conf" "$work/worker.log"
 train first 8
 wait_state 60 first succeeded
 for how in before after late; do
-  for statement in ingest_requests metrics_take checkpoint_insert artifact_insert attempt_end; do
+  for statement in ingest_requests metrics_take checkpoint_insert artifact_insert attempts_end; do
     cut_in $how $statement 1
   done
 done
 # A claim that did not happen is made again; one that did is seen by comparing leases with trainers, and given back.
-cut_in before claim_lease 1
-cut_in after claim_lease 2
+cut_in before claim_jobs:row 1
+cut_in after claim_jobs:row 2
 # Statements of their own: sent again.
 for statement in attempt_update outbox_delivered heartbeat worker_register; do cut_in after $statement 1; done
 # A command is taken once.
@@ -74,7 +74,7 @@ sql_is "3|3" "SELECT count(*), count(*) FILTER (WHERE outcome = 'applied') FROM 
 # A job is given back when its worker drains.
 train drained 200000 100
 wait_sql 30 t "SELECT count(*) > 0 FROM checkpoints JOIN jobs ON id = job_id WHERE request_id = 'drained'"
-order after attempt_end
+order after attempts_end
 stop_worker "$worker_pid"
 was_cut || fail "the drain was not cut"
 sql_is "queued|1|0" "SELECT state, drains, interruptions FROM jobs WHERE request_id = 'drained'" || fail "the drained job"
@@ -86,7 +86,7 @@ start_worker "$work/2.conf" "$work/worker.log"
 first=$worker_pid
 cancel drained
 wait_state 60 drained cancelled
-cut_in late claim_lease 2 60
+cut_in late claim_jobs:row 2 60
 for how in after late; do
   train "rescued-$how" 500 100
   wait_sql 30 "$name" "SELECT worker_id FROM job_leases JOIN jobs ON id = job_id WHERE request_id = 'rescued-$how'"
@@ -105,7 +105,7 @@ for how in after late; do
 done
 
 wait_sql 30 0 "SELECT count(*) FROM outbox"
-sql_is "0|0|0" "SELECT (SELECT count(*) FROM job_leases), sum(ready), sum(running) FROM tenant_queues" || fail "leases or counts are left: $(sql "SELECT * FROM tenant_queues")"
+sql_is "0|0|0" "SELECT (SELECT count(*) FROM job_leases), sum(ready), sum(running) FROM tenant_load" || fail "leases or counts are left: $(sql "SELECT * FROM tenant_load")"
 sql_is t "SELECT bool_and(audit_chain_whole(id)) FROM jobs" || fail "an audit chain is not whole"
 sql_is "$(wc -l <"$work/sent.log")" "SELECT (SELECT count(*) FROM jobs) + (SELECT count(*) FROM commands)" || fail "a message is missing or was taken twice"
 sql_is "" "SELECT job_id FROM job_events GROUP BY job_id HAVING max(sequence) <> count(*)" || fail "a gap in the events of a job"

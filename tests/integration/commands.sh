@@ -105,7 +105,7 @@ equals "ignored cancelled" jq -r '.outcome + " " + .state' "$work/out" || fail "
 passed "a rejected command is told apart, and --json says the outcome"
 
 sql_is 0 "SELECT count(*) FROM jobs WHERE NOT audit_chain_whole(id)" || fail "an audit chain is broken"
-sql_is "0 0" "SELECT sum(ready) || ' ' || sum(running) FROM tenant_queues" || fail "the counts"
+sql_is "0 0" "SELECT sum(ready) || ' ' || sum(running) FROM tenant_load" || fail "the counts"
 wait_sql 30 0 "SELECT count(*) FROM outbox"
 stop_worker "$worker_pid"
 echo "$checks checks passed"

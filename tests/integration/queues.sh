@@ -19,7 +19,7 @@ passed "6 jobs under a cap of 1 ran one after another on 4 slots"
 client --json queues set huggingface default --cap 0 --weight 2.5 | jq -e '.cap == 0 and .weight == 2.5 and .offered' \
   >/dev/null || fail "--json of set"
 for i in 1 2 3; do submit "slow-$i"; done
-wait_sql 30 3 "SELECT ready FROM tenant_queues WHERE tenant = 'default'"
+wait_sql 30 3 "SELECT ready FROM tenant_load WHERE tenant = 'default'"
 client --json queues --tenant default | jq -e '.[0] | .waiting == "3" and .running == "0" and .cap == "0" and .share_percent == "100.0"' \
   >/dev/null || fail "--json of list: $(client --json queues)"
 client queues list | grep -qE '^huggingface +default +0 +3 ' || fail "the table"

@@ -236,6 +236,12 @@ void add_job(struct mf_database *database, const char *tenant, const char *reque
         memcpy(job_id, record.request.job_id, MF_UUID_TEXT_BYTES);
 }
 
+void renew_ready_jobs(void) {
+    run_sql("DELETE FROM ready_jobs; INSERT INTO ready_jobs (queue, tenant, needs_hash, claim_order, job_id, "
+            "needs) "
+            "SELECT queue, tenant, needs_hash, claim_order, id, needs FROM jobs WHERE ready_at IS NOT NULL");
+}
+
 bool claim_one(struct mf_database *database, const char *worker, struct mf_claim *claim) {
     static const struct mf_worker_provider providers[] = {ON_ALL("huggingface")};
     const struct mf_claim_offer offer = cpu_offer(worker, providers, 1);

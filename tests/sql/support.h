@@ -52,6 +52,8 @@ const char *ask(const char *format, ...) __attribute__((format(printf, 1, 2)));
 long ask_number(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* A statement run as superuser. */
 void run_sql(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* After jobs were changed by hand: makes ready_jobs what they say. */
+void renew_ready_jobs(void);
 
 /* Whoever sets application_name = 'victim' loses its backend inside the COMMIT of a transaction that did
  * `event` (INSERT, UPDATE) on `table` to a row for which `condition` (on NEW) holds. */

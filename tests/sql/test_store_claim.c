@@ -94,7 +94,7 @@ static void test_each_job_is_claimed_once(void **unused) {
                      JOBS);
     assert_int_equal(ask_number("SELECT count(*) FROM job_attempts WHERE outcome = 'succeeded'"), JOBS);
     assert_int_equal(ask_number("SELECT count(*) FROM job_leases"), 0);
-    assert_int_equal(ask_number("SELECT sum(ready) + sum(running) FROM tenant_queues"), 0);
+    assert_int_equal(ask_number("SELECT sum(ready) + sum(running) FROM tenant_load"), 0);
     assert_int_equal(ask_number("SELECT count(*) FROM job_events"), 3 * JOBS);
     assert_int_equal(ask_number("SELECT count(*) FROM jobs WHERE NOT audit_chain_whole(id)"), 0);
     mf_database_close(database);
@@ -130,7 +130,133 @@ static void test_a_cap_holds_against_all_workers(void **unused) {
         total += claimers[i].claimed;
     }
     assert_int_equal(total, 5);
-    assert_int_equal(ask_number("SELECT running FROM tenant_queues"), 5);
+    assert_int_equal(ask_number("SELECT running FROM tenant_load"), 5);
+    mf_database_close(database);
+}
+
+enum { CAPPED_JOBS = 200, CAP = 5 };
+static atomic_int capped_left;
+
+/* Claims some at a time and ends them at once, until all jobs have ended. */
+static void *work_below_a_cap(void *context) {
+    static const struct mf_worker_provider providers[] = {ON_ALL("huggingface")};
+    struct claimer *claimer = context;
+    const struct mf_claim_offer offer = cpu_offer(claimer->name, providers, 1);
+    const struct mf_finish finish = {.outcome = MF_OUTCOME_SUCCEEDED, .result = "{}"};
+    struct mf_database *database = connect_worker();
+    struct mf_error error;
+    while (atomic_load(&capped_left) > 0 && !claimer->failed) {
+        struct mf_claim claims[3];
+        struct mf_ending endings[3];
+        size_t count = 0;
+        claimer->failed = mf_store_claim(database, &offer, 3, claims, &count, &error) != MF_OK;
+        for (size_t i = 0; i < count; i++)
+            endings[i] = (struct mf_ending){.lease = &claims[i].lease, .finish = finish};
+        if (mf_store_finish_all(database, claimer->name, endings, count, &at_once, &error))
+            claimer->failed = true;
+        for (size_t i = 0; i < count; i++)
+            mf_claim_free(&claims[i]);
+        atomic_fetch_sub(&capped_left, (int)count);
+    }
+    mf_database_close(database);
+    return NULL;
+}
+
+static void test_a_cap_is_never_exceeded_while_jobs_come_and_go(void **unused) {
+    static const char *const tenants[] = {"capped"};
+    struct claimer claimers[THREADS] = {0};
+    struct mf_database *database = connect_worker();
+    long most = 0;
+    (void)unused;
+    add_many(database, CAPPED_JOBS, tenants, 1);
+    run_sql("UPDATE tenant_queues SET cap = %d", CAP);
+    atomic_store(&capped_left, CAPPED_JOBS);
+    for (int i = 0; i < THREADS; i++) {
+        snprintf(claimers[i].name, sizeof claimers[i].name, "worker-%d", i);
+        assert_int_equal(pthread_create(&claimers[i].thread, NULL, work_below_a_cap, &claimers[i]), 0);
+    }
+    while (atomic_load(&capped_left) > 0) {
+        long held = ask_number("SELECT count(*) FROM job_leases");
+        most = held > most ? held : most;
+    }
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(claimers[i].thread, NULL);
+        assert_false(claimers[i].failed);
+    }
+    assert_in_range(most, 1, CAP);
+    assert_int_equal(ask_number("SELECT running FROM tenant_load"), 0);
+    mf_database_close(database);
+}
+
+/* A claim that saw no cap must have ended before there is one, else what it took would not be counted. */
+static void test_a_cap_is_set_between_claims(void **unused) {
+    const struct mf_queue_change change = {.cap_given = true, .cap = 1};
+    struct mf_queue_limits limits;
+    struct mf_error error;
+    struct mf_claim claim;
+    struct mf_database *database = connect_worker(), *claiming = connect_worker(), *owner = connect_as(NULL);
+    (void)unused;
+    add_job(database, "team", "first", NULL, NULL);
+    add_job(database, "team", "second", NULL, NULL);
+    assert_fine(mf_database_execute(owner, "SET lock_timeout = 100", &error));
+    assert_fine(mf_database_begin(claiming, &error));
+    assert_fine(mf_database_execute(
+        claiming,
+        "SELECT claim_jobs('w', 1, '{huggingface}', '{t}', '{f}', '{f}', false, '{}', '{}', NULL, false)",
+        &error));
+    assert_status(mf_store_set_queue(owner, "huggingface", "team", &change, "root", &limits, &error),
+                  MF_ERROR_DATABASE);
+    assert_fine(mf_database_commit(claiming, &error));
+    assert_fine(mf_store_set_queue(owner, "huggingface", "team", &change, "root", &limits, &error));
+    assert_false(claim_one(database, "worker", &claim));
+    mf_database_close(claiming);
+    mf_database_close(owner);
+    mf_database_close(database);
+}
+
+/* Rows of counts that were made beside each other become one again, and their sum stays. */
+static void test_idle_counts_are_added_up(void **unused) {
+    const struct mf_reap_options later = {.provider_grace_s = 3600};
+    struct mf_error error;
+    struct mf_database *database = connect_worker();
+    (void)unused;
+    add_job(database, "team", "a", NULL, NULL);
+    run_sql("INSERT INTO queue_counts (queue, tenant, ready, running) VALUES ('huggingface', 'team', -3, 2), "
+            "('huggingface', 'team', 4, 1), ('other', 'team', 7, 7)");
+    assert_fine(mf_store_reap(database, &later, NULL, &error));
+    assert_int_equal(ask_number("SELECT count(*) FROM queue_counts"), 4); /* they are in use */
+    run_sql("UPDATE queue_counts SET used_at = now() - interval '1 minute'");
+    assert_fine(mf_store_reap(database, &later, NULL, &error));
+    assert_int_equal(ask_number("SELECT count(*) FROM queue_counts"), 2);
+    assert_string_equal(ask("SELECT ready || ' ' || running FROM tenant_load WHERE queue = 'huggingface'"),
+                        "2 3");
+    mf_database_close(database);
+}
+
+/* A set is what claims one by one would take, whatever the jobs need. */
+static void test_a_set_is_in_the_order_of_claims(void **unused) {
+    static const struct mf_worker_provider providers[] = {ON_ALL("huggingface")};
+    static const char *const expected[] = {"a", "b", "c", "d", "f"};
+    const struct mf_claim_offer offer = cpu_offer("worker", providers, 1);
+    struct mf_error error;
+    struct mf_claim claims[8];
+    size_t count = 0;
+    struct mf_database *database = connect_worker();
+    (void)unused;
+    for (char name[2] = "a"; name[0] <= 'f'; name[0]++)
+        add_job(database, "team", name, NULL, NULL);
+    run_sql("UPDATE jobs SET needs = '{\"device\": \"cpu\"}' WHERE request_id IN ('b', 'd')");
+    run_sql("UPDATE jobs SET needs = '{\"device\": \"cuda\"}' WHERE request_id = 'e'");
+    renew_ready_jobs();
+    assert_fine(mf_store_claim(database, &offer, 3, claims, &count, &error));
+    assert_int_equal(count, 3);
+    assert_fine(mf_store_claim(database, &offer, 5, claims + 3, &count, &error));
+    assert_int_equal(count, 2);
+    for (size_t i = 0; i < 5; i++) {
+        assert_string_equal(claims[i].request_id, expected[i]);
+        mf_claim_free(&claims[i]);
+    }
+    assert_string_equal(ask("SELECT ready || ' ' || running FROM tenant_load"), "1 5");
     mf_database_close(database);
 }
 
@@ -162,7 +288,8 @@ static void test_tenants_share_by_weight(void **unused) {
     assert_int_equal(small, 4);
     assert_int_equal(heavy, 8);
     /* A cap holds whatever the share. */
-    run_sql("UPDATE tenant_queues SET cap = running WHERE tenant <> 'greedy'");
+    run_sql("UPDATE tenant_queues AS share SET cap = running FROM tenant_load AS load "
+            "WHERE load.tenant = share.tenant AND load.tenant <> 'greedy'");
     assert_fine(mf_store_claim(database, &offer, 8, claims, &count, &error));
     assert_int_equal(count, 8);
     for (size_t i = 0; i < count; i++) {
@@ -198,6 +325,7 @@ static void test_order_within_a_tenant(void **unused) {
     (void)unused;
     add_job(database, "team", "waited six hours", NULL, NULL);
     run_sql("UPDATE jobs SET claim_order = claim_order - interval '6 hours'");
+    renew_ready_jobs();
     add_job(database, "team", "first", NULL, NULL);
     add_job(database, "team", "second", NULL, NULL);
     add_job(database, "team", "urgent", urgent, NULL);
@@ -239,7 +367,7 @@ static void test_a_claim_carries_what_a_trainer_needs(void **unused) {
     assert_true(claim.created_at > INT64_C(1700000000000));
     assert_string_equal(claim.attempt_id, ask("SELECT attempt_id FROM job_attempts WHERE host = 'box-7'"));
     assert_string_equal(ask("SELECT state || ' ' || (started_at IS NOT NULL) FROM jobs"), "running true");
-    assert_string_equal(ask("SELECT ready || ' ' || running FROM tenant_queues"), "0 1");
+    assert_string_equal(ask("SELECT ready || ' ' || running FROM tenant_load"), "0 1");
     assert_string_equal(
         ask("SELECT type || ' ' || actor || ' ' || attempt FROM job_events ORDER BY sequence DESC"),
         "running worker 1");
@@ -282,7 +410,7 @@ static void test_run_at_makes_ready_when_it_passes(void **unused) {
     run_sql("UPDATE jobs SET not_before = now() - interval '1 second'");
     assert_int_equal(reap(database, 3600).readied, 1);
     assert_int_equal(reap(database, 3600).readied, 0);
-    assert_int_equal(ask_number("SELECT ready FROM tenant_queues"), 1);
+    assert_int_equal(ask_number("SELECT ready FROM tenant_load"), 1);
     assert_true(claim_one(database, "w", &claim));
     mf_claim_free(&claim);
     mf_database_close(database);
@@ -307,11 +435,13 @@ static void test_unknown_provider_fails_after_the_grace_time(void **unused) {
                         "huggingface, unsloth");
     assert_string_equal(ask("SELECT detail ->> 'code' FROM job_events ORDER BY sequence DESC LIMIT 1"),
                         "unknown_provider");
-    assert_int_equal(ask_number("SELECT ready FROM tenant_queues"), 0);
+    assert_int_equal(ask_number("SELECT ready FROM tenant_load"), 0);
 
     add_job(database, "team", "stopped", NULL, NULL);
     run_sql("UPDATE jobs SET queue = 'legacy' WHERE request_id = 'stopped'");
-    run_sql("INSERT INTO tenant_queues (queue, tenant, ready) VALUES ('legacy', 'team', 1)");
+    run_sql("INSERT INTO tenant_queues (queue, tenant) VALUES ('legacy', 'team'); "
+            "UPDATE queue_counts SET queue = 'legacy' WHERE queue = 'huggingface'");
+    renew_ready_jobs();
     reap(database, 3600);
     reap(database, 0);
     assert_string_equal(ask("SELECT error_code FROM jobs WHERE request_id = 'stopped'"),
@@ -455,6 +585,10 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         ON_NEW_DATABASE(test_each_job_is_claimed_once),
         ON_NEW_DATABASE(test_a_cap_holds_against_all_workers),
+        ON_NEW_DATABASE(test_a_cap_is_never_exceeded_while_jobs_come_and_go),
+        ON_NEW_DATABASE(test_a_cap_is_set_between_claims),
+        ON_NEW_DATABASE(test_idle_counts_are_added_up),
+        ON_NEW_DATABASE(test_a_set_is_in_the_order_of_claims),
         ON_NEW_DATABASE(test_tenants_share_by_weight),
         ON_NEW_DATABASE(test_order_within_a_tenant),
         ON_NEW_DATABASE(test_a_claim_carries_what_a_trainer_needs),

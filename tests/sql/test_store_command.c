@@ -49,7 +49,7 @@ static void test_commands_before_their_request_act_in_order(void **unused) {
     assert_string_equal(ask("SELECT state FROM jobs"), "paused");
     assert_string_equal(ask("SELECT string_agg(type, ' ' ORDER BY sequence) FROM job_events"),
                         "queued paused resumed paused");
-    assert_int_equal(ask_number("SELECT ready FROM tenant_queues"), 0);
+    assert_int_equal(ask_number("SELECT ready FROM tenant_load"), 0);
     assert_false(claim_one(database, "worker", &claim));
     send_together(database, "two", resumed, 3);
     add_job(database, "team", "two", NULL, NULL);
@@ -58,7 +58,7 @@ static void test_commands_before_their_request_act_in_order(void **unused) {
         ask("SELECT string_agg(outcome, ' ' ORDER BY sequence) FROM commands WHERE request_id = 'two'"),
         "ignored applied applied");
     assert_string_equal(ask("SELECT note FROM commands WHERE outcome = 'ignored'"), "the job is queued");
-    assert_int_equal(ask_number("SELECT ready FROM tenant_queues"), 1);
+    assert_int_equal(ask_number("SELECT ready FROM tenant_load"), 1);
     assert_true(claim_one(database, "worker", &claim));
     mf_claim_free(&claim);
     mf_database_close(database);
@@ -98,14 +98,14 @@ static void test_resume_keeps_run_at_and_place(void **unused) {
                      MF_FATE_ACCEPTED);
     assert_int_equal(send_command(database, "team", "first", COMMAND("2"), MF_COMMAND_PAUSE),
                      MF_FATE_ACCEPTED);
-    assert_int_equal(ask_number("SELECT ready FROM tenant_queues"), 1);
+    assert_int_equal(ask_number("SELECT ready FROM tenant_load"), 1);
     assert_int_equal(send_command(database, "team", "later", COMMAND("3"), MF_COMMAND_RESUME),
                      MF_FATE_ACCEPTED);
     assert_int_equal(send_command(database, "team", "first", COMMAND("4"), MF_COMMAND_RESUME),
                      MF_FATE_ACCEPTED);
     assert_string_equal(ask("SELECT state || ' ' || (ready_at IS NULL) FROM jobs WHERE request_id = 'later'"),
                         "queued true");
-    assert_int_equal(ask_number("SELECT ready FROM tenant_queues"), 2);
+    assert_int_equal(ask_number("SELECT ready FROM tenant_load"), 2);
     assert_true(claim_one(database, "worker", &claim));
     assert_string_equal(claim.request_id, "first");
     mf_claim_free(&claim);

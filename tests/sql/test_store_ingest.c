@@ -42,7 +42,7 @@ static void test_a_batch_writes_everything_once(void **unused) {
     assert_int_equal(ask_number("SELECT count(*) FROM request_keys"), 3);
     assert_int_equal(ask_number("SELECT count(*) FROM job_events WHERE type = 'queued' AND sequence = 1"), 3);
     assert_int_equal(ask_number("SELECT count(*) FROM outbox"), 3);
-    assert_int_equal(ask_number("SELECT ready FROM tenant_queues WHERE tenant = 'team'"), 2);
+    assert_int_equal(ask_number("SELECT ready FROM tenant_load WHERE tenant = 'team'"), 2);
     assert_int_equal(ask_number("SELECT next_offset FROM ingest_offsets"), 14);
 
     /* The same batch again, by a process that did not see the first succeed. */
@@ -139,7 +139,7 @@ static void test_bisect_rejects_only_what_cannot_be_stored(void **unused) {
         assert_int_equal(records[i].code, bad ? MF_ERROR_UNSTORABLE : MF_OK);
     }
     assert_int_equal(ask_number("SELECT count(*) FROM jobs"), COUNT - 2);
-    assert_int_equal(ask_number("SELECT ready FROM tenant_queues"), COUNT - 2);
+    assert_int_equal(ask_number("SELECT ready FROM tenant_load"), COUNT - 2);
     assert_string_equal(ask("SELECT string_agg(code || record_offset, ',' ORDER BY id) FROM ingest_rejects"),
                         "unstorable108,unstorable114");
     assert_int_equal(ask_number("SELECT next_offset FROM ingest_offsets"), 500);
@@ -328,7 +328,7 @@ static void test_cancel_of_a_queued_job(void **unused) {
                      MF_FATE_ACCEPTED);
     assert_string_equal(ask("SELECT state || ' ' || desired || ' ' || (finished_at IS NOT NULL) FROM jobs"),
                         "cancelled cancel true");
-    assert_int_equal(ask_number("SELECT ready FROM tenant_queues"), 0);
+    assert_int_equal(ask_number("SELECT ready FROM tenant_load"), 0);
     assert_string_equal(ask("SELECT outcome FROM commands"), "applied");
     assert_string_equal(ask("SELECT string_agg(type, ',' ORDER BY sequence) FROM job_events"),
                         "queued,cancelled");
@@ -376,7 +376,7 @@ static void test_cancel_before_its_request(void **unused) {
     assert_string_equal(ask("SELECT state FROM jobs"), "cancelled");
     assert_string_equal(ask("SELECT outcome || ' ' || job_id FROM commands"),
                         ask("SELECT 'applied ' || id FROM jobs"));
-    assert_int_equal(ask_number("SELECT ready FROM tenant_queues"), 0);
+    assert_int_equal(ask_number("SELECT ready FROM tenant_load"), 0);
 
     /* Command and request crossed in flight: neither transaction saw the other; the reaper puts them
      * together. */

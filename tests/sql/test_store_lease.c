@@ -165,7 +165,7 @@ static void test_rescue_only_of_what_stands_still(void **unused) {
             "(ready_at IS NULL) || ' ' || (not_before > now() + interval '40 seconds') FROM jobs"),
         "queued 0 1 true true");
     assert_string_equal(ask("SELECT outcome FROM job_attempts"), "lease_lost");
-    assert_string_equal(ask("SELECT ready || ' ' || running FROM tenant_queues"), "0 0");
+    assert_string_equal(ask("SELECT ready || ' ' || running FROM tenant_load"), "0 0");
     assert_string_equal(ask("SELECT type || ' ' || actor || ' ' || (detail ->> 'lost_by') FROM job_events "
                             "ORDER BY sequence DESC LIMIT 1"),
                         "lease_lost rescuer worker");
@@ -249,11 +249,12 @@ static void test_release_does_what_is_desired(void **unused) {
         assert_string_equal(ask("SELECT state FROM jobs WHERE request_id = '%s'", name), state[i]);
         mf_claim_free(&claim);
     }
-    assert_string_equal(ask("SELECT ready || ' ' || running FROM tenant_queues"), "0 0");
+    assert_string_equal(ask("SELECT ready || ' ' || running FROM tenant_load"), "0 0");
     mf_database_close(database);
 }
 
 static void test_retry_with_back_off_until_attempts_are_used_up(void **unused) {
+    struct mf_error error;
     struct mf_claim claim;
     struct mf_database *database = connect_worker();
     const struct mf_finish crash = {
@@ -275,7 +276,8 @@ static void test_retry_with_back_off_until_attempts_are_used_up(void **unused) {
                 attempt * 48 - 2, attempt * 72),
             "true true");
         assert_false(claim_one(database, "worker", &claim));
-        run_sql("UPDATE jobs SET ready_at = now(); UPDATE tenant_queues SET ready = 1");
+        run_sql("UPDATE jobs SET not_before = now()");
+        assert_fine(mf_store_reap(database, &(struct mf_reap_options){0}, NULL, &error));
     }
     assert_string_equal(ask("SELECT attempts || ' ' || error_code || ' ' || error_message FROM jobs"),
                         "3 trainer_crashed TrainingError: signal 11");
@@ -318,7 +320,7 @@ static void test_finish_is_repeatable_and_final(void **unused) {
                   MF_ERROR_LEASE_LOST);
     assert_int_equal(ask_number("SELECT count(*) FROM job_events WHERE type = 'succeeded'"), 1);
     assert_string_equal(ask("SELECT trained_tokens FROM job_overview"), "1234");
-    assert_string_equal(ask("SELECT ready || ' ' || running FROM tenant_queues"), "0 0");
+    assert_string_equal(ask("SELECT ready || ' ' || running FROM tenant_load"), "0 0");
     mf_claim_free(&claim);
     mf_database_close(database);
 }
@@ -366,6 +368,49 @@ static void test_a_tampered_chain_shows(void **unused) {
     mf_database_close(database);
 }
 
+/* Ends of many attempts in one call: each by itself, and all or nothing when PostgreSQL refuses one. */
+static void test_many_ends_in_one_call(void **unused) {
+    enum { COUNT = 4 };
+    struct mf_claim claims[COUNT];
+    struct mf_ending endings[COUNT];
+    struct mf_error error;
+    struct mf_database *database = connect_worker();
+    (void)unused;
+    for (int i = 0; i < COUNT; i++) {
+        char name[2] = {(char)('a' + i), 0};
+        add_job(database, "team", name, NULL, NULL);
+        assert_true(claim_one(database, "worker", &claims[i]));
+        endings[i] =
+            (struct mf_ending){.lease = &claims[i].lease,
+                               .finish = {.outcome = MF_OUTCOME_SUCCEEDED, .result = "{\"steps\": 1}"}};
+    }
+    endings[1].finish = (struct mf_finish){
+        .outcome = MF_OUTCOME_FAILED, .error_status = MF_ERROR_TRAINER_CRASHED, .error_message = "signal 11"};
+    assert_fine(mf_store_release(database, "worker", &claims[2].lease, MF_RELEASE_DRAIN, &at_once, &error));
+    endings[3].finish.result = "{\"text\": \"\\u0000\"}"; /* no jsonb holds that */
+    assert_status(mf_store_finish_all(database, "worker", endings, COUNT, &at_once, &error),
+                  MF_ERROR_UNSTORABLE);
+    assert_int_equal(ask_number("SELECT count(*) FROM job_leases"), 3);
+    endings[3].finish.result = "{}";
+    for (int again = 0; again < 2; again++) { /* repeatable */
+        assert_fine(mf_store_finish_all(database, "worker", endings, COUNT, &at_once, &error));
+        assert_int_equal(endings[0].status, MF_OK);
+        assert_int_equal(endings[0].state, MF_JOB_SUCCEEDED);
+        assert_int_equal(endings[1].status, MF_OK);
+        assert_int_equal(endings[1].state, MF_JOB_QUEUED);
+        assert_int_equal(endings[2].status, MF_ERROR_LEASE_LOST);
+        assert_int_equal(endings[3].status, MF_OK);
+    }
+    assert_string_equal(ask("SELECT string_agg(state, ' ' ORDER BY request_id) FROM jobs"),
+                        "succeeded queued queued succeeded");
+    assert_string_equal(ask("SELECT ready || ' ' || running FROM tenant_load"), "2 0");
+    assert_int_equal(ask_number("SELECT count(*) FROM job_leases"), 0);
+    assert_int_equal(ask_number("SELECT count(*) FROM jobs WHERE NOT audit_chain_whole(id)"), 0);
+    for (int i = 0; i < COUNT; i++)
+        mf_claim_free(&claims[i]);
+    mf_database_close(database);
+}
+
 int main(void) {
     require_database();
     const struct CMUnitTest tests[] = {
@@ -381,6 +426,7 @@ int main(void) {
         ON_NEW_DATABASE(test_finish_is_repeatable_and_final),
         ON_NEW_DATABASE(test_cancel_and_pause_as_the_trainer_obeys),
         ON_NEW_DATABASE(test_a_tampered_chain_shows),
+        ON_NEW_DATABASE(test_many_ends_in_one_call),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

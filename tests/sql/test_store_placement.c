@@ -339,6 +339,7 @@ static void test_places_that_do_not_help_are_left_alone(void **unused) {
     run_sql("UPDATE jobs SET preempted_at = NULL, needs = '{\"device\": \"cuda\", \"gpu_memory_bytes\": "
             "99999999999}'"
             " WHERE preempted_at IS NOT NULL OR request_id = 'urgent'");
+    renew_ready_jobs();
     assert_int_equal(reap(database, 3600, 60).preempted, 0); /* no place here is large enough for it */
     mf_database_close(database);
 }

@@ -61,7 +61,7 @@ static void test_claims_heed_what_was_set(void **unused) {
     set_queue(owner, "heavy", &(struct mf_queue_change){.cap_given = true, .cap = 0});
     claim_up_to(worker, 4, tenants, got); /* held: nobody has a place */
     assert_int_equal(got[0] + got[1], 0);
-    assert_string_equal(ask("SELECT weight::text FROM tenant_queues WHERE tenant = 'heavy'"), "3");
+    assert_string_equal(ask("SELECT weight::text FROM tenant_load WHERE tenant = 'heavy'"), "3");
     set_queue(owner, "plain", &(struct mf_queue_change){.cap_given = true, .cap = MF_CAP_NONE});
     claim_up_to(worker, 4, tenants, got);
     assert_int_equal(got[0], 4);
@@ -114,7 +114,7 @@ static void test_only_the_owner_sets(void **unused) {
         mf_database_close(database);
     }
     assert_string_equal(ask("SELECT count(*) FILTER (WHERE cap IS NULL AND weight = 1) || ' ' || count(*) "
-                            "FROM tenant_queues"),
+                            "FROM tenant_load"),
                         "1 1");
     assert_int_equal(ask_number("SELECT count(*) FROM queue_change_log"), 0);
 }

@@ -157,10 +157,17 @@ static void test_every_cell(void **unused) {
                     cells++;
                 }
     assert_int_equal(cells, 12 * MF_JOB_EVENT_COUNT);
-    /* The counts of every queue are what its jobs say, and a lease stands for each running job. */
+    /* The counts of every queue and what may be claimed are what its jobs say, and a lease stands for each
+     * running job. */
+    assert_int_equal(
+        ask_number("SELECT count(*) FROM jobs FULL JOIN ready_jobs AS ready ON ready.job_id = jobs.id "
+                   "AND (ready.queue, ready.tenant, ready.needs_hash, ready.claim_order) "
+                   "= (jobs.queue, jobs.tenant, jobs.needs_hash, jobs.claim_order) "
+                   "WHERE (jobs.ready_at IS NOT NULL) IS NOT TRUE <> (ready.job_id IS NULL)"),
+        0);
     assert_int_equal(
         ask_number(
-            "SELECT count(*) FROM tenant_queues AS share WHERE "
+            "SELECT count(*) FROM tenant_load AS share WHERE "
             "share.ready <> (SELECT count(*) FROM jobs WHERE queue = share.queue AND ready_at IS NOT NULL) "
             "OR "
             "share.running <> (SELECT count(*) FROM jobs WHERE queue = share.queue AND state = 'running')"),
