@@ -29,6 +29,8 @@ struct recorder {
     struct mf_worker *worker;
     struct mf_link link;
     struct batch batch;
+    struct mf_job *ending[MAX_JOBS]; /* all but their ends is written: those are written together */
+    size_t ending_count;
 };
 
 static void unpack(void *context, const void *bytes, size_t length) {
@@ -219,38 +221,24 @@ static void count_end(struct mf_worker *worker, const struct mf_job *job, enum m
                 MF_LOG_FAILURE(&job->end.error));
 }
 
-/* Artifacts, then the end. MF_OK: recorded. */
-static enum mf_status write_end(struct recorder *recorder, struct mf_job *job, enum mf_job_state *state,
-                                struct mf_error *error) {
-    struct mf_job_end *end = &job->end;
+static struct mf_retry_policy retry_policy(const struct recorder *recorder) {
     const struct mf_settings *settings = recorder->worker->settings;
-    struct mf_retry_policy policy = {settings->retry_base_ms, settings->retry_limit_ms};
-    enum mf_status status = MF_OK;
-    if (end->kind == MF_END_RELEASE)
-        return mf_store_release(recorder->link.database, settings->worker_id, &job->claim.lease, end->release,
-                                &policy, error);
+    return (struct mf_retry_policy){settings->retry_base_ms, settings->retry_limit_ms};
+}
+
+static enum mf_status write_artifacts(struct recorder *recorder, struct mf_job *job, struct mf_error *error) {
     for (; job->artifacts_stored < job->artifact_count; job->artifacts_stored++) {
         const struct mf_job_artifact *artifact = &job->artifact[job->artifacts_stored];
         struct mf_stored_object row = {.kind = artifact->kind,
                                        .uri = artifact->stored.uri,
                                        .size_bytes = artifact->stored.size_bytes,
                                        .sha256 = artifact->stored.sha256};
-        status = mf_store_record_artifact(recorder->link.database, settings->worker_id, &job->claim.lease,
-                                          &row, error);
+        enum mf_status status = mf_store_record_artifact(recorder->link.database, worker_id(recorder),
+                                                         &job->claim.lease, &row, error);
         if (status)
             return status;
     }
-    mf_failpoint("recorder.before_finish");
-    struct mf_finish finish = {.outcome = end->outcome,
-                               .result = end->result,
-                               .error_status = end->error.status,
-                               .error_message = end->outcome == MF_OUTCOME_FAILED ? end->error.message : NULL,
-                               .trainer_code = *end->trainer_code ? end->trainer_code : NULL};
-    status = mf_store_finish(recorder->link.database, settings->worker_id, &job->claim.lease, &finish,
-                             &policy, state, error);
-    if (!status)
-        mf_failpoint("recorder.after_finish");
-    return status;
+    return MF_OK;
 }
 
 /* An end that PostgreSQL refuses would be written again for ever and the job would never end: it fails, with
@@ -276,6 +264,26 @@ static void forget(struct recorder *recorder, struct mf_job *job, enum mf_job_st
     mf_wakeup_raise(&recorder->worker->outbox_wakeup);
 }
 
+/* The last of a job: what is released is over with, what has finished waits for write_ends(). */
+static enum mf_status write_last(struct recorder *recorder, struct mf_job *job, struct mf_error *error) {
+    if (job->end.kind == MF_END_RELEASE) {
+        const struct mf_retry_policy policy = retry_policy(recorder);
+        enum mf_status status = mf_store_release(recorder->link.database, worker_id(recorder),
+                                                 &job->claim.lease, job->end.release, &policy, error);
+        if (!status)
+            forget(recorder, job, MF_JOB_STATE_COUNT);
+        return status;
+    }
+    enum mf_status status = write_artifacts(recorder, job, error);
+    if (status == MF_ERROR_UNSTORABLE) {
+        fail_unstorable(job, error);
+        status = MF_OK;
+    }
+    if (!status)
+        recorder->ending[recorder->ending_count++] = job;
+    return status;
+}
+
 static enum mf_status write_job(struct recorder *recorder, struct mf_job *job, struct mf_error *error) {
     bool ended = atomic_load(&job->ended); /* before the spool is read: nothing is added to it afterwards */
     bool more = true;
@@ -284,17 +292,7 @@ static enum mf_status write_job(struct recorder *recorder, struct mf_job *job, s
         status = write_batch(recorder, job, &more, error);
     if (!status)
         status = write_checkpoint(recorder, job, error);
-    if (status || !ended)
-        return status;
-    enum mf_job_state state = MF_JOB_STATE_COUNT;
-    status = write_end(recorder, job, &state, error);
-    if (status == MF_ERROR_UNSTORABLE && job->end.kind == MF_END_FINISH) {
-        fail_unstorable(job, error);
-        status = write_end(recorder, job, &state, error);
-    }
-    if (!status)
-        forget(recorder, job, state);
-    return status;
+    return status || !ended ? status : write_last(recorder, job, error);
 }
 
 /* What a failure means for the job; false when the connection is broken and the turn is over. */
@@ -315,6 +313,58 @@ static bool go_on(struct recorder *recorder, struct mf_job *job, enum mf_status 
     return recorder->link.failures == 0;
 }
 
+static struct mf_ending ending_of(const struct mf_job *job) {
+    const struct mf_job_end *end = &job->end;
+    return (struct mf_ending){
+        .lease = &job->claim.lease,
+        .finish = {.outcome = end->outcome,
+                   .result = end->result,
+                   .error_status = end->error.status,
+                   .error_message = end->outcome == MF_OUTCOME_FAILED ? end->error.message : NULL,
+                   .trainer_code = *end->trainer_code ? end->trainer_code : NULL}};
+}
+
+/* The ends of some jobs, in one transaction. One that PostgreSQL refuses is found by writing each alone.
+ * False when the connection is broken. */
+static bool write_some_ends(struct recorder *recorder, struct mf_job *const *jobs, size_t count) {
+    const struct mf_retry_policy policy = retry_policy(recorder);
+    struct mf_ending endings[MAX_JOBS];
+    struct mf_error error = {0};
+    for (size_t i = 0; i < count; i++)
+        endings[i] = ending_of(jobs[i]);
+    mf_failpoint("recorder.before_finish");
+    enum mf_status status =
+        mf_store_finish_all(recorder->link.database, worker_id(recorder), endings, count, &policy, &error);
+    if (!status)
+        mf_failpoint("recorder.after_finish");
+    if ((status == MF_ERROR_UNSTORABLE || status == MF_ERROR_INTERNAL) && count > 1) {
+        bool fine = true;
+        for (size_t i = 0; fine && i < count; i++)
+            fine = write_some_ends(recorder, &jobs[i], 1);
+        return fine;
+    }
+    if (status == MF_ERROR_UNSTORABLE) {
+        fail_unstorable(jobs[0], &error);
+        endings[0] = ending_of(jobs[0]);
+        status =
+            mf_store_finish_all(recorder->link.database, worker_id(recorder), endings, 1, &policy, &error);
+    }
+    if (status)
+        return go_on(recorder, jobs[0], status, &error);
+    for (size_t i = 0; i < count; i++) {
+        if (endings[i].status)
+            jobs[i]->end.kind = MF_END_ABANDON;
+        forget(recorder, jobs[i], endings[i].status ? MF_JOB_STATE_COUNT : endings[i].state);
+    }
+    return true;
+}
+
+static bool write_ends(struct recorder *recorder) {
+    size_t count = recorder->ending_count;
+    recorder->ending_count = 0;
+    return !count || write_some_ends(recorder, recorder->ending, count);
+}
+
 static void one_turn(struct recorder *recorder) {
     struct mf_job *jobs[MAX_JOBS];
     size_t count = mf_job_table_list(recorder->worker->jobs, jobs, MAX_JOBS);
@@ -322,6 +372,7 @@ static void one_turn(struct recorder *recorder) {
     for (size_t i = 0; i < count; i++)
         waiting += (int64_t)mf_spool_depth(jobs[i]->spool);
     mf_counter_set(&recorder->worker->counters, MF_COUNTER_SPOOL_RECORDS, waiting);
+    recorder->ending_count = 0; /* what the last turn could not write is in this one again */
     for (size_t i = 0; i < count; i++) {
         struct mf_error error = {0};
         if (atomic_load(&jobs[i]->ended) && jobs[i]->end.kind == MF_END_ABANDON) {
@@ -330,10 +381,13 @@ static void one_turn(struct recorder *recorder) {
         }
         if (!mf_link_ready(&recorder->link))
             return;
+        if (mf_spool_depth(jobs[i]->spool) > BATCH_RECORDS && !write_ends(recorder))
+            return; /* ends do not wait for a job that has much to write */
         enum mf_status status = write_job(recorder, jobs[i], &error);
         if (!go_on(recorder, jobs[i], status, &error))
             return;
     }
+    (void)write_ends(recorder);
 }
 
 void *mf_recorder_main(void *argument) {
