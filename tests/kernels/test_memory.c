@@ -164,6 +164,12 @@ static enum mf_status apart_copy(struct mf_backend *backend, void *to, const voi
     memcpy(to, from, bytes);
     return MF_OK;
 }
+static enum mf_status apart_write_rows(struct mf_backend *backend, void *to, size_t to_row, const void *from,
+                                       size_t bytes, size_t rows, struct mf_error *error) {
+    for (size_t i = 0; i < rows; i++)
+        (void)apart_copy(backend, (char *)to + i * to_row, (const char *)from + i * bytes, bytes, error);
+    return MF_OK;
+}
 static enum mf_status apart_fill(struct mf_backend *backend, void *to, uint8_t byte, size_t bytes,
                                  struct mf_error *error) {
     (void)backend;
@@ -185,9 +191,16 @@ static enum mf_status apart_finish(struct mf_backend *backend, struct mf_error *
 }
 
 static struct mf_backend *apart(void) {
-    static const struct mf_backend_memory memory = {apart_allocate,     apart_release, apart_allocate_host,
-                                                    apart_release_host, apart_copy,    apart_copy,
-                                                    apart_fill,         apart_begin,   apart_finish};
+    static const struct mf_backend_memory memory = {.allocate = apart_allocate,
+                                                    .release = apart_release,
+                                                    .allocate_host = apart_allocate_host,
+                                                    .release_host = apart_release_host,
+                                                    .write = apart_copy,
+                                                    .write_rows = apart_write_rows,
+                                                    .read = apart_copy,
+                                                    .fill = apart_fill,
+                                                    .begin = apart_begin,
+                                                    .finish = apart_finish};
     static struct mf_backend backend;
     backend = *oracle();
     backend.memory = &memory;
