@@ -11,13 +11,13 @@
 set_up
 mkdir "$work/providers"
 cp tests/worker/trainer/program.sh "$work/program.sh"
-printf 'exec = %s\n' "$work/program.sh" >"$work/providers/liar.conf"
+for name_ in liar falls-while-running; do printf 'exec = %s\n' "$work/program.sh" >"$work/providers/$name_.conf"; done
 chmod -R go-w "$work"
 export HF_ENDPOINT=http://127.0.0.1:9 HF_HOME=$work/hub
 unset HF_TOKEN
 write_config "$work/worker.conf" trainer.path="$real_trainer" worker.slots=3 worker.gpus=none provider.grace_seconds=2 ingest.schema_wait=1 \
   tenants="$requests=default" tenants.roots="*=/,hf://,https://127.0.0.1:9/" \
-  providers.folder="$work/providers" providers.trusted=liar
+  providers.folder="$work/providers" providers.trusted=liar,falls-while-running
 start_worker "$work/worker.conf" "$work/worker.log"
 
 model=$PWD/tests/golden/models/tied-gqa
@@ -94,6 +94,7 @@ checkpoint_damaged() {
 }
 past_its_deadline() { request "$1" max_steps=1000000 deadline="$(date -u -d '+3 seconds' +%FT%TZ)"; }
 program_that_lies() { request "$1" provider=liar; }
+program_that_crashes() { request "$1" provider=falls-while-running; }
 hub_away() { request "$1" model_name=hf://org/model; }
 dataset_server_away() { request "$1" dataset=https://127.0.0.1:9/rows.jsonl; }
 control() { request "$1"; }
@@ -102,6 +103,11 @@ control() { request "$1"; }
 no_such_job() { client status no_such_job; }
 registry_away() {
   printf '{"task":"text-generation","model_name":"m","dataset":"d"}' | client --set registry.url=http://127.0.0.1:9 submit -
+}
+database_away() { client --set database.url=postgresql://127.0.0.1:9/x status; }
+broker_away() {
+  printf '{"task":"text-generation","model_name":"m","dataset":"d"}' |
+    client --set kafka.bootstrap.servers=127.0.0.1:9 --set kafka.message.timeout.ms=1000 submit -
 }
 option_misspelt() { client --set databse.url=x status; }
 
@@ -114,9 +120,10 @@ fill() {
   text=${text//'{model}'/$model}
   text=${text//'{checkpoint}'/${checkpoint:-}}
   text=${text//'{step}'/${step:-}}
+  text=${text//'{attempt}'/${attempt:-}}
   printf '%s' "$text"
 }
-# same TEXT WANTED: {reason} is what libcurl calls it, which its versions word otherwise
+# same TEXT WANTED: {reason} is what a library calls it, which its versions word otherwise
 same() {
   local head=${2%%'{reason}'*} tail=${2#*'{reason}'}
   [[ $1 == "$2" || ($2 == *'{reason}'* && $1 == "$head"?*"$tail") ]]
@@ -173,8 +180,9 @@ control control >/dev/null
 while IFS=$'\t' read -r input code text state dead; do
   [[ $state != client* ]] || check_client "$input" "$(fill "$text")" "$state" </dev/null
   of_a_job || continue
-  [[ $text != *'{step}'* ]] || wait_state 60 "$input" "$state"
+  [[ $text != *'{step}'* && $text != *'{attempt}'* ]] || wait_state 60 "$input" "$state"
   step=$(sql "SELECT coalesce(max(step), 0) FROM job_attempts JOIN jobs ON id = job_id WHERE request_id = '$input'")
+  attempt=$(sql "SELECT attempt_id FROM job_attempts JOIN jobs ON id = job_id WHERE request_id = '$input' ORDER BY epoch DESC LIMIT 1")
   check "$input" "$code" "$(fill "$text")" "$state" "$dead"
 done <tests/errors.tsv
 wait_state 60 control succeeded
