@@ -74,7 +74,8 @@ void mf_print_wrapped(FILE *stream, const char *text, int used, int indent) {
 struct page {
     FILE *stream;
     int columns, used, indent; /* used: cells of the line so far */
-    bool open;                 /* a line was begun */
+    size_t lead;               /* spaces that the line before began with */
+    bool open, goes_on;        /* a line was begun; the line before was broken for its length alone */
 };
 
 static void end_line(struct page *page) {
@@ -125,25 +126,31 @@ static void begin_line(struct page *page, const char *line, size_t bytes) {
     put_words(page, line + head, bytes - head);
 }
 
+/* Whether this line is of the paragraph before it. */
+static bool joins(const struct page *page, const char *line, size_t bytes) {
+    const size_t lead = strspn(line, " ");
+    return page->open && (lead >= DEEP_CELLS ||
+                          (page->goes_on && lead == page->lead && meaning_column(line, bytes) == lead));
+}
+
 void mf_print_help(FILE *stream, const char *text) {
     const int columns = mf_terminal_columns(stream);
     struct page page = {.stream = stream,
                         .columns = !columns                 ? MANUAL_COLUMNS
                                    : columns < HELP_COLUMNS ? columns
                                                             : HELP_COLUMNS};
-    bool goes_on = false; /* the line before was broken for its length alone */
     while (*text) {
-        const size_t bytes = strcspn(text, "\n");
-        const bool deep = strspn(text, " ") >= DEEP_CELLS;
+        const size_t bytes = strcspn(text, "\n"), lead = strspn(text, " ");
         if (!bytes) {
             end_line(&page);
             fputc('\n', stream);
-        } else if (page.open && (deep || (goes_on && *text != ' '))) {
-            put_words(&page, text + strspn(text, " "), bytes - strspn(text, " "));
+        } else if (joins(&page, text, bytes)) {
+            put_words(&page, text + lead, bytes - lead);
         } else {
             begin_line(&page, text, bytes);
         }
-        goes_on = mf_text_cells(text, bytes) >= BROKEN_CELLS;
+        page.lead = lead;
+        page.goes_on = mf_text_cells(text, bytes) >= BROKEN_CELLS;
         text += bytes + (text[bytes] == '\n');
     }
     end_line(&page);

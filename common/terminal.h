@@ -28,9 +28,9 @@ void mf_text_fit(FILE *stream, char *line);
  * of the terminal ends, and ends the line. Where the stream is no terminal it stays one line. */
 void mf_print_wrapped(FILE *stream, const char *text, int used, int indent);
 
-/* Prints a help text, its paragraphs laid out anew for the terminal (elsewhere for a manual page, 72 cells):
- * a line that follows one of at least 70 cells, or that begins with ten spaces or more, goes on with the
- * paragraph; of "  --flag   what it does" the meaning keeps its column. */
+/* Prints a help text, its paragraphs laid out anew for the terminal (elsewhere for a manual page, 72 cells).
+ * A line goes on with the paragraph when the one before it has at least 70 cells and begins as far in, or
+ * when it begins with ten spaces or more; of "  --flag   what it does" the meaning keeps its column. */
 void mf_print_help(FILE *stream, const char *text);
 
 #endif

@@ -2,6 +2,7 @@
 #include "common/clock.h"
 #include "common/files.h"
 #include "common/log.h"
+#include "common/terminal.h"
 #include "sql/migrate.h"
 #include "sql/store.h"
 #include "worker/attempt.h"
@@ -46,11 +47,16 @@ struct daemon {
 
 /* ---- command line ----------------------------------------------------------------------------------- */
 
-static void usage(FILE *out) {
+static void usage(void) {
+    char *text = NULL;
+    size_t bytes;
+    FILE *out = open_memstream(&text, &bytes);
+    if (!out)
+        return;
     fprintf(
         out,
-        "modelforge-worker %s: takes training requests from Kafka, runs them, keeps the record in "
-        "PostgreSQL.\n\n"
+        "modelforge-worker %s: runs the fine-tuning jobs that Kafka brings\n\n"
+        "Takes training requests from Kafka, runs them, keeps the record in PostgreSQL.\n\n"
         "    modelforge-worker [--config FILE] [--set NAME=VALUE]...\n"
         "    modelforge-worker collect [--dry-run] [--config FILE] [--set NAME=VALUE]...\n"
         "        removes from the storage what it need not keep, once, as the daemon does by itself every\n"
@@ -67,6 +73,9 @@ static void usage(FILE *out) {
         "SIGTERM drains: running jobs are given back without charge; a second one ends at once.\n\n",
         MF_VERSION);
     mf_config_print_options(&mf_settings_table, out);
+    if (fclose(out) == 0)
+        mf_print_help(stdout, text);
+    free(text);
 }
 
 struct arguments {
@@ -120,7 +129,7 @@ static int parse_arguments(int argc, char **argv, struct arguments *arguments) {
             puts(MF_VERSION);
             return EXIT_SUCCESS;
         case 'h':
-            usage(stdout);
+            usage();
             return EXIT_SUCCESS;
         default:
             return EXIT_USAGE;

@@ -47,6 +47,12 @@ done
 [[ -z $(find "$work/storage" -type f) ]] || fail "the check left something in the storage"
 passed "a system that works has nothing to mend, host and worker's login included"
 
+MODELFORGE_READER_PASSWORD="test" client migrate --reader-login modelforge_test_reader >>"$work/setup.log"
+reader_url=$(worker_database_url | sed 's#modelforge_test_worker#modelforge_test_reader#')
+client --set "database.url=$reader_url" doctor --development >"$work/doctor" || fail "as a reader: $(cat "$work/doctor")"
+grep -q "ok *workers *1 live" "$work/doctor" || fail "as a reader: $(cat "$work/doctor")"
+passed "a login that may only read sees all of it"
+
 # ---- each fault by itself
 with_worker() { # LEVEL CHECK WORDS NAME=VALUE...
   write_config "$work/bad.conf" trainer.path="$real_trainer" "${@:4}"
