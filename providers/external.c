@@ -468,6 +468,29 @@ static bool covers(const json_t *row, const char *member, const char *name) {
     return pattern && (!strcmp(pattern, "*") || !strcmp(pattern, name));
 }
 
+static const char *text_of(const json_t *row, const char *member) {
+    const char *text = json_string_value(json_object_get(row, member));
+    return text ? text : "";
+}
+
+/* "llama (text-generation, sft), ...": the rows that are not unsupported, as many as an error has room for.
+ */
+static void list_what_works(const json_t *rows, struct mf_text *text) {
+    enum { ROOM = 500 };
+    size_t i;
+    const json_t *row;
+    json_array_foreach(rows, i, row) {
+        if (!strcmp(text_of(row, "level"), "unsupported"))
+            continue;
+        if (text->length > ROOM) {
+            mf_text_puts(text, ", ...");
+            return;
+        }
+        mf_text_printf(text, "%s%.100s (%.100s, %.100s)", text->length ? ", " : "",
+                       text_of(row, "architecture"), text_of(row, "task"), text_of(row, "strategy"));
+    }
+}
+
 enum mf_status mf_external_require(const struct mf_external *program, const json_t *answer,
                                    const char *architecture, const char *task, const char *strategy,
                                    struct mf_error *error) {
@@ -486,6 +509,11 @@ enum mf_status mf_external_require(const struct mf_external *program, const json
         reason = json_string_value(json_object_get(row, "reason"));
         break;
     }
-    return mf_error_set(error, MF_ERROR_PROVIDER_UNSUPPORTED, "%s cannot train %s for %s with %s: %s",
-                        program->name, architecture, task, strategy, reason);
+    struct mf_text works = {0};
+    list_what_works(json_object_get(answer, "capabilities"), &works);
+    mf_error_set(error, MF_ERROR_PROVIDER_UNSUPPORTED,
+                 "%s cannot train %s for %s with %s: %s. What it trains here: %s", program->name,
+                 architecture, task, strategy, reason, works.length ? mf_text_string(&works) : "nothing");
+    mf_text_free(&works);
+    return MF_ERROR_PROVIDER_UNSUPPORTED;
 }

@@ -90,7 +90,7 @@ answers() { # NAME PATTERN
 answers missing 'Flux is not installed: pip install flux'
 answers older 'it speaks trainer protocol 9, this version 1'
 answers vague "row 1 of capabilities: level 'good' is none of unsupported, experimental, limited, supported"
-answers other 'other cannot train llama for text-generation with sft: the provider does not know this combination'
+answers other 'other cannot train llama for text-generation with sft: the provider does not know this combination\. What it trains here: t5 \(\*, \*\)'
 answers prose "its capabilities: line 1, column 1: invalid token near 'I'"
 answers fails "'.*program.sh capabilities' failed: exit code 9"
 answers falls "'.*program.sh capabilities' failed: killed by signal 11"
