@@ -263,6 +263,7 @@ enum mf_status run_gated_gradient(const struct mf_kernel_call *call, struct mf_e
     return mf_cuda_launched(call, error);
 }
 
+/* A new tensor, or the copy of a parameter. */
 enum mf_status run_cast(const struct mf_kernel_call *call, struct mf_error *error) {
     const mf_array &x = call->in[0], &y = call->out[0]; // (n)
     mf_array row = x;
@@ -334,6 +335,7 @@ const struct mf_kernel mf_cuda_add_columns[1] = {{run_add_columns, NULL, 0}};
 const struct mf_kernel mf_cuda_zero[1] = {{run_zero, NULL, 0}};
 const struct mf_kernel mf_cuda_cast[1] = {{run_cast, NULL, 0}};
 const struct mf_kernel mf_cuda_fold_adapters[1] = {{run_fold_adapters, NULL, 0}};
+const struct mf_kernel mf_cuda_round_copy[1] = {{run_cast, NULL, 0}};
 const struct mf_kernel mf_cuda_set_rows[1] = {{run_set_rows, NULL, 0}};
 const struct mf_kernel mf_cuda_gated_activation[1] = {{run_gated, NULL, 0}};
 const struct mf_kernel mf_cuda_gated_activation_gradient[1] = {{run_gated_gradient, NULL, 0}};

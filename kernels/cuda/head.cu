@@ -2,6 +2,7 @@
  * of logits into its log-sum-exp, the label's log-probability and d/dlogits, which a second product takes back. */
 #include "kernels/cuda/device.cuh"
 extern "C" {
+#include "kernels/cuda/column_sums.h"
 #include "kernels/cuda/convert.h"
 #include "kernels/cuda/gemm.h"
 }
@@ -62,7 +63,7 @@ struct rooms {
 
 /* (V) or none: the last input. */
 const mf_array &bias_of(const struct mf_kernel_call *call) {
-    return call->in[call->node->op == MF_OP_HEAD ? 4 : 3];
+    return call->in[call->node->op == MF_OP_HEAD ? 4 : call->node->op == MF_OP_LOGITS ? 3 : 7];
 }
 
 rooms rooms_of(const struct mf_kernel_call *call, int64_t rows, bool with_gradient) {
@@ -189,6 +190,100 @@ enum mf_status run_head(const struct mf_kernel_call *call, struct mf_error *erro
 
 size_t head_workspace(const struct mf_kernel_call *call) {
     return rooms_of(call, call->node->a.head.chunk_rows, call->node->a.head.with_gradient).all;
+}
+
+/* ---- the second pass, where the layer is trained -------------------------------------------------------------- */
+
+/* A block a row of products (rows, V) f32 whose log-sum-exp is known. */
+template <typename T>
+__global__ void slopes_of_row(const float *product, int64_t V, const int32_t *labels, const float *lse,
+                              const float *dlog_probability, int64_t first, float logit_scale, float soft_cap,
+                              T *dz) {
+    const int64_t row = blockIdx.x, i = first + row;
+    const float *z = product + row * V;
+    const float total = lse[i], factor = dlog_probability[i];
+    for (int64_t v = threadIdx.x; v < V; v += blockDim.x) {
+        float slope;
+        const float value = capped(z[v], logit_scale, soft_cap, &slope);
+        dz[row * V + v] = mf::from_f32<T>(((v == labels[i]) - expf(value - total)) * slope * factor);
+    }
+}
+
+/* gradient (V, D) f32 += dz (rows, V)ᵀ hidden (rows, D). */
+mf_cuda_product weight_product(const struct mf_kernel_call *call, const rooms &at, int64_t rows) {
+    const mf_array &gradient = call->out[0];
+    mf_cuda_product product = {};
+    product.M = gradient.dim[0];
+    product.N = gradient.dim[1];
+    product.K = rows;
+    product.a = (char *)call->workspace[1].data + at.slopes;
+    product.a_row = gradient.dim[0];
+    product.a_transposed = true;
+    product.b = (char *)call->workspace[1].data + at.hidden;
+    product.b_row = gradient.dim[1];
+    product.c = gradient.data;
+    product.c_row = gradient.stride[0];
+    product.c0 = gradient.data;
+    product.c0_row = gradient.stride[0];
+    product.alpha = 1;
+    product.dtype = call->in[0].dtype;
+    product.c_dtype = MF_F32;
+    product.workspace = call->workspace[1].data;
+    return product;
+}
+
+enum mf_status second_chunk(const struct mf_kernel_call *call, const rooms &at, const void *weight,
+                            int64_t weight_row, int64_t first, int64_t rows, struct mf_error *error) {
+    const mf_cuda_backend *backend = mf_cuda_backend_of(call);
+    const mf_array &hidden = call->in[0];
+    const mf_head_attributes &a = call->node->a.head;
+    const int64_t V = call->in[1].dim[0];
+    char *workspace = (char *)call->workspace[1].data;
+    float *z = (float *)call->workspace[0].data;
+    enum mf_status status = mf_cuda_gather(backend, call->node->op, &hidden, (const int32_t *)call->in[2].data,
+                                           first, rows, workspace + at.hidden, error);
+    const mf_cuda_product logits = logits_product(call, at, weight, weight_row, rows, z, V);
+    if (status == MF_OK)
+        status = mf_cuda_gemm_run(backend, &logits, error);
+    if (status != MF_OK)
+        return status;
+    MF_WITH_TYPE(hidden.dtype, T,
+                 slopes_of_row<T><<<(unsigned)rows, 512, 0, backend->stream>>>(
+                     z, V, (const int32_t *)call->in[3].data, (const float *)call->in[4].data,
+                     (const float *)call->in[5].data, first, a.logit_scale, a.soft_cap,
+                     (T *)(workspace + at.slopes)));
+    if (call->node->op == MF_OP_HEAD_BIAS_GRADIENT) {
+        mf_array dz = {};
+        dz.data = workspace + at.slopes;
+        dz.dtype = hidden.dtype;
+        dz.rank = 2;
+        dz.dim[0] = rows;
+        dz.dim[1] = V;
+        dz.stride[0] = V;
+        mf_cuda_add_column_sums(backend, &dz, 1, call->out[0].data);
+        return mf_cuda_launched(call, error);
+    }
+    status = mf_cuda_launched(call, error);
+    const mf_cuda_product product = weight_product(call, at, rows);
+    return status == MF_OK ? mf_cuda_gemm_run(backend, &product, error) : status;
+}
+
+enum mf_status run_second_pass(const struct mf_kernel_call *call, struct mf_error *error) {
+    const int64_t L = call->in[3].dim[0], chunk = call->node->a.head.chunk_rows;
+    const rooms at = rooms_of(call, chunk, true);
+    const void *weight;
+    int64_t weight_row;
+    enum mf_status status = take_weight(call, at, &weight, &weight_row, error);
+    if (status == MF_OK)
+        status = take_bias(call, at, error);
+    for (int64_t first = 0; first < L && status == MF_OK; first += chunk)
+        status =
+            second_chunk(call, at, weight, weight_row, first, L - first < chunk ? L - first : chunk, error);
+    return status;
+}
+
+size_t second_workspace(const struct mf_kernel_call *call) {
+    return rooms_of(call, call->node->a.head.chunk_rows, true).all;
 }
 
 __global__ void cap_logits(float *z, int64_t all, float logit_scale, float soft_cap) {
@@ -348,6 +443,8 @@ enum mf_status run_argmax(const struct mf_kernel_call *call, struct mf_error *er
 } // namespace
 
 extern "C" {
+const struct mf_kernel mf_cuda_head_weight_gradient[1] = {{run_second_pass, second_workspace, 0}};
+const struct mf_kernel mf_cuda_head_bias_gradient[1] = {{run_second_pass, second_workspace, 0}};
 const struct mf_kernel mf_cuda_head[1] = {{run_head, head_workspace, 0}};
 const struct mf_kernel mf_cuda_head_gradient[1] = {{run_head_gradient, NULL, 0}};
 const struct mf_kernel mf_cuda_logits[1] = {{run_logits, logits_workspace, 0}};
