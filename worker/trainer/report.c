@@ -43,11 +43,11 @@ static void send(struct mf_report *report, const struct mf_event *event) {
         atomic_store(&report->cancelled, true);
 }
 
+/* Acknowledged before it is obeyed: nothing may come behind the terminal line that it leads to. */
 static void obey(struct mf_report *report, const struct mf_trainer_command *command) {
+    const bool ping = command->type == MF_TRAINER_PING;
+    send(report, &(struct mf_event){.type = ping ? MF_EVENT_PONG : MF_EVENT_ACK, .number = command->number});
     switch (command->type) {
-    case MF_TRAINER_PING:
-        send(report, &(struct mf_event){.type = MF_EVENT_PONG, .number = command->number});
-        return;
     case MF_TRAINER_CANCEL:
         atomic_store(&report->cancelled, true);
         break;
@@ -57,10 +57,10 @@ static void obey(struct mf_report *report, const struct mf_trainer_command *comm
     case MF_TRAINER_PAUSE:
         atomic_store(&report->pause_wanted, true);
         break;
+    case MF_TRAINER_PING:
     case MF_TRAINER_COUNT:
         break;
     }
-    send(report, &(struct mf_event){.type = MF_EVENT_ACK, .number = command->number});
 }
 
 static void *serve_commands(void *argument) {
