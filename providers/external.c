@@ -417,6 +417,7 @@ static enum mf_status check_rows(const json_t *answer, const char *where, struct
 
 static enum mf_status check_answer(const json_t *answer, const char *where, struct mf_error *error) {
     int64_t protocol = 0;
+    int64_t max_gpus = 1;
     bool available = false, exact = true;
     const char *text;
     enum mf_status status = mf_json_integer(answer, where, "protocol", 0, 1000000, &protocol, error);
@@ -430,6 +431,9 @@ static enum mf_status check_answer(const json_t *answer, const char *where, stru
         status = mf_json_string(answer, where, available ? "version" : "reason", REASON_BYTES, &text, error);
     if (status == MF_OK)
         status = mf_json_optional_boolean(answer, where, "exact_resume", &exact, error);
+    if (status == MF_OK)
+        status =
+            mf_json_optional_integer(answer, where, "max_gpus", 1, MF_EXTERNAL_MAX_GPUS, &max_gpus, error);
     if (status == MF_OK && available)
         status = check_rows(answer, where, error);
     return status;
@@ -461,6 +465,11 @@ enum mf_status mf_external_ask(const struct mf_external *program, json_t **answe
     json_decref(object);
     mf_text_free(&text);
     return status;
+}
+
+int64_t mf_external_max_gpus(const json_t *answer) {
+    const json_t *most = json_object_get(answer, "max_gpus");
+    return most ? json_integer_value(most) : 1;
 }
 
 static bool covers(const json_t *row, const char *member, const char *name) {

@@ -9,13 +9,13 @@
  *
  *     PROGRAM ... capabilities
  *         says on standard output, in time, as one JSON object of at most 1 MiB
- *             {"protocol": 1, "version": "...", "available": true, "exact_resume": true,
+ *             {"protocol": 1, "version": "...", "available": true, "exact_resume": true, "max_gpus": 1,
  *              "capabilities": [{"architecture", "task", "strategy", "level", "reason"}]}
  *         "available": false comes with a "reason" that says what to do, and needs no more; "exact_resume",
  *         true where it is left out: false says that a run which goes on from a checkpoint ends with other
- *         bits than one that nobody interrupted
- *     PROGRAM ... run REQUEST.json
- *         speaks the trainer protocol (worker/trainer/protocol.h)
+ *         bits than one that nobody interrupted; "max_gpus", 1 where it is left out: how many GPUs a run may
+ * ask for with `gpus`, which it then finds in CUDA_VISIBLE_DEVICES PROGRAM ... run REQUEST.json speaks the
+ * trainer protocol (worker/trainer/protocol.h)
  *
  * Whatever it starts ends with it, and it ends with the trainer (common/process_guard.h).
  *
@@ -33,7 +33,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { MF_EXTERNAL_MAX_WORDS = 32, MF_EXTERNAL_MAX_LIMITS = 4, MF_EXTERNAL_ANSWER_BYTES = 1 << 20 };
+enum {
+    MF_EXTERNAL_MAX_WORDS = 32,
+    MF_EXTERNAL_MAX_LIMITS = 4,
+    MF_EXTERNAL_ANSWER_BYTES = 1 << 20,
+    MF_EXTERNAL_MAX_GPUS = 64
+};
 
 struct mf_external {
     char name[MF_PROVIDER_NAME_BYTES];
@@ -64,6 +69,7 @@ json_t *mf_external_names(void);
 /* Runs it with "capabilities". *answer, a new reference, has the members above, checked. */
 enum mf_status mf_external_ask(const struct mf_external *program, json_t **answer, struct mf_error *error);
 
+int64_t mf_external_max_gpus(const json_t *answer); /* of mf_external_ask(); 1: it did not say */
 /* MF_OK when the answer says that the program can be used for this; else with its own reason, or
  * MF_ERROR_PROVIDER_UNSUPPORTED. */
 enum mf_status mf_external_require(const struct mf_external *program, const json_t *answer,

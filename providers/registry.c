@@ -112,7 +112,7 @@ static struct mf_provider_listing *add_row(struct listing *list, enum mf_provide
         list->room = room;
     }
     struct mf_provider_listing *row = &list->row[list->count++];
-    *row = (struct mf_provider_listing){.kind = kind};
+    *row = (struct mf_provider_listing){.kind = kind, .max_gpus = 1};
     memcpy(row->name, name, length); /* of a valid name: there is room for it and its NUL */
     return row;
 }
@@ -177,6 +177,7 @@ static void take_answer(struct mf_provider_listing *row, const json_t *answer) {
                         mf_status_code(MF_ERROR_PROVIDER_UNAVAILABLE), "reason",
                         json_object_get(answer, "reason"));
     row->version = version ? strdup(version) : NULL;
+    row->max_gpus = mf_external_max_gpus(answer);
     row->devices = json_pack("{s:O, s:O}", "cpu", device, "cuda", device);
     json_decref(device);
 }

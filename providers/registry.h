@@ -49,6 +49,7 @@ struct mf_provider_listing {
     enum mf_provider_kind kind;
     char *path;            /* of a library or of NAME.conf, else NULL */
     char *version;         /* of a program that is available, as it says, else NULL */
+    int64_t max_gpus;      /* that one run may have: 1, or what a program says */
     json_t *devices;       /* as mf_plugin_describe() gives them; NULL: it cannot be used */
     struct mf_error error; /* why not */
 };

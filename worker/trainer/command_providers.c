@@ -48,9 +48,9 @@ static const json_t *hindrance(const struct mf_provider_listing *row, const bool
 static json_t *provider_json(const struct mf_provider_listing *row, const bool *present) {
     const json_t *hindered = row->devices ? hindrance(row, present) : NULL;
     static const char *const kinds[] = {"built-in", "library", "program"};
-    json_t *object =
-        json_pack("{s:s, s:s, s:s*, s:s*, s:b}", "name", row->name, "kind", kinds[row->kind], "path",
-                  row->path, "version", row->version, "available", row->devices && !hindered);
+    json_t *object = json_pack("{s:s, s:s, s:s*, s:s*, s:b, s:I}", "name", row->name, "kind",
+                               kinds[row->kind], "path", row->path, "version", row->version, "available",
+                               row->devices && !hindered, "max_gpus", (json_int_t)row->max_gpus);
     if (!row->devices) {
         json_object_set_new(object, "code", json_string(mf_status_code(row->error.status)));
         json_object_set_new(object, "reason", json_string(row->error.message));

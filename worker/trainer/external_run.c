@@ -144,6 +144,11 @@ enum mf_status mf_external_run(struct mf_job *job, struct mf_external *program, 
     mf_report_progress(job->report, MF_PHASE_LOAD, 0);
     enum mf_status status = mf_external_ask(program, &answer, error);
     relay.inexact = json_is_false(json_object_get(answer, "exact_resume"));
+    const int64_t most = mf_external_max_gpus(answer), gpus = job->request.gpus;
+    if (status == MF_OK && gpus > most)
+        status = mf_error_set(error, MF_ERROR_UNSUPPORTED_FIELD,
+                              "gpus: %lld is refused by this provider: its program takes at most %lld",
+                              (long long)gpus, (long long)most);
     if (status == MF_OK)
         status = mf_external_input_make(job, program, answer, &input, error);
     if (status == MF_OK && (status = mf_report_check(job->report, error)) == MF_OK)

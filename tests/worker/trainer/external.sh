@@ -37,6 +37,22 @@ cmp "$folder/output-ours/adapter/adapter_model.safetensors" "$folder/output-hugg
   fail "the same rows through the contract give another adapter"
 expect 0 'ours.*program.*"available":true' trusted ours "$trainer" providers --json
 
+# ---- several GPUs, as many as the program says
+install wide
+expect 0 '"name":"wide"[^{]*"max_gpus":2' trusted wide "$trainer" providers --json
+expect 0 '"name":"huggingface"[^{]*"max_gpus":1' trusted wide "$trainer" providers --json
+wide_on() { # GPUS
+  request wide ", \"gpus\": $1"
+  sed -i 's/"device": "cpu"/"device": "auto"/' "$folder/request.json"
+}
+wide_on 2
+expect 1 'gpus 2' run wide
+wide_on 3
+expect 1 'gpus: 3 is refused by this provider: its program takes at most 2' run wide
+install wider
+request wider
+expect 1 'max_gpus' run wider
+
 # ---- as many as there are; those that hang hang beside each other
 mkdir "$folder/many"
 for ((i = 1; i <= 70; i++)); do

@@ -30,6 +30,8 @@ if [[ $command == capabilities ]]; then
       echo $! >"${BROOD:?}"
       capable
       ;;
+    wide) capable | jq -c '. + {max_gpus: 2}' ;;
+    wider) capable | jq -c '. + {max_gpus: "all"}' ;;
     *) capable ;;
   esac
   exit 0
@@ -48,6 +50,11 @@ artifact() { say '{"type": "artifact", "kind": "adapter", "path": "'"$1"'", "siz
 done_() { say '{"type": "done", "steps": 6, "train_loss": 2, "eval_loss": null, "perplexity": null, "trained_tokens": 30}'; }
 
 case $act in
+  wide) # says how many GPUs it was asked for
+    hello
+    say '{"type": "error", "code": "dataset_syntax", "message": "gpus '"$(jq .gpus "$request")"'"}'
+    exit 1
+    ;;
   ours)
     sed 's/"provider": "ours"/"provider": "huggingface"/' "$request" >own-request.json
     exec "${TRAINER:?}" run own-request.json
