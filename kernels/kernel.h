@@ -65,6 +65,15 @@ struct mf_weight_copy {
 };
 enum { MF_WEIGHT_COPIES = 2 };
 
+/* What this process has of a device's memory: the plan's, and what the device's context, kernels and
+ * libraries take.
+ */
+struct mf_memory_use {
+    size_t bytes;    /* 0: nobody knows */
+    bool of_process; /* else what the whole device's use has grown since the backend was made: of all
+                        processes */
+};
+
 /* Where a backend computes when that is not host memory. Addresses are the device's: kernels alone follow
  * them. What `write`, `fill` and kernels do happens in the order of the calls; the host waits only where it
  * is said. Errors: MF_ERROR_OUT_OF_MEMORY, and MF_ERROR_DEVICE for what the device reports, naming the call.
@@ -91,6 +100,8 @@ struct mf_backend_memory {
                            struct mf_error *error);
     /* Before the first kernel of a run: what changes from step to step goes to the device. */
     enum mf_status (*begin)(struct mf_backend *backend, const struct mf_step *step, struct mf_error *error);
+    /* As the driver sees it now. */
+    struct mf_memory_use (*use)(const struct mf_backend *backend);
     /* Waits for all kernels; a bad value that one of them met (token out of range) is MF_ERROR_INTERNAL. */
     enum mf_status (*finish)(struct mf_backend *backend, struct mf_error *error);
 };

@@ -8,6 +8,7 @@
 #include "kernels/cuda/fused_attention.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/memory_watch.h"
 #include "kernels/cuda/state.h"
 
 static const struct mf_kernel *const cuda_kernels[MF_OPS] = {
@@ -18,11 +19,27 @@ static const struct mf_kernel *const cuda_kernels[MF_OPS] = {
 #undef MF_OP
 };
 
+/* Everything was planned, so it is others that have it: the job can be tried again. */
+static enum mf_status out_of_memory(const char *what, struct mf_error *error) {
+    size_t left = 0, all = 0;
+    (void)cudaGetLastError();
+    if (cudaMemGetInfo(&left, &all) != cudaSuccess)
+        left = all = 0;
+    return mf_error_set(
+        error, MF_ERROR_OUT_OF_MEMORY,
+        "CUDA: %s: not enough memory on the GPU now, %zu MiB of %zu are free; the run itself keeps to "
+        "its plan, so other processes have the rest: try again when they have ended, or with less "
+        "memory_budget_gib",
+        what, left >> 20, all >> 20);
+}
+
 enum mf_status mf_cuda_check(cudaError_t code, const char *what, struct mf_error *error) {
     if (code == cudaSuccess)
         return MF_OK;
-    return mf_error_set(error, code == cudaErrorMemoryAllocation ? MF_ERROR_OUT_OF_MEMORY : MF_ERROR_DEVICE,
-                        "CUDA: %s: %s (%s)", what, cudaGetErrorString(code), cudaGetErrorName(code));
+    if (code == cudaErrorMemoryAllocation)
+        return out_of_memory(what, error);
+    return mf_error_set(error, MF_ERROR_DEVICE, "CUDA: %s: %s (%s)", what, cudaGetErrorString(code),
+                        cudaGetErrorName(code));
 }
 
 enum mf_status mf_cuda_launched(const struct mf_kernel_call *call, struct mf_error *error) {
@@ -172,6 +189,10 @@ static enum mf_status cuda_finish(struct mf_backend *backend, struct mf_error *e
     return status == MF_OK ? report_fault(own, error) : status;
 }
 
+static struct mf_memory_use cuda_use(const struct mf_backend *backend) {
+    return mf_cuda_memory_watch_read(((const struct mf_cuda_backend *)backend)->watch);
+}
+
 static const struct mf_backend_memory cuda_memory = {.allocate = cuda_allocate,
                                                      .release = cuda_release,
                                                      .allocate_host = cuda_allocate_host,
@@ -181,6 +202,7 @@ static const struct mf_backend_memory cuda_memory = {.allocate = cuda_allocate,
                                                      .read = cuda_read,
                                                      .fill = cuda_fill,
                                                      .begin = cuda_begin,
+                                                     .use = cuda_use,
                                                      .finish = cuda_finish};
 
 /* ---- the backend
@@ -196,6 +218,7 @@ static void cuda_destroy(struct mf_backend *backend) {
     struct mf_cuda_backend *own = (struct mf_cuda_backend *)backend;
     mf_cuda_gemm_destroy(own->gemm);
     mf_cuda_fused_destroy(own->fused);
+    mf_cuda_memory_watch_destroy(own->watch);
     (void)cudaFree(own->step);
     (void)cudaFree(own->fault);
     (void)cudaFreeHost(own->staged_step);
@@ -247,6 +270,8 @@ enum mf_status mf_cuda_create(int index, struct mf_backend **backend, struct mf_
         return mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for the CUDA backend");
     own->index = index;
     enum mf_status status = mf_cuda_device_describe(index, &own->device, error);
+    if (status == MF_OK)
+        own->watch = mf_cuda_memory_watch_create(own->device.uuid);
     if (status == MF_OK)
         status = make_parts(own, error);
     if (status != MF_OK) {

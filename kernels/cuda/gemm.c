@@ -56,6 +56,8 @@ struct mf_cuda_gemm {
 
 static enum mf_status check(const struct mf_cuda_gemm *gemm, cublasStatus_t code, const char *what,
                             struct mf_error *error) {
+    if (code == CUBLAS_STATUS_ALLOC_FAILED)
+        return mf_cuda_check(cudaErrorMemoryAllocation, what, error);
     return code == CUBLAS_STATUS_SUCCESS ? MF_OK
                                          : mf_error_set(error, MF_ERROR_DEVICE, "cuBLASLt: %s: %s", what,
                                                         gemm->library.status_string(code));

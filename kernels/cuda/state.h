@@ -15,6 +15,7 @@ struct mf_cuda_fault {
 
 struct mf_cuda_gemm;
 struct mf_cuda_fused;
+struct mf_cuda_memory_watch;
 
 struct mf_cuda_backend {
     struct mf_backend base;
@@ -25,7 +26,8 @@ struct mf_cuda_backend {
     struct mf_cuda_fault *fault;        /* on the device */
     struct mf_cuda_fault *staged_fault; /* pinned */
     struct mf_cuda_gemm *gemm;
-    struct mf_cuda_fused *fused; /* cuDNN's attention; NULL: our own computes it */
+    struct mf_cuda_fused *fused;        /* cuDNN's attention; NULL: our own computes it */
+    struct mf_cuda_memory_watch *watch; /* NULL: nobody says how much memory this process has */
     char instruction_set[32], library[96];
     int index;
 };

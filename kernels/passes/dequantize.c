@@ -20,6 +20,12 @@ static void emit(struct dequantize *pass, int32_t row, uint8_t phase, int16_t la
         return;
     const struct mf_quantized_weight *quantized = &graph->quantized[row];
     const struct mf_tensor *weight = mf_graph_tensor(graph, quantized->weight);
+    if (weight->dtype != graph->program[builder->program]->dtype) {
+        mf_builder_fail(builder, MF_ERROR_INTERNAL, "%s is %s, and would be dequantised to %s", weight->name,
+                        mf_dtype_name((enum mf_dtype)weight->dtype),
+                        mf_dtype_name((enum mf_dtype)graph->program[builder->program]->dtype));
+        return;
+    }
     union mf_attributes attributes = {.dequantize = {.quantization = weight->quantization,
                                                      .nested = weight->nested,
                                                      .columns = weight->dim[1].multiplier}};

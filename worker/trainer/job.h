@@ -8,6 +8,7 @@
 #include "worker/trainer/adapter.h"
 #include "worker/trainer/batcher.h"
 #include "worker/trainer/dataset.h"
+#include "worker/trainer/device_memory.h"
 #include "worker/trainer/report.h"
 #include "worker/trainer/runtime.h"
 #include "worker/trainer/schedule.h"
@@ -52,6 +53,7 @@ struct mf_job {
     int32_t update, norm;           /* the update program and its gradient norm (1) f32 */
     int32_t pass_tokens;            /* most tokens in one run of a program */
     int32_t pass_sequences;         /* most sequences of a pass */
+    struct mf_device_memory device_memory;
     struct mf_memory_choice memory; /* what is given up of speed, because memory is short */
 };
 

@@ -192,7 +192,11 @@ enum mf_status mf_loop_run(struct mf_job *job, struct mf_history *history, struc
         if (history->steps == job->total_steps || history->stopped_early)
             break;
         status = train_step(job, history, error);
+        if (status == MF_OK)
+            mf_device_memory_warm(job);
     }
+    if (status == MF_OK)
+        mf_device_memory_finish(job);
     if (status == MF_OK)
         finish(job, history);
     return status;

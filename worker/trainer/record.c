@@ -131,8 +131,8 @@ enum mf_status mf_record_write(const char *path, const struct mf_job *job, const
     if (status != MF_OK)
         goto done;
     record = json_pack(
-        "{s:s, s:O, s:O?, s:o, s:I, s:I, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:{s:s, s:O}, s:o, s:s, s:o, "
-        "s:o}",
+        "{s:s, s:O, s:O?, s:o, s:I, s:I, s:s, s:I, s:I, s:I, s:o, s:o, s:o, s:{s:s, s:O}, s:o, s:o, s:s, "
+        "s:o, s:o}",
         "created_at", mf_time_format(job->created_at_ms, created), "request", request, "run", job->run,
         "versions", versions_json(job), "seed", (json_int_t)job->request.seed, "pass_tokens",
         (json_int_t)job->pass_tokens, "memory", mf_memory_describe(&job->memory, memory, sizeof memory),
@@ -140,7 +140,8 @@ enum mf_status mf_record_write(const char *path, const struct mf_job *job, const
         (json_int_t)mf_job_managed_bytes(job), "trainable_parameters", (json_int_t)job->trainable_parameters,
         "dataset", dataset_json(job), "validation", validation_json(job), "continued_from", start_json(job),
         "model", "path", job->request.model_name, "files", job->model_files, "quantization",
-        quantization_json(job), "numeric_plan_sha256", job->runtime.plan->record_sha256, "numeric_plan",
+        quantization_json(job), "device_memory", mf_device_memory_json(&job->device_memory),
+        "numeric_plan_sha256", job->runtime.plan->record_sha256, "numeric_plan",
         json_loads(job->runtime.plan->record, 0, NULL), "results", results_json(job, history));
     text = record ? json_dumps(record, JSON_INDENT(1) | JSON_PRESERVE_ORDER) : NULL;
     status = text ? mf_file_write_atomic(path, text, strlen(text), 0644, error)

@@ -292,6 +292,52 @@ static void test_weights_stay_quantized(void **state) {
     }
 }
 
+/* ---- the driver's word on memory ---- */
+
+static size_t in_use;
+
+static struct mf_memory_use fake_use(const struct mf_backend *backend) {
+    (void)backend;
+    return (struct mf_memory_use){.bytes = in_use, .of_process = true};
+}
+
+/* What training.json says of a GPU that at the end has `more` bytes than after the first step. */
+static void check_device_memory(size_t more, bool as_planned) {
+    static const struct mf_backend_memory memory = {.use = fake_use};
+    struct mf_job job;
+    prepare_well(&job, 0);
+    struct mf_backend *const own = job.runtime.backend;
+    struct mf_backend device = *own;
+    const size_t planned = (size_t)mf_runtime_managed_bytes(&job.runtime), beside = 500 << 20;
+    mf_device_memory_warm(&job); /* host memory: nothing to tell */
+    mf_device_memory_finish(&job);
+    json_t *said = mf_device_memory_json(&job.device_memory);
+    assert_true(json_is_null(said));
+    device.memory = &memory;
+    job.runtime.backend = &device;
+    in_use = planned + beside;
+    mf_device_memory_warm(&job);
+    in_use += more;
+    mf_device_memory_warm(&job); /* later steps change nothing */
+    mf_device_memory_finish(&job);
+    said = mf_device_memory_json(&job.device_memory);
+    assert_int_equal(json_integer_value(json_object_get(said, "planned_bytes")), planned);
+    assert_int_equal(json_integer_value(json_object_get(said, "beside_bytes")), beside);
+    assert_int_equal(json_integer_value(json_object_get(said, "used_bytes")), planned + beside + more);
+    assert_int_equal(json_is_true(json_object_get(said, "as_planned")), as_planned);
+    assert_string_equal(json_string_value(json_object_get(said, "measured_of")), "process");
+    json_decref(said);
+    job.runtime.backend = own;
+    mf_job_close(&job);
+}
+
+static void test_device_memory_is_held_against_the_plan(void **state) {
+    (void)state;
+    check_device_memory(0, true);
+    check_device_memory(64 << 20, true);
+    check_device_memory((64 << 20) + 1, false);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_counts),
@@ -300,6 +346,7 @@ int main(void) {
         cmocka_unit_test(test_refusal_says_what_would_fit),
         cmocka_unit_test(test_request_limits_memory),
         cmocka_unit_test(test_weights_stay_quantized),
+        cmocka_unit_test(test_device_memory_is_held_against_the_plan),
     };
     return cmocka_run_group_tests(tests, write_files, remove_files);
 }
