@@ -310,6 +310,14 @@ RULE(fetch) {
     return MF_OK;
 }
 
+RULE(await) {
+    (void)dtype;
+    (void)output;
+    for (int i = 0; i < MF_NODE_INPUTS; i++)
+        DEMAND(!IN(i) || IN(i)->storage == MF_ACTIVATION, i, "an activation");
+    return MF_OK;
+}
+
 RULE(cast) {
     DEMAND(IN(0)->rank == 1 && IN(0)->dtype == MF_F32, 0, "parameters (n) f32");
     set_vector(&output[0], dtype, IN(0)->dim[0]);

@@ -186,6 +186,8 @@ static enum mf_status cuda_finish(struct mf_backend *backend, struct mf_error *e
                                           "copying from the device", error);
     if (status == MF_OK)
         status = mf_cuda_check(cudaStreamSynchronize(own->stream), "waiting for the device", error);
+    if (status == MF_OK) /* of a run that an error ended before its AWAIT */
+        status = mf_cuda_check(cudaStreamSynchronize(own->copies), "waiting for the device", error);
     return status == MF_OK ? report_fault(own, error) : status;
 }
 
@@ -225,6 +227,12 @@ static void cuda_destroy(struct mf_backend *backend) {
     (void)cudaFreeHost(own->staged_fault);
     if (own->stream)
         (void)cudaStreamDestroy(own->stream);
+    if (own->copies)
+        (void)cudaStreamDestroy(own->copies);
+    if (own->copies_may_begin)
+        (void)cudaEventDestroy(own->copies_may_begin);
+    if (own->copies_have_ended)
+        (void)cudaEventDestroy(own->copies_have_ended);
     free(own);
 }
 
@@ -233,6 +241,15 @@ static enum mf_status make_parts(struct mf_cuda_backend *own, struct mf_error *e
     if (status == MF_OK)
         status = mf_cuda_check(cudaStreamCreateWithFlags(&own->stream, cudaStreamNonBlocking),
                                "making a stream", error);
+    if (status == MF_OK)
+        status = mf_cuda_check(cudaStreamCreateWithFlags(&own->copies, cudaStreamNonBlocking),
+                               "making a stream", error);
+    if (status == MF_OK)
+        status = mf_cuda_check(cudaEventCreateWithFlags(&own->copies_may_begin, cudaEventDisableTiming),
+                               "making an event", error);
+    if (status == MF_OK)
+        status = mf_cuda_check(cudaEventCreateWithFlags(&own->copies_have_ended, cudaEventDisableTiming),
+                               "making an event", error);
     if (status == MF_OK)
         status =
             mf_cuda_check(cudaMalloc((void **)&own->step, sizeof *own->step), "memory for a step", error);

@@ -23,7 +23,7 @@ extern const struct mf_kernel mf_cuda_linear[1], mf_cuda_linear_input_gradient[1
 /* dequantize.cu */
 extern const struct mf_kernel mf_cuda_dequantize[1];
 /* offload.c */
-extern const struct mf_kernel mf_cuda_offload[1], mf_cuda_fetch[1];
+extern const struct mf_kernel mf_cuda_offload[1], mf_cuda_fetch[1], mf_cuda_await[1];
 /* elementwise.cu */
 extern const struct mf_kernel mf_cuda_dropout[1], mf_cuda_add[1], mf_cuda_add_columns[1], mf_cuda_zero[1],
     mf_cuda_set_rows[1], mf_cuda_cast[1], mf_cuda_round_copy[1], mf_cuda_fold_adapters[1];

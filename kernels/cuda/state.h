@@ -20,7 +20,9 @@ struct mf_cuda_memory_watch;
 struct mf_cuda_backend {
     struct mf_backend base;
     struct mf_cuda_device device;
-    cudaStream_t stream;
+    cudaStream_t stream, copies; /* copies: of offload.c */
+    cudaEvent_t copies_may_begin,
+        copies_have_ended;              /* marks in the two streams, for one to wait for the other */
     struct mf_step *step;               /* on the device */
     struct mf_step *staged_step;        /* pinned */
     struct mf_cuda_fault *fault;        /* on the device */

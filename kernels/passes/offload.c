@@ -17,6 +17,10 @@ struct offload {
     struct mf_rewrite rewrite;
     struct wait *wait; /* by `wanted` */
     int32_t waits, fetched;
+    int32_t awaited;  /* of those that were fetched: so many may be read */
+    int32_t *leaving; /* what is being copied to host memory, not yet awaited */
+    int32_t leaving_count;
+    int16_t leaving_layer; /* of all of them */
 };
 
 static bool in_forward(const struct mf_node *node) {
@@ -67,32 +71,74 @@ static void choose(struct offload *pass, const int32_t *leaves, const int32_t *w
     qsort(pass->wait, (size_t)pass->waits, sizeof *pass->wait, by_wanted);
 }
 
-/* Copies to host memory what node n was the last to use. */
+/* From here on the copies of id[count] have ended. */
+static void await(struct offload *pass, const int32_t *id, int32_t count, int16_t layer) {
+    pass->rewrite.builder.layer = layer;
+    for (int32_t first = 0; first < count; first += MF_NODE_INPUTS) {
+        const int32_t most = count - first < MF_NODE_INPUTS ? count - first : MF_NODE_INPUTS;
+        mf_emit(&pass->rewrite.builder, MF_OP_AWAIT, id + first, (int)most, NULL);
+    }
+}
+
+static void await_leaving(struct offload *pass) {
+    if (pass->leaving_count > 0)
+        await(pass, pass->leaving, pass->leaving_count, pass->leaving_layer);
+    pass->leaving_count = 0;
+}
+
+/* Copies to host memory what node n was the last to use: beside the work of a layer, since those of the layer
+ * before are waited for first. */
 static void offload_after(struct offload *pass, int32_t n) {
+    const int16_t layer = pass->rewrite.node[n].layer;
     for (int32_t i = 0; i < pass->waits; i++)
         if (pass->wait[i].leaves == n) {
-            pass->rewrite.builder.layer = pass->rewrite.node[n].layer;
-            pass->wait[i].host =
-                mf_emit(&pass->rewrite.builder, MF_OP_OFFLOAD, &pass->wait[i].owner, 1, NULL);
+            const int32_t id = mf_rewrite_input(&pass->rewrite, pass->wait[i].owner);
+            if (pass->leaving_layer != layer)
+                await_leaving(pass);
+            pass->leaving_layer = layer;
+            pass->rewrite.builder.layer = layer;
+            pass->wait[i].host = mf_emit(&pass->rewrite.builder, MF_OP_OFFLOAD, &id, 1, NULL);
+            pass->leaving[pass->leaving_count++] = id;
         }
 }
 
-/* Brings back what node n wants, and what the layer below its own will want. */
-static void fetch_before(struct offload *pass, int32_t n) {
+/* Lets all later nodes read what was fetched. */
+static void await_fetched(struct offload *pass, int16_t layer) {
+    const int32_t first = pass->awaited;
+    for (; pass->awaited < pass->fetched; pass->awaited++)
+        pass->leaving[pass->awaited - first] = pass->rewrite.stand_in[pass->wait[pass->awaited].owner];
+    await(pass, pass->leaving, pass->awaited - first, layer);
+}
+
+/* Does node n want the next one, or will the layer below its own? */
+static bool is_due(const struct offload *pass, int32_t n) {
     const struct mf_node *node = &pass->rewrite.node[n];
-    while (pass->fetched < pass->waits &&
+    return pass->fetched < pass->waits &&
            (pass->wait[pass->fetched].wanted <= n ||
-            (node->layer >= 0 && pass->wait[pass->fetched].layer >= node->layer - 1))) {
+            (node->layer >= 0 && pass->wait[pass->fetched].layer >= node->layer - 1));
+}
+
+/* Brings back what is due. What came before that is waited for first: it has had the work of a layer. */
+static void fetch_before(struct offload *pass, int32_t n) {
+    const int16_t layer = pass->rewrite.node[n].layer;
+    await_leaving(pass);
+    if (is_due(pass, n))
+        await_fetched(pass, layer);
+    while (is_due(pass, n)) {
         const struct wait *wait = &pass->wait[pass->fetched++];
         pass->rewrite.builder.layer = wait->layer;
         pass->rewrite.stand_in[wait->owner] =
             mf_emit(&pass->rewrite.builder, MF_OP_FETCH, &wait->host, 1, NULL);
     }
+    if (pass->awaited < pass->fetched && pass->wait[pass->awaited].wanted <= n)
+        await_fetched(pass, layer);
 }
 
 static void rewrite(struct offload *pass) {
     pass->rewrite.builder.phase = MF_OFFLOAD;
     for (int32_t n = 0; n < pass->rewrite.nodes && pass->rewrite.builder.status == MF_OK; n++) {
+        if (pass->rewrite.node[n].layer < 0) /* the head needs the room */
+            await_leaving(pass);
         if (!in_forward(&pass->rewrite.node[n]))
             fetch_before(pass, n);
         mf_rewrite_copy(&pass->rewrite, n);
@@ -103,10 +149,11 @@ static void rewrite(struct offload *pass) {
 
 enum mf_status mf_pass_offload(struct mf_graph *graph, int32_t id, struct mf_error *error) {
     const size_t tensors = (size_t)graph->tensors + 1;
-    struct offload pass = {.wait = calloc(tensors, sizeof *pass.wait)};
+    struct offload pass = {.wait = calloc(tensors, sizeof *pass.wait),
+                           .leaving = malloc(tensors * sizeof *pass.leaving)};
     int32_t *uses = malloc(2 * tensors * sizeof *uses);
     enum mf_status status = MF_OK;
-    if (!pass.wait || !uses) {
+    if (!pass.wait || !pass.leaving || !uses) {
         status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory for the offload pass");
         goto done;
     }
@@ -120,6 +167,7 @@ enum mf_status mf_pass_offload(struct mf_graph *graph, int32_t id, struct mf_err
     status = mf_rewrite_end(&pass.rewrite, error);
 done:
     free(pass.wait);
+    free(pass.leaving);
     free(uses);
     return status;
 }

@@ -208,6 +208,58 @@ static struct mf_backend *apart(void) {
     return &backend;
 }
 
+/* The same with copies that take as long as they may: none is made before an AWAIT. What is read too early is
+ * still poisoned then, and what gives way too early is copied with what took its place. */
+static struct {
+    void *to;
+    const void *from;
+    size_t bytes;
+} queued[64];
+static int queue;
+
+static enum mf_status copy_later(const struct mf_kernel_call *call, struct mf_error *error) {
+    const struct mf_array *x = &call->in[0];
+    (void)error;
+    assert_true(queue < (int)(sizeof queued / sizeof *queued));
+    queued[queue].to = call->out[0].data;
+    queued[queue].from = x->data;
+    queued[queue++].bytes = (size_t)mf_array_elements(x) * mf_dtype_bytes((enum mf_dtype)x->dtype);
+    return MF_OK;
+}
+static enum mf_status copy_now(const struct mf_kernel_call *call, struct mf_error *error) {
+    (void)call;
+    (void)error;
+    for (int i = 0; i < queue; i++)
+        memcpy(queued[i].to, queued[i].from, queued[i].bytes);
+    queue = 0;
+    return MF_OK;
+}
+static const struct mf_kernel *late_find(const struct mf_backend *backend, enum mf_op op,
+                                         enum mf_dtype dtype) {
+    static const struct mf_kernel later = {.function = copy_later}, now = {.function = copy_now};
+    (void)backend;
+    if (op == MF_OP_AWAIT)
+        return &now;
+    return op == MF_OP_OFFLOAD || op == MF_OP_FETCH ? &later : oracle()->find(oracle(), op, dtype);
+}
+static enum mf_status late_finish(struct mf_backend *backend, struct mf_error *error) {
+    (void)backend;
+    (void)error;
+    assert_int_equal(queue, 0);
+    return MF_OK;
+}
+
+static struct mf_backend *late(void) {
+    static struct mf_backend backend;
+    static struct mf_backend_memory memory;
+    backend = *apart();
+    memory = *backend.memory;
+    memory.finish = late_finish;
+    backend.memory = &memory;
+    backend.find = late_find;
+    return &backend;
+}
+
 typedef struct mf_backend *backend_maker(void);
 
 static void no_choice_changes_a_bit(backend_maker *open, enum trained trained) {
@@ -278,9 +330,11 @@ int main(void) {
     const struct CMUnitTest tests[] = {BITS(oracle),
                                        BITS(fast),
                                        BITS(apart),
+                                       BITS(late),
                                        WHOLE_BITS(oracle),
                                        WHOLE_BITS(fast),
                                        WHOLE_BITS(apart),
+                                       WHOLE_BITS(late),
                                        cmocka_unit_test(test_each_takes_less_and_costs_more),
                                        cmocka_unit_test(test_offload_is_planned)};
     const struct CMUnitTest on_gpu[] = {BITS(cuda), WHOLE_BITS(cuda)};

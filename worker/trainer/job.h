@@ -50,9 +50,9 @@ struct mf_job {
     struct mf_adapter_settings adapter;
     struct mf_adapter_file *start; /* the adapter that training continues from; NULL: a new one */
     struct mf_strategy_programs programs;
-    int32_t update, norm;           /* the update program and its gradient norm (1) f32 */
-    int32_t pass_tokens;            /* most tokens in one run of a program */
-    int32_t pass_sequences;         /* most sequences of a pass */
+    int32_t update, norm;   /* the update program and its gradient norm (1) f32 */
+    int32_t pass_tokens;    /* most tokens in one run of a program */
+    int32_t pass_sequences; /* most sequences of a pass */
     struct mf_device_memory device_memory;
     struct mf_memory_choice memory; /* what is given up of speed, because memory is short */
 };

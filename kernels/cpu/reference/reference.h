@@ -13,8 +13,8 @@ extern const struct mf_kernel mf_reference_layer_norm[1], mf_reference_layer_nor
 extern const struct mf_kernel mf_reference_linear[1], mf_reference_linear_input_gradient[1],
     mf_reference_linear_weight_gradient[1], mf_reference_linear_bias_gradient[1];
 extern const struct mf_kernel mf_reference_dropout[1], mf_reference_add[1], mf_reference_add_columns[1],
-    mf_reference_set_rows[1], mf_reference_copy[1], mf_reference_cast[1], mf_reference_dequantize[1],
-    mf_reference_fold_adapters[1];
+    mf_reference_set_rows[1], mf_reference_copy[1], mf_reference_cast[1], mf_reference_await[1],
+    mf_reference_dequantize[1], mf_reference_fold_adapters[1];
 extern const struct mf_kernel mf_reference_rope_table[1], mf_reference_rope[1];
 extern const struct mf_kernel mf_reference_attention[1], mf_reference_attention_gradient[1];
 extern const struct mf_kernel mf_reference_gated_activation[1], mf_reference_gated_activation_gradient[1];
