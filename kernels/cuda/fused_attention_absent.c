@@ -3,7 +3,7 @@
 
 #include <stdio.h>
 
-struct mf_cuda_fused *mf_cuda_fused_create(const struct mf_cuda_backend *backend, char *version,
+struct mf_cuda_fused *mf_cuda_fused_create(const struct mf_cuda_backend *backend, char *reason,
                                            size_t bytes) {
     (void)backend;
     (void)snprintf(reason, bytes, "it was compiled without the headers of cuDNN, cudnn-frontend and NVRTC");
