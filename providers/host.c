@@ -177,6 +177,8 @@ static int make_folder(struct mf_provider_context *context, const struct mf_fold
 }
 
 static int check_gguf(struct mf_provider_context *context, const char *file, struct mf_error *error) {
+    if (!strncmp(file, "hf://", 5))
+        return (int)mf_model_check_gguf(context, file, error);
     const enum mf_status status = mf_made_folders_allow(context, file, error);
     return (int)(status == MF_OK ? mf_convert_gguf_check(file, error) : status);
 }

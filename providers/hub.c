@@ -77,17 +77,37 @@ bool mf_hub_is_id(const char *model_name) {
     return id_valid(id);
 }
 
+/* "organisation/name/FILE.gguf", of `length` bytes: splits it; false: it is no such name. */
+static bool parse_file(const char *name, size_t length, struct mf_hub_reference *reference) {
+    static const char end[] = ".gguf";
+    char text[MF_HUB_ID_BYTES + MF_HUB_FILE_BYTES];
+    if (length >= sizeof text)
+        return false;
+    snprintf(text, sizeof text, "%.*s", (int)length, name);
+    char *slash = strchr(text, '/'), *file = slash ? strchr(slash + 1, '/') : NULL;
+    if (!file || length < sizeof end || strcmp(text + length - (sizeof end - 1), end) != 0)
+        return false;
+    *file++ = '\0';
+    if (strlen(text) >= sizeof reference->id || strlen(file) >= sizeof reference->file ||
+        !revision_valid(file))
+        return false; /* what a revision may be called, a path may, too */
+    snprintf(reference->id, sizeof reference->id, "%s", text);
+    snprintf(reference->file, sizeof reference->file, "%s", file);
+    return true;
+}
+
 enum mf_status mf_hub_parse(const char *model_name, const char *revision, struct mf_hub_reference *reference,
                             struct mf_error *error) {
     const char *name = model_name + (strncmp(model_name, scheme, strlen(scheme)) ? 0 : strlen(scheme));
     const char *at = strchr(name, '@');
     size_t length = at ? (size_t)(at - name) : strlen(name);
     *reference = (struct mf_hub_reference){0};
-    if (length < sizeof reference->id)
+    if (!parse_file(name, length, reference) && length < sizeof reference->id)
         memcpy(reference->id, name, length);
     if (!id_valid(reference->id)) /* one that is too long is "" */
         return mf_error_set(error, MF_ERROR_INVALID_FIELD,
-                            "model_name: '%.300s' is not of the form hf://organisation/name@revision",
+                            "model_name: '%.300s' is not of the form hf://organisation/name@revision, or "
+                            "hf://organisation/name/FILE.gguf@revision",
                             model_name);
     const char *wanted = at ? at + 1 : revision ? revision : "main";
     if (at && revision && strcmp(at + 1, revision) != 0)
@@ -163,7 +183,16 @@ static enum mf_status remember_commit(const struct snapshot *snapshot, struct mf
     return status;
 }
 
+static bool is_there(const struct snapshot *snapshot, const char *name) {
+    char *path = mf_path_join(snapshot->folder, name);
+    bool there = path && mf_path_exists(path);
+    free(path);
+    return there;
+}
+
 static bool is_complete(const struct snapshot *snapshot) {
+    if (*snapshot->reference->file)
+        return is_there(snapshot, snapshot->reference->file);
     const struct mf_model_reference folder = {.size = sizeof folder, .model_id = snapshot->folder};
     struct mf_error why;
     return !mf_folder_check(&folder, &why);
@@ -366,13 +395,6 @@ static enum mf_status link_blob(const struct snapshot *snapshot, const char *eta
     return status;
 }
 
-static bool is_there(const struct snapshot *snapshot, const char *name) {
-    char *path = mf_path_join(snapshot->folder, name);
-    bool there = path && mf_path_exists(path);
-    free(path);
-    return there;
-}
-
 static enum mf_status fetch_file(struct snapshot *snapshot, const char *name, struct mf_error *error) {
     struct mf_hub_file file;
     char *url = NULL, *blob = NULL;
@@ -407,9 +429,35 @@ static bool has_file(const struct snapshot *snapshot, const char *name) {
 
 static const char single[] = "model.safetensors", sharded[] = "model.safetensors.index.json";
 
+static bool is_gguf(const char *name) {
+    const size_t length = strlen(name);
+    return length > 5 && !strcmp(name + length - 5, ".gguf");
+}
+
+/* The GGUF file that is meant. */
+static enum mf_status check_file(const struct snapshot *snapshot, struct mf_error *error) {
+    struct mf_text there = {0};
+    size_t i;
+    const json_t *file;
+    if (has_file(snapshot, snapshot->reference->file))
+        return MF_OK;
+    json_array_foreach(snapshot->files, i, file) {
+        const char *name = json_string_value(json_object_get(file, "rfilename"));
+        if (is_gguf(name) && there.length < 500)
+            mf_text_printf(&there, "%s%.100s", there.length ? ", " : "", name);
+    }
+    const enum mf_status status = mf_error_set(
+        error, MF_ERROR_MODEL_NOT_FOUND, "model_name: %s has no file %s at its hub (GGUF files there: %s)",
+        snapshot->reference->id, snapshot->reference->file, there.length ? mf_text_string(&there) : "none");
+    mf_text_free(&there);
+    return status;
+}
+
 static enum mf_status check_files(const struct snapshot *snapshot, struct mf_error *error) {
     static const char *const needed[] = {"config.json", "tokenizer.json"};
     const char *id = snapshot->reference->id, *missing = NULL;
+    if (*snapshot->reference->file)
+        return check_file(snapshot, error);
     for (size_t i = 0; i < sizeof needed / sizeof *needed && !missing; i++)
         missing = has_file(snapshot, needed[i]) ? NULL : needed[i];
     if (missing)
@@ -424,12 +472,11 @@ static enum mf_status check_files(const struct snapshot *snapshot, struct mf_err
     const json_t *file;
     json_array_foreach(snapshot->files, i, file) {
         const char *name = json_string_value(json_object_get(file, "rfilename"));
-        if (strlen(name) > 5 && !strcmp(name + strlen(name) - 5, ".gguf"))
+        if (is_gguf(name))
             return mf_error_set(
                 error, MF_ERROR_MODEL_INCOMPLETE,
-                "model_name: %s holds GGUF files only (%.100s); download one and turn it into a model "
-                "folder: modelforge-trainer convert FILE FOLDER",
-                id, name);
+                "model_name: %s holds GGUF files only; the provider gguf trains one: hf://%s/%.100s", id, id,
+                name);
     }
     return mf_error_set(error, MF_ERROR_MODEL_INCOMPLETE,
                         "model_name: %s has no model.safetensors at its hub%s", id,
@@ -476,6 +523,8 @@ static enum mf_status fetch_files(struct snapshot *snapshot, struct mf_error *er
                                         "tokenizer.model",
                                         "spiece.model"};
     enum mf_status status = MF_OK;
+    if (*snapshot->reference->file)
+        return fetch_file(snapshot, snapshot->reference->file, error);
     for (size_t i = 0; !status && i < sizeof names / sizeof *names; i++)
         if (has_file(snapshot, names[i]))
             status = fetch_file(snapshot, names[i], error);
@@ -583,8 +632,8 @@ enum mf_status mf_hub_check(const struct mf_hub_reference *reference, const stru
         return status;
     status = find(&snapshot, &ready, error);
     if (!status && !ready) /* a gated model may be listed and not be read */
-        status =
-            mf_hub_file(&snapshot.client, reference->id, snapshot.commit, "config.json", &file, &url, error);
+        status = mf_hub_file(&snapshot.client, reference->id, snapshot.commit,
+                             *reference->file ? reference->file : "config.json", &file, &url, error);
     free(url);
     close_snapshot(&snapshot);
     return status;
@@ -605,8 +654,8 @@ enum mf_status mf_hub_snapshot(const struct mf_hub_reference *reference, const s
         status = remember_commit(&snapshot, error);
     if (!status) {
         memcpy(commit, snapshot.commit, MF_HUB_COMMIT_BYTES);
-        *folder = snapshot.folder;
-        snapshot.folder = NULL;
+        *folder = *reference->file ? mf_path_join(snapshot.folder, reference->file) : strdup(snapshot.folder);
+        status = *folder ? MF_OK : no_memory(error);
     }
     close_snapshot(&snapshot);
     return status;

@@ -40,5 +40,23 @@ enum mf_status mf_model_check(struct mf_provider_context *context, const struct 
     if (!mf_hub_is_id(reference->model_id))
         return mf_folder_check(reference, error);
     enum mf_status status = mf_hub_parse(reference->model_id, reference->revision, &hub, error);
+    if (status == MF_OK && *hub.file)
+        return mf_error_set(
+            error, MF_ERROR_MODEL_NOT_FOUND,
+            "model_name: %s is a GGUF file, which the provider gguf trains; this one takes a model "
+            "folder, or hf://organisation/name",
+            reference->model_id);
+    return status ? status : mf_hub_check(&hub, &watch, error);
+}
+
+enum mf_status mf_model_check_gguf(struct mf_provider_context *context, const char *name,
+                                   struct mf_error *error) {
+    const struct mf_hub_watch watch = watch_of(context);
+    struct mf_hub_reference hub;
+    enum mf_status status = mf_hub_parse(name, NULL, &hub, error);
+    if (status == MF_OK && !*hub.file)
+        return mf_error_set(error, MF_ERROR_MODEL_NOT_FOUND,
+                            "model_name: %s is a whole repository; name one GGUF file of it: %s/FILE.gguf",
+                            name, name);
     return status ? status : mf_hub_check(&hub, &watch, error);
 }

@@ -21,5 +21,8 @@ void mf_model_location_free(struct mf_model_location *location); /* a zeroed one
  * by mf_hub_check(). */
 enum mf_status mf_model_check(struct mf_provider_context *context, const struct mf_model_reference *reference,
                               struct mf_error *error);
+/* The same of a GGUF file of a hub: hf://organisation/name/FILE.gguf@revision. */
+enum mf_status mf_model_check_gguf(struct mf_provider_context *context, const char *name,
+                                   struct mf_error *error);
 
 #endif

@@ -79,7 +79,8 @@ struct mf_model_reference {
     uint32_t size;
     uint32_t reserved;    /* 0 */
     const char *model_id; /* a folder or file of this machine; to validate_model_access also the id of a model
-                             on a hub: "organisation/name" or "hf://organisation/name@revision" */
+                             on a hub: "organisation/name", "hf://organisation/name@revision", or of a file
+                             there: "hf://organisation/name/FILE.gguf@revision" */
     const char *revision; /* of a hub's model: branch, tag or commit; NULL: the default */
 };
 
@@ -206,7 +207,9 @@ struct mf_host_api {
      * open_tokenizer(). It is removed when the job is over; *path lives as long. */
     int (*make_folder)(struct mf_provider_context *context, const struct mf_folder_source *source,
                        const char **path, struct mf_error *error);
-    /* Is it a whole GGUF file of a family that modelforge reads? Says what stands against it. */
+    /* Is it a whole GGUF file of a family that modelforge reads? Says what stands against it. Of one on a
+     * hub, "hf://organisation/name/FILE.gguf@revision": is it there, and may it be read? Downloads nothing.
+     */
     int (*check_gguf)(struct mf_provider_context *context, const char *file, struct mf_error *error);
     /* A model folder, as make_folder()'s, of such a file, its values in `dtype` (enum mf_number, F32
      * or BF16). Asked again for a file in one job it gives the same folder. */

@@ -5,6 +5,7 @@
  * are those that the file's quantised blocks stand for. */
 #include <modelforge/provider.h>
 
+#include <stdio.h>
 #include <string.h>
 
 static const struct mf_host_api *host;
@@ -58,17 +59,25 @@ static int ends_with(const char *text, const char *end) {
 
 static int validate_model_access(struct mf_provider_context *context,
                                  const struct mf_model_reference *reference, struct mf_error *error) {
-    const char *path = reference->model_id;
-    if (reference->revision)
+    const char *path = reference->model_id, *at = strchr(path, '@');
+    const int hub = !strncmp(path, "hf://", 5);
+    char name[640];
+    if (reference->revision && !hub)
         return host->fail(error, "unsupported_field",
                           "revision: '%s' cannot be chosen: gguf reads a file, which has no revisions",
                           reference->revision);
-    if (!ends_with(path, ".gguf"))
+    snprintf(name, sizeof name, "%.*s", hub && at ? (int)(at - path) : (int)strlen(path), path);
+    if (!ends_with(name, ".gguf"))
         return host->fail(
             error, "model_not_found",
-            "model_name: %s is not a .gguf file of this machine, which is what the provider gguf "
-            "trains; folders and ids of a hub are for the provider huggingface",
+            "model_name: %s is not a .gguf file of this machine, nor one of a hub "
+            "(hf://organisation/name/FILE.gguf), which is what the provider gguf trains; folders and whole "
+            "models of a hub are for the provider huggingface",
             path);
+    if (hub && reference->revision && !at) { /* two of them are the host's to compare */
+        snprintf(name, sizeof name, "%s@%s", path, reference->revision);
+        path = name;
+    }
     return host->check_gguf(context, path, error);
 }
 

@@ -29,7 +29,9 @@ while :; do
 done
 export HF_ENDPOINT=http://127.0.0.1:$port
 : >"$work/hub.log"
-python3 tests/integration/hub_server.py "$port" tests/golden/models/tied-gqa "$work/hub.log" 2>"$work/server.err" &
+"$trainer" merge --model tests/golden/models/tied-gqa --adapter tests/golden/models/tied-gqa/adapter --output "$work/merged" \
+  --gguf f16 >"$work/merge.log" 2>&1 || fail "merge: $(cat "$work/merge.log")"
+python3 tests/integration/hub_server.py "$port" tests/golden/models/tied-gqa "$work/hub.log" "$work/merged/model.gguf" 2>"$work/server.err" &
 server_pid=$!
 for ((i = 0; ; i++)); do
   curl -s -o /dev/null "$HF_ENDPOINT/_set" && break
@@ -154,8 +156,8 @@ HF_TOKEN=hf_other no_access hf://org/gated "ModelAccessError: model_name: org/ga
 HF_TOKEN=hf_bad no_access hf://org/tiny "ModelAccessError: model_name: $HF_ENDPOINT asks for another token than the worker's (HF_TOKEN) to read org/tiny (Invalid credentials in Authorization header)"
 refused hf://org/tiny@v2 "ModelAccessError: model_name: org/tiny has no revision v2 at $HF_ENDPOINT"
 refused hf://org/pickle "ModelAccessError: model_name: org/pickle has no model.safetensors at its hub; pytorch_model.bin is not read, because loading a pickle runs code"
-refused hf://org/gguf "ModelAccessError: model_name: org/gguf holds GGUF files only (model.Q4_1.gguf); download one and turn it into a model folder: modelforge-trainer convert FILE FOLDER"
-refused hf://org/../x "RequestError: model_name: 'hf://org/../x' is not of the form hf://organisation/name@revision"
+refused hf://org/gguf "ModelAccessError: model_name: org/gguf holds GGUF files only; the provider gguf trains one: hf://org/gguf/model.Q4_1.gguf"
+refused hf://org/../x "RequestError: model_name: 'hf://org/../x' is not of the form hf://organisation/name@revision, or hf://organisation/name/FILE.gguf@revision"
 refused /nowhere/model "ModelAccessError: model_name: there is no folder '/nowhere/model'; give the path of a Hugging Face model folder on this machine, or the id of a model on a hub: hf://organisation/name"
 # The check before a job downloads nothing.
 [[ $("$trainer" access --model hf://org/tiny) == "huggingface: hf://org/tiny may be used" ]] || fail "access to a public model"
@@ -165,4 +167,27 @@ mkdir -p "$HF_HOME"
 printf 'hf_good\n' >"$HF_HOME/token"
 [[ $(score hf://org/gated) == "$local_score" && $(HF_TOKEN=hf_good score hf://org/private) == "$local_score" ]] || fail "gated and private with the right token"
 passed "missing, gated, private, wrong token and revision are told apart; a token from the file or HF_TOKEN opens them"
+# ---- one GGUF file of a hub, by the provider that trains such files
+export MODELFORGE_TRAINER_PROVIDERS_FOLDER=$MF_TEST_BUILD/lib/modelforge/providers MODELFORGE_TRAINER_PROVIDERS_TRUSTED=gguf
+file=hf://org/gguf/small/model.gguf
+rm -rf "$HF_HOME"
+[[ $("$trainer" access --provider gguf --model $file) == "gguf: $file may be used" ]] || fail "access to a GGUF file"
+[[ $("$trainer" access --provider gguf --model $file --revision main) == "gguf: $file may be used" ]] || fail "access to a GGUF file at a revision"
+[[ ! -e $cache/models--org--gguf/blobs ]] || fail "something of a GGUF file is in the cache"
+gguf_score=$(score $file --provider gguf) || fail "a GGUF file of a hub is not read"
+[[ $gguf_score == $(score "$work/merged/model.gguf" --provider gguf) ]] || fail "a GGUF file of a hub scores otherwise than the file"
+[[ $(find "$cache/models--org--gguf/blobs" -type f | wc -l) == 1 ]] || fail "more than the one file was downloaded"
+[[ $(HF_HUB_OFFLINE=1 score $file --provider gguf) == "$gguf_score" ]] || fail "the cached file is not used"
+gguf_refused() { # MODEL TEXT [PROVIDER]
+  local said status=0
+  said=$("$trainer" access --provider "${3:-gguf}" --model "$1" 2>&1) || status=$?
+  [[ $status == 1 && $said == "$2"* ]] || fail "access to $1: exit $status, said: $said"
+}
+gguf_refused hf://org/gguf/none.gguf "ModelAccessError: model_name: org/gguf has no file none.gguf at its hub (GGUF files there: model.Q4_1.gguf, small/model.gguf)"
+gguf_refused hf://org/gguf "ModelAccessError: model_name: hf://org/gguf is not a .gguf file of this machine, nor one of a hub"
+gguf_refused "$file@v9" "ModelAccessError: model_name: org/gguf has no revision v9 at $HF_ENDPOINT"
+gguf_refused hf://org/gated/model.gguf "ModelAccessError: model_name: org/gated has no file model.gguf at its hub (GGUF files there: none)"
+gguf_refused hf://org/none/model.gguf "ModelAccessError: model_name: there is no model org/none at $HF_ENDPOINT"
+gguf_refused $file "ModelAccessError: model_name: $file is a GGUF file, which the provider gguf trains" huggingface
+passed "one GGUF file of a hub is scored as the file itself; nothing else is downloaded"
 echo "$checks checks passed"

@@ -1,8 +1,9 @@
 """A small model hub for the tests: Hugging Face's API and file serving, on a port of its own, with large files on a
 second one as a content network has them.
 
-usage: hub_server.py PORT MODEL_FOLDER LOG_FILE
-Repositories: org/tiny (branch main, tag v1), org/sharded, org/gated, org/private, org/renamed, org/pickle, org/gguf.
+usage: hub_server.py PORT MODEL_FOLDER LOG_FILE GGUF_FILE
+Repositories: org/tiny (branch main, tag v1), org/sharded, org/gated, org/private, org/renamed, org/pickle, org/gguf
+(without config.json; GGUF_FILE is its small/model.gguf).
 The token "hf_good" may read all, "hf_other" what is neither gated nor private. Faults are switched by
 GET /_set?NAME=COUNT: cut (answers of the content network that break off), busy (429), down (503), corrupt (answers of
 the content network with a wrong byte), whole (that know no ranges). Every request is a line of the log."""
@@ -53,7 +54,8 @@ repositories = {
     "org/gated": {"main": base},
     "org/private": {"main": base},
     "org/pickle": {"main": {**without("model.safetensors"), "pytorch_model.bin": b"pickle"}},
-    "org/gguf": {"main": {**without("model.safetensors"), "model.Q4_1.gguf": b"GGUF"}},
+    "org/gguf": {"main": {**without("model.safetensors"), "model.Q4_1.gguf": b"GGUF",
+                           "small/model.gguf": pathlib.Path(sys.argv[4]).read_bytes()}},
 }
 commits = {
     (name, revision): hashlib.sha1(f"{name} {revision}".encode()).hexdigest()
@@ -68,7 +70,7 @@ def git_sha1(body):
 
 
 def is_large(name):
-    return name.endswith(".safetensors")
+    return name.endswith((".safetensors", ".gguf"))
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -164,7 +164,7 @@ grep -q '^step 1/3' saved.log || fail "the first run has no step 1"
 ! grep -q '^step 1/3' resumed.log || fail "the second run did not go on from $first"
 same resumed from-file || fail "a resumed run from a GGUF file has other bits"
 ! run bad "$model" gguf || fail "gguf took a folder"
-refused bad "is not a .gguf file of this machine, which is what the provider gguf trains"
+refused bad "is not a .gguf file of this machine, nor one of a hub (hf://organisation/name/FILE.gguf), which is what the provider gguf trains"
 ! run bad "$work/merged/model.gguf" gguf '.provider_config = {dtype: "f64"}' || fail "gguf took another dtype"
 refused bad "provider_config.dtype: 'f64' is not f32 or bf16"
 ! run bad "$work/merged/model.gguf" huggingface || fail "huggingface took a GGUF file"
@@ -186,6 +186,6 @@ said() { # TEXT MODEL...: what the check of access says
 said "general.architecture: 'mamba' is not supported (supported: " mamba.gguf
 said "ModelAccessError: $work/cut.gguf" "$work/cut.gguf"
 said "ModelAccessError: $work/none.gguf" "$work/none.gguf"
-said "hf://org/model is not a .gguf file of this machine" hf://org/model
+said "hf://org/model is not a .gguf file of this machine, nor one of a hub" hf://org/model
 said "revision: 'main' cannot be chosen: gguf reads a file, which has no revisions" merged/model.gguf --revision main
 echo "ok - what stands against a GGUF file is said before a job"

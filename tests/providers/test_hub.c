@@ -21,6 +21,23 @@ static void names_are_read(void **state) {
     assert_parsed("hf://org/name@v1", "v1", "org/name", "v1");
 }
 
+static void files_are_read(void **state) {
+    static const char *const wrong[] = {"hf://a/b/c.bin",     "hf://a/b/.gguf",      "hf://a/b//c.gguf",
+                                        "hf://a/b/../c.gguf", "hf://a/b/c.gguf@",    "hf://a/b/-c.gguf",
+                                        "hf://a/b/c d.gguf",  "hf://a/../b/c.gguf"};
+    struct mf_hub_reference reference;
+    (void)state;
+    assert_status(mf_hub_parse("hf://org/name/Q4/model-Q4_1.gguf@v1", NULL, &reference, &error), MF_OK);
+    assert_string_equal(reference.id, "org/name");
+    assert_string_equal(reference.file, "Q4/model-Q4_1.gguf");
+    assert_string_equal(reference.revision, "v1");
+    assert_status(mf_hub_parse("hf://org/name.gguf", NULL, &reference, &error), MF_OK);
+    assert_string_equal(reference.id, "org/name.gguf");
+    assert_string_equal(reference.file, "");
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        assert_status(mf_hub_parse(wrong[i], NULL, &reference, &error), MF_ERROR_INVALID_FIELD);
+}
+
 static void other_names_are_refused(void **state) {
     static const char *const names[] = {
         "hf://",          "hf://a/b/c",   "hf://../x",     "hf://a/../b",
@@ -57,6 +74,7 @@ static void folders_are_no_ids(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_are_read),
+        cmocka_unit_test(files_are_read),
         cmocka_unit_test(other_names_are_refused),
         cmocka_unit_test(folders_are_no_ids),
     };

@@ -145,7 +145,7 @@ static enum mf_status take_name(const char *name, char **allowed, struct mf_erro
 
 enum mf_status mf_access_model(const struct mf_access *access, const char *model_name, char **allowed,
                                struct mf_error *error) {
-    char url[MF_HUB_ID_BYTES + MF_HUB_REVISION_BYTES + 8];
+    char url[MF_HUB_ID_BYTES + MF_HUB_FILE_BYTES + MF_HUB_REVISION_BYTES + 8];
     *allowed = NULL;
     if (mf_hub_is_id(model_name)) {
         snprintf(url, sizeof url, "%s%s", begins(model_name, hub_scheme) ? "" : hub_scheme, model_name);
