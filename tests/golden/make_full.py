@@ -25,7 +25,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, get_scheduler
 
-NAMES = ["qwen2", "gemma", "mistral", "phi2"]
+NAMES = ["qwen2", "gemma", "mistral", "phi2", "opt"]
 MODULES = {"qwen2": ["embed_tokens", "q_proj"], "gemma": ["lm_head"], "mistral": ["lm_head", "embed_tokens", "norm"]}
 # A weight whose gradient is nearly 0 steps by the sign of rounding errors where epsilon is smaller than they are.
 RECIPE = {**make_models.RECIPE, "learning_rate": 1e-3, "weight_decay": 0.1, "adam_epsilon": 1e-5}

@@ -22,8 +22,8 @@ static void names_are_read(void **state) {
 }
 
 static void files_are_read(void **state) {
-    static const char *const wrong[] = {"hf://a/b/c.bin",     "hf://a/b/.gguf",      "hf://a/b//c.gguf",
-                                        "hf://a/b/../c.gguf", "hf://a/b/c.gguf@",    "hf://a/b/-c.gguf",
+    static const char *const wrong[] = {"hf://a/b/c.bin",     "hf://a/b/.gguf",    "hf://a/b//c.gguf",
+                                        "hf://a/b/../c.gguf", "hf://a/b/c.gguf@",  "hf://a/b/-c.gguf",
                                         "hf://a/b/c d.gguf",  "hf://a/../b/c.gguf"};
     struct mf_hub_reference reference;
     (void)state;

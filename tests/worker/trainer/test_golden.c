@@ -196,6 +196,9 @@ static void keep_worst(const struct golden *golden, enum quantity quantity, doub
         golden->worst[quantity] = error;
 }
 
+/* What is 0 but for rounding errors: the gradient of a bias of keys without rotary positions. */
+static const double nothing = 1e-7;
+
 /* ‖made − golden‖ / ‖golden‖ against a bound. */
 static void assert_near(const struct golden *golden, enum quantity quantity, const char *name,
                         const float *made, const float *expected, size_t count, double tolerance) {
@@ -204,6 +207,8 @@ static void assert_near(const struct golden *golden, enum quantity quantity, con
         difference += ((double)made[i] - (double)expected[i]) * ((double)made[i] - (double)expected[i]);
         size += (double)expected[i] * (double)expected[i];
     }
+    if (sqrt(size) < nothing && sqrt(difference) < nothing)
+        return;
     keep_worst(golden, quantity, sqrt(difference / size));
     if (!(sqrt(difference) <= tolerance * sqrt(size)))
         fail_msg("%s, %s backend: %s is off by %.3g of its norm %.3g, more than %.1g", golden->name,
