@@ -121,7 +121,10 @@ grep -q '"a GPU is taken out of service","uuid":"GPU-A","name":"Card","reason":"
 submit slow-free min_gpu_memory_gib=60
 submit good-pair gpus=4
 wait_reason good-pair "needs 4 GPUs at once; no live worker gives a job of provider 'huggingface' so many"
-sql_is "queued|0" "SELECT state, lease_epoch FROM jobs WHERE request_id = 'slow-free'" || fail "slow-free took a GPU that is used or out: $(sql "SELECT state, waiting_reason, attempt.device FROM jobs LEFT JOIN job_attempts AS attempt ON job_id = id WHERE request_id = 'slow-free'")"
+wait_state 20 slow-free queued
+submit good-beside device=cpu # claimed after a look at both
+wait_state 20 good-beside succeeded
+sql_is "queued|0" "SELECT state, lease_epoch FROM jobs WHERE request_id = 'slow-free'" || fail "slow-free took a GPU that is used or out"
 { gpu A 80 0 "Xid 79"; gpu B 80; gpu C 40; gpu D 24; } | gpus
 wait_on slow-free "cuda: GPU-B"
 passed "a GPU with a fault is out of the advertisement, one that others use waits until it is free"
