@@ -24,11 +24,13 @@ case $case in
 esac
 request=$work/$case-$shape-$weights-$provider.json
 write_request() { # [MEMORY_BUDGET_GIB]
+  local budget_field=
+  [[ -z $1 ]] || budget_field=", \"memory_budget_gib\": $1"
   cat >"$request" <<JSON
 {"task": "text-generation", "model_name": "$work/$shape", "dataset": "$work/$rows", "submitted_by": "bench", "provider": "$provider",
  "strategy": "$strategy", "device": "cuda", "bf16": true, "use_chat_template": false, "train_on": "all",
  "max_seq_length": $length, "per_device_train_batch_size": 2, "learning_rate": 2e-4, "lora_r": 16, "lora_alpha": 32,
- "lora_dropout": 0, "group_by_length": false, "eval_split": 0, "seed": 7, $more${1:+, "memory_budget_gib": $1}}
+ "lora_dropout": 0, "group_by_length": false, "eval_split": 0, "seed": 7, $more$budget_field}
 JSON
 }
 if [[ $budget == least ]]; then
