@@ -362,10 +362,6 @@ const struct mf_adapter_settings *mf_adapter_file_settings(const struct mf_adapt
     return &file->settings;
 }
 
-bool mf_adapter_file_has_whole(const struct mf_adapter_file *file) {
-    return file->wholes > 0;
-}
-
 const char *mf_adapter_file_base(const struct mf_adapter_file *file) {
     return file->base;
 }

@@ -59,9 +59,6 @@ void mf_adapter_file_set_dropout(struct mf_adapter_file *file, double dropout);
 enum mf_status mf_adapter_file_digest(const struct mf_adapter_file *file, char digest[MF_SHA256_TEXT_BYTES],
                                       struct mf_error *error);
 
-/* Whether modules were trained whole. */
-bool mf_adapter_file_has_whole(const struct mf_adapter_file *file);
-
 /* Puts the file's adapters on the model's modules, and what it holds of whole ones in their place, each with
  * its own rank (they may differ only where nothing is saved again), before the slot's first program; then,
  * once there is an executor, copies the values. A module that the model lacks or a shape that does not fit is

@@ -239,23 +239,6 @@ static enum mf_status allow_model(void *argument, const char *path, struct mf_er
     return status;
 }
 
-/* Whether weights can be trained whole here. */
-static enum mf_status check_whole(const struct mf_job *job, struct mf_error *error) {
-    const bool start = job->start && mf_adapter_file_has_whole(job->start);
-    const char *field = mf_request_trains_all(&job->request)          ? "finetuning: full"
-                        : start || job->request.modules_to_save.count ? "modules_to_save: training whole "
-                                                                        "modules"
-                                                                      : NULL;
-    if (!field)
-        return MF_OK;
-    if (job->runtime.device.kind == MF_DEVICE_CUDA)
-        return mf_error_set(error, MF_ERROR_UNSUPPORTED_FIELD,
-                            "%s is not possible on a GPU in this version; set device cpu, or train adapters "
-                            "alone",
-                            field);
-    return MF_OK;
-}
-
 static enum mf_status load_model(struct mf_job *job, struct mf_error *error) {
     const struct mf_request *request = &job->request;
     char *model = NULL;
@@ -293,8 +276,6 @@ static enum mf_status load_model(struct mf_job *job, struct mf_error *error) {
         status = mf_outputs_check(request, job->runtime.model, error);
     if (status == MF_OK && request->adapter_name_or_path)
         status = open_start(job, error);
-    if (status == MF_OK)
-        status = check_whole(job, error);
     if (status == MF_OK && request->chat_template)
         status = mf_tokenizer_set_chat_template(job->runtime.tokenizer, request->chat_template, error);
     return status;
