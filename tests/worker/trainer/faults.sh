@@ -185,6 +185,44 @@ config_untied() { config '.tie_word_embeddings = false'; }
 
 hub_offline() { HF_HUB_OFFLINE=1 HF_HOME=$work/hub train model_name='"hf://organisation/name"'; }
 hub_name_of_nothing() { train model_name='"hf://"'; }
+# from_hub ENDPOINT: a model of a hub with an empty cache
+from_hub() {
+  rm -rf "$work/hub"
+  HF_ENDPOINT=$1 HF_HOME=$work/hub HF_TOKEN='' train model_name='"hf://organisation/name"'
+}
+hub_away() { from_hub http://127.0.0.1:9; }
+# answering STATUS BODY: a hub that answers whatever it is asked so
+answering() {
+  rm -f "$work/port"
+  python3 - "$work/port" "$@" <<'PYTHON' &
+import http.server, os, sys
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(int(sys.argv[2]))
+        self.send_header("Content-Length", str(len(sys.argv[3])))
+        self.end_headers()
+        self.wfile.write(sys.argv[3].encode())
+    do_HEAD = do_GET
+    def log_message(self, *_):
+        pass
+server = http.server.HTTPServer(("127.0.0.1", 0), Answer)
+open(sys.argv[1] + ".new", "w").write(str(server.server_port))
+os.rename(sys.argv[1] + ".new", sys.argv[1])
+server.serve_forever()
+PYTHON
+  local server=$! port
+  for _ in {1..200}; do [[ ! -e $work/port ]] || break; sleep 0.05; done
+  port=$(cat "$work/port")
+  from_hub "http://127.0.0.1:$port"
+  kill "$server"
+  wait "$server" 2>/dev/null || :
+  sed -i "s/127.0.0.1:$port/{hub}/g" "$work/events"
+}
+hub_overloaded() { answering 503 'try later'; }
+hub_answers_prose() { answering 200 '<html>welcome</html>'; }
+hub_answers_nothing_known() { answering 200 '{}'; }
+hub_has_no_such_model() { answering 404 '{"error":"Repository not found"}'; }
+hub_wants_a_login() { answering 403 '{"error":"Access to model is restricted"}'; }
 
 # ---- weights
 weights_missing_tensor() { weights "del h['model.norm.weight']"; }
@@ -368,7 +406,8 @@ normal() { # TEXT: what differs from run to run gets a name
   local text=${1//"$work"/'{work}'}
   text=${text//"$PWD"/'{source}'}
   text=${text/'. Valid providers: '"$built_in"/'. Valid providers: {built-in}'}
-  sed -E 's/[0-9a-f]{64}/{sha256}/g; /^the smallest plan/s/[0-9]+\.[0-9]{3}/{gib}/g' <<<"$text"
+  sed -E 's/[0-9a-f]{64}/{sha256}/g; /^the smallest plan/s/[0-9]+\.[0-9]{3}/{gib}/g
+    s/ after [0-9]+ ms: [^(]*\(/ after {ms} ms: {libcurl} (/' <<<"$text"
 }
 
 # produce INPUT: sets got_code ("-" for a command that is no run) and got_text
