@@ -15,10 +15,13 @@ __global__ void layer_norm(const T *x, int64_t x_row, const void *weight, uint8_
                            float *rstd) {
     const int64_t r = blockIdx.x;
     const T *from = x + r * x_row;
-    float sum = 0, squares = 0;
+    float sum = 0, left = 0, squares = 0;
     for (int64_t d = threadIdx.x; d < D; d += blockDim.x)
         sum += mf::as_f32(from[d]);
-    const float middle = mf::block_sum(sum) / (float)D;
+    float middle = mf::block_sum(sum) / (float)D;
+    for (int64_t d = threadIdx.x; d < D; d += blockDim.x) /* what rounding left, where the mean is large */
+        left += mf::as_f32(from[d]) - middle;
+    middle += mf::block_sum(left) / (float)D;
     for (int64_t d = threadIdx.x; d < D; d += blockDim.x) {
         const float distance = mf::as_f32(from[d]) - middle;
         squares += distance * distance;

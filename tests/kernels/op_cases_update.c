@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -23,23 +24,40 @@ static void test_gradient_norm(void **state) {
         }
 }
 
-static void test_adamw(void **state) {
-    (void)state;
+/* What is added to a parameter is small beside it, so that a wrong step hardly shows in the sum: where the
+ * parameters are 0 it stands alone. */
+static void lay_bare(struct mf_array *parameter) {
+    memset(parameter->data, 0, (size_t)parameter->dim[0] * sizeof(float));
+}
+
+static const uint32_t steps[] = {1, 5, 4000}; /* the first corrects most, the last next to nothing */
+enum { STEPS = sizeof steps / sizeof *steps };
+
+static void adamw_case(uint32_t step, bool bare) {
     struct bench bench;
     bench_begin(&bench, MF_OP_ADAMW);
     bench.node.a.adamw = (struct mf_adamw_attributes){0.9f, 0.999f, 1e-8f, 0.01f};
     bench.step.learning_rate = 2e-3f;
-    bench.step.optimizer_step = 5;
+    bench.step.optimizer_step = step;
     for (int i = 0; i < 4; i++)
         bench_input(&bench, i, MF_F32, 1, DIM(10001), 0);
     float *second = bench.call.in[2].data;
     for (int i = 0; i < 10001; i++)
         second[i] *= second[i];
+    if (bare)
+        lay_bare(&bench.call.in[0]);
     bench_input(&bench, 4, MF_F32, 1, DIM(1), 0);
     for (int i = 0; i < 3; i++)
         bench_in_place(&bench, i, i);
     op_compare(&bench, MF_F32, 0.1);
     bench_end(&bench);
+}
+
+static void test_adamw(void **state) {
+    (void)state;
+    for (int i = 0; i < STEPS; i++)
+        for (int bare = 0; bare < 2; bare++)
+            adamw_case(steps[i], bare);
 }
 
 /* Moments as they are after a step, and some blocks as they are at first. */
@@ -52,46 +70,56 @@ static void bench_codes(struct bench *bench, int index, int64_t n) {
     free(value);
 }
 
+static void adamw_8bit_case(int64_t n, uint32_t step, bool bare) {
+    struct bench bench;
+    bench_begin(&bench, MF_OP_ADAMW_8BIT);
+    bench.node.a.adamw = (struct mf_adamw_attributes){0.9f, 0.999f, 1e-8f, 0.01f};
+    bench.step.learning_rate = 2e-3f;
+    bench.step.optimizer_step = step;
+    bench_input(&bench, 0, MF_F32, 1, DIM(n), 0);
+    bench_codes(&bench, 1, n);
+    bench_codes(&bench, 2, n);
+    float *scale = bench_input(&bench, 3, MF_F32, 2, DIM(n / 256, 2), 0)->data;
+    for (int64_t i = 0; i < n / 256 * 2; i++)
+        scale[i] = i < 2 ? 0 : fabsf(scale[i]);
+    float *gradient = bench_input(&bench, 4, MF_F32, 1, DIM(n), 0)->data;
+    for (int64_t i = n / 512 * 256; i < n / 512 * 256 + 256 && n; i++) { /* almost 0, but on one side of it */
+        gradient[i] = i % 2 ? -1e-7f : 0;
+        ((uint8_t *)bench.call.in[1].data)[i] = i % 4 ? 127 : 200;
+    }
+    if (bare)
+        lay_bare(&bench.call.in[0]);
+    *(float *)bench_input(&bench, 5, MF_F32, 1, DIM(1), 0)->data = 0.75f;
+    for (int i = 0; i < 4; i++)
+        bench_in_place(&bench, i, i);
+    op_compare(&bench, MF_F32, 0.1);
+    bench_end(&bench);
+}
+
 static void test_adamw_8bit(void **state) {
     (void)state;
-    for (int64_t n = 0; n <= 256 * 37; n += 256 * 37) {
-        struct bench bench;
-        bench_begin(&bench, MF_OP_ADAMW_8BIT);
-        bench.node.a.adamw = (struct mf_adamw_attributes){0.9f, 0.999f, 1e-8f, 0.01f};
-        bench.step.learning_rate = 2e-3f;
-        bench.step.optimizer_step = 5;
-        bench_input(&bench, 0, MF_F32, 1, DIM(n), 0);
-        bench_codes(&bench, 1, n);
-        bench_codes(&bench, 2, n);
-        float *scale = bench_input(&bench, 3, MF_F32, 2, DIM(n / 256, 2), 0)->data;
-        for (int64_t i = 0; i < n / 256 * 2; i++)
-            scale[i] = i < 2 ? 0 : fabsf(scale[i]);
-        float *gradient = bench_input(&bench, 4, MF_F32, 1, DIM(n), 0)->data;
-        for (int64_t i = n / 512 * 256; i < n / 512 * 256 + 256 && n;
-             i++) { /* almost 0, but on one side of it */
-            gradient[i] = i % 2 ? -1e-7f : 0;
-            ((uint8_t *)bench.call.in[1].data)[i] = i % 4 ? 127 : 200;
-        }
-        *(float *)bench_input(&bench, 5, MF_F32, 1, DIM(1), 0)->data = 0.75f;
-        for (int i = 0; i < 4; i++)
-            bench_in_place(&bench, i, i);
-        op_compare(&bench, MF_F32, 0.1);
-        bench_end(&bench);
-    }
+    adamw_8bit_case(0, 1, false);
+    for (int i = 0; i < STEPS; i++)
+        for (int bare = 0; bare < 2; bare++)
+            adamw_8bit_case((int64_t)256 * 37, steps[i], bare);
 }
 
 static void test_sgd(void **state) {
     (void)state;
-    struct bench bench;
-    bench_begin(&bench, MF_OP_SGD);
-    bench.node.a.sgd.weight_decay = 0.01f;
-    bench.step.learning_rate = 2e-3f;
-    for (int i = 0; i < 2; i++)
-        bench_input(&bench, i, MF_F32, 1, DIM(10001), 0);
-    bench_input(&bench, 2, MF_F32, 1, DIM(1), 0);
-    bench_in_place(&bench, 0, 0);
-    op_compare(&bench, MF_F32, 0.1);
-    bench_end(&bench);
+    for (int bare = 0; bare < 2; bare++) {
+        struct bench bench;
+        bench_begin(&bench, MF_OP_SGD);
+        bench.node.a.sgd.weight_decay = 0.01f;
+        bench.step.learning_rate = 2e-3f;
+        for (int i = 0; i < 2; i++)
+            bench_input(&bench, i, MF_F32, 1, DIM(10001), 0);
+        if (bare)
+            lay_bare(&bench.call.in[0]);
+        bench_input(&bench, 2, MF_F32, 1, DIM(1), 0);
+        bench_in_place(&bench, 0, 0);
+        op_compare(&bench, MF_F32, 0.1);
+        bench_end(&bench);
+    }
 }
 
 static void test_zero(void **state) {
