@@ -116,6 +116,9 @@ static enum mf_status write_config(const char *from, const char *to, enum mf_dty
     bool whole = dtype == MF_DTYPES || json_object_set_new(config, key, json_string(name)) == 0;
     if (untied)
         whole = whole && json_object_set_new(config, "tie_word_embeddings", json_false()) == 0;
+    json_t *text_part = json_object_get(config, "text_config"); /* of a model of several parts */
+    if (untied && text_part)
+        whole = whole && json_object_set_new(text_part, "tie_word_embeddings", json_false()) == 0;
     if (whole)
         text = json_dumps(config, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
     status =
@@ -138,6 +141,8 @@ static enum mf_status fill(struct mf_merge *merge, enum mf_export_precision prec
     enum mf_status status;
     if ((status = write_weights(merge, precision, wide, made, error)) ||
         (status = mf_folder_copy(folder, "generation_config.json", made, error)) ||
+        (status = mf_folder_copy(folder, "preprocessor_config.json", made, error)) ||
+        (status = mf_folder_copy(folder, "processor_config.json", made, error)) ||
         (status = mf_folder_copy_tokenizer(folder, made, error)) ||
         (status = write_config(folder, made, said, mf_merge_unties(merge), error)))
         return status;
@@ -151,7 +156,7 @@ enum mf_status mf_export_huggingface(const struct mf_export_options *options,
     if ((size_t)snprintf(made, sizeof made, "%s.partial", output) >= sizeof made)
         return mf_error_set(error, MF_ERROR_IO, "%s: the path is too long", output);
     struct mf_merge merge;
-    enum mf_status status = mf_merge_open(options, &merge, error);
+    enum mf_status status = mf_merge_open(options, false, &merge, error);
     if (status == MF_OK)
         status = mf_tree_remove(made, error);
     if (status == MF_OK)

@@ -5,6 +5,7 @@
 #include "providers/gguf_names.h"
 #include "providers/gguf_rope.h"
 #include "providers/merge.h"
+#include "providers/models/weight_names.h"
 #include "providers/weights/gguf_writer.h"
 
 #include <math.h>
@@ -161,11 +162,11 @@ static enum mf_gguf_type written_type(const struct mf_merge_weight *weight, enum
     return type == MF_GGUF_Q8_0 && weight->columns % QK ? MF_GGUF_F16 : type;
 }
 
-static enum mf_status declare_weight(const struct mf_gguf_family *family,
+static enum mf_status declare_weight(const struct mf_gguf_family *family, const struct mf_merge *merge,
                                      const struct mf_merge_weight *weight, enum mf_gguf_type type,
                                      struct mf_gguf_writer *writer, struct mf_error *error) {
-    char name[MF_GGUF_NAME_BYTES];
-    if (!mf_gguf_name_of(family, weight->name, name))
+    char name[MF_GGUF_NAME_BYTES], text[MF_WEIGHT_NAME_BYTES];
+    if (!mf_gguf_name_of(family, mf_weight_text_name(&merge->architecture, weight->name, text), name))
         return mf_error_set(error, MF_ERROR_WEIGHT_MISMATCH, "%s: %s has no name in GGUF",
                             weight->stored->file, weight->name);
     return mf_gguf_declare(writer, name, written_type(weight, type), weight->stored->rank,
@@ -249,7 +250,7 @@ static enum mf_status fill(struct mf_merge *merge, enum mf_gguf_type type, struc
     for (size_t i = 0; i < count && status == MF_OK; i++)
         status = mf_gguf_declare(writer, factors[i].name, MF_GGUF_F32, 1, &factors[i].count, error);
     for (size_t i = 0; i < merge->count && status == MF_OK; i++)
-        status = declare_weight(family, &merge->weight[i], type, writer, error);
+        status = declare_weight(family, merge, &merge->weight[i], type, writer, error);
     if (status == MF_OK)
         status = mf_gguf_begin(writer, error);
     for (size_t i = 0; i < count && status == MF_OK; i++)
@@ -268,7 +269,7 @@ enum mf_status mf_export_gguf(const struct mf_export_options *options, enum mf_g
         status = mf_export_gguf_check_untied(options->folder, error);
     if (status != MF_OK)
         return status;
-    status = mf_merge_open(options, &merge, error);
+    status = mf_merge_open(options, true, &merge, error);
     if (status == MF_OK)
         status = mf_gguf_create(path, &writer, error);
     if (status == MF_OK)

@@ -521,7 +521,9 @@ static enum mf_status fetch_files(struct snapshot *snapshot, struct mf_error *er
                                         "merges.txt",
                                         "vocab.txt",
                                         "tokenizer.model",
-                                        "spiece.model"};
+                                        "spiece.model",
+                                        "preprocessor_config.json",
+                                        "processor_config.json"};
     enum mf_status status = MF_OK;
     if (*snapshot->reference->file)
         return fetch_file(snapshot, snapshot->reference->file, error);

@@ -1,5 +1,8 @@
 #include "providers/merge.h"
 
+#include "providers/models/decoder.h"
+#include "providers/models/weight_names.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,16 +12,21 @@ static enum mf_status out_of_memory(const char *what, struct mf_error *error) {
 }
 
 /* What a folder may hold although the model does not compute with it (models/model.c knows the same). */
-static bool unused(const struct mf_architecture *architecture, const char *name) {
+static bool unused(const struct mf_architecture *architecture, const char *stored) {
     static const char suffix[] = ".rotary_emb.inv_freq";
+    char buffer[MF_WEIGHT_NAME_BYTES];
+    const char *name = mf_weight_name(architecture, stored, buffer);
     const size_t length = strlen(name);
     return (length >= sizeof suffix && !strcmp(name + length - (sizeof suffix - 1), suffix)) ||
            (architecture->tied_embeddings && !strcmp(name, "lm_head.weight"));
 }
 
 /* "x.weight" belongs to module "x". */
-static const struct mf_weight_delta *find_delta(const struct mf_export_options *options, const char *name) {
+static const struct mf_weight_delta *find_delta(const struct mf_merge *merge, const char *stored) {
     static const char suffix[] = ".weight";
+    const struct mf_export_options *options = merge->options;
+    char buffer[MF_WEIGHT_NAME_BYTES];
+    const char *name = mf_weight_name(&merge->architecture, stored, buffer);
     for (size_t i = 0; i < options->deltas; i++) {
         const size_t length = strlen(options->delta[i].module);
         if (!strncmp(name, options->delta[i].module, length) && !strcmp(name + length, suffix))
@@ -27,7 +35,10 @@ static const struct mf_weight_delta *find_delta(const struct mf_export_options *
     return NULL;
 }
 
-static const struct mf_weight_value *find_value(const struct mf_export_options *options, const char *name) {
+static const struct mf_weight_value *find_value(const struct mf_merge *merge, const char *stored) {
+    const struct mf_export_options *options = merge->options;
+    char buffer[MF_WEIGHT_NAME_BYTES];
+    const char *name = mf_weight_name(&merge->architecture, stored, buffer);
     for (size_t i = 0; i < options->values; i++)
         if (!strcmp(options->value[i].name, name))
             return &options->value[i];
@@ -40,12 +51,13 @@ static enum mf_status add_weight(struct mf_merge *merge, const struct mf_stored_
     int64_t elements = 1;
     for (int32_t i = 0; i < stored->rank; i++)
         elements *= stored->dim[i];
-    if (!stored->floating || stored->rank < 1 || stored->rank > 2 || elements < 1)
+    const bool carried = mf_weight_is_carried(&merge->architecture, stored->name); /* images have more axes */
+    if (!stored->floating || stored->rank < 1 || (stored->rank > 2 && !carried) || elements < 1)
         return mf_error_set(error, MF_ERROR_WEIGHT_MISMATCH,
                             "%s: %s is no vector or matrix of F32, F16 or BF16", stored->file, stored->name);
     const int64_t columns = stored->dim[stored->rank - 1];
-    const struct mf_weight_delta *delta = find_delta(merge->options, name);
-    const struct mf_weight_value *value = find_value(merge->options, name);
+    const struct mf_weight_delta *delta = find_delta(merge, name);
+    const struct mf_weight_value *value = find_value(merge, name);
     if (delta && (stored->rank != 2 || delta->output_features != stored->dim[0] ||
                   delta->input_features != stored->dim[1]))
         return mf_error_set(error, MF_ERROR_ADAPTER_MISMATCH,
@@ -91,14 +103,18 @@ static enum mf_status check_deltas(const struct mf_merge *merge, struct mf_error
 
 /* The head of a model whose head was the table of tokens: what that was, unless it was trained. */
 static enum mf_status add_untied_head(struct mf_merge *merge, struct mf_error *error) {
-    const struct mf_stored_tensor *table = mf_safetensors_find(merge->file, "model.embed_tokens.weight");
+    char name[MF_DECODER_NAME_BYTES], old[MF_WEIGHT_NAME_BYTES];
+    mf_decoder_embedding_name(&merge->architecture, name);
+    const struct mf_stored_tensor *table = mf_safetensors_find(merge->file, name);
     if (!table)
-        return mf_error_set(error, MF_ERROR_WEIGHT_MISMATCH, "%s: there is no model.embed_tokens.weight",
-                            merge->options->folder);
+        table = mf_safetensors_find(merge->file, mf_weight_old_name(&merge->architecture, name, old));
+    if (!table)
+        return mf_error_set(error, MF_ERROR_WEIGHT_MISMATCH, "%s: there is no %s", merge->options->folder,
+                            name);
     return add_weight(merge, table, "lm_head.weight", error);
 }
 
-enum mf_status mf_merge_open(const struct mf_export_options *options, struct mf_merge *merge,
+enum mf_status mf_merge_open(const struct mf_export_options *options, bool text_only, struct mf_merge *merge,
                              struct mf_error *error) {
     *merge = (struct mf_merge){.options = options};
     enum mf_status status = MF_OK;
@@ -117,7 +133,8 @@ enum mf_status mf_merge_open(const struct mf_export_options *options, struct mf_
     int64_t widest = 1;
     for (size_t i = 0; i < count && status == MF_OK; i++) {
         const struct mf_stored_tensor *stored = mf_safetensors_at(merge->file, i);
-        if (unused(&merge->architecture, stored->name))
+        if (unused(&merge->architecture, stored->name) ||
+            (text_only && mf_weight_is_carried(&merge->architecture, stored->name)))
             continue;
         status = add_weight(merge, stored, stored->name, error);
         if (status == MF_OK && merge->weight[merge->count - 1].columns > widest)

@@ -20,15 +20,16 @@ struct mf_merge {
     const struct mf_export_options *options;
     struct mf_architecture architecture;
     struct mf_safetensors *file;
-    struct mf_merge_weight *weight; /* those that the model computes with, by name */
+    struct mf_merge_weight *weight; /* those that the model computes with, and what it carries, by name */
     size_t count;
     float *row; /* B A of one row */
     int64_t elements, done;
 };
 
-/* MF_ERROR_ADAPTER_MISMATCH when a delta has no weight of its shape. `options` are borrowed. *merge is freed
- * with mf_merge_close() whatever is returned. */
-enum mf_status mf_merge_open(const struct mf_export_options *options, struct mf_merge *merge,
+/* MF_ERROR_ADAPTER_MISMATCH when a delta has no weight of its shape. `text_only` leaves out what the model
+ * carries (models/weight_names.h). `options` are borrowed. *merge is freed with mf_merge_close() whatever is
+ * returned. */
+enum mf_status mf_merge_open(const struct mf_export_options *options, bool text_only, struct mf_merge *merge,
                              struct mf_error *error);
 void mf_merge_close(struct mf_merge *merge);
 

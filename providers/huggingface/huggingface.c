@@ -7,8 +7,9 @@
                     "the reference path, compared with bitsandbytes and PEFT")
 
 static const struct mf_capability rows[] = {
-    MF_ROWS_REFUSED, TRAINS("llama"),  TRAINS("mistral"),     TRAINS("qwen2"), TRAINS("qwen3"),
-    TRAINS("gemma"), TRAINS("gemma2"), TRAINS("gemma3_text"), TRAINS("phi"),   TRAINS("phi3"),
+    MF_ROWS_REFUSED,  TRAINS("llama"), TRAINS("mistral"), TRAINS("qwen2"),
+    TRAINS("qwen3"),  TRAINS("gemma"), TRAINS("gemma2"),  TRAINS("gemma3_text"),
+    TRAINS("gemma3"), TRAINS("phi"),   TRAINS("phi3"),
 };
 
 static const struct mf_built_in own = {

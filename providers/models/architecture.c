@@ -3,6 +3,7 @@
 #include "common/files.h"
 #include "common/json.h"
 #include "providers/models/config_fields.h"
+#include "providers/models/text_config.h"
 
 #include <errno.h>
 #include <math.h>
@@ -25,7 +26,8 @@ enum windows {
  * another row, with new columns where it differs. */
 struct row {
     const char *model_type;
-    const char *class_name;                  /* the entry of `architectures` that we build */
+    const char *class_name; /* the entry of `architectures` that we build */
+    const char *text_type;  /* not NULL: text_config is of this type, and only it is trained */
     const char *hidden_act, *old_hidden_act; /* the name of the activation, and one more; NULL: none */
     enum mf_activation activation;
     enum mf_weight_names names;
@@ -170,6 +172,9 @@ static const struct row rows[] = {
      .query_key_norm = true,
      .output_norms = true,
      .query_scalar = 256},
+    {.model_type = "gemma3", /* with a vision tower, which text never meets */
+     .class_name = "Gemma3ForConditionalGeneration",
+     .text_type = "gemma3_text"},
     {.model_type = "phi3", /* Phi-3 and Phi-4 */
      .class_name = "Phi3ForCausalLM",
      .hidden_act = "silu",
@@ -617,15 +622,11 @@ static void take_row(const struct row *row, struct mf_architecture *out) {
     out->tied_embeddings = row->tied; /* unless tie_word_embeddings says otherwise */
 }
 
-enum mf_status mf_architecture_from_json(const json_t *config, const char *where, struct mf_architecture *out,
-                                         struct mf_error *error) {
-    const struct row *row = NULL;
-    enum mf_status status;
-    memset(out, 0, sizeof *out);
-    if (!json_is_object(config))
-        return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "%s: not a JSON object", where);
-    status = find_row(config, where, &row, error);
-    if (!row || (status = check_fields(config, where, row, error)))
+/* A description whose type is one of decoders of text. */
+static enum mf_status read_decoder(const json_t *config, const char *where, const struct row *row,
+                                   struct mf_architecture *out, struct mf_error *error) {
+    enum mf_status status = check_fields(config, where, row, error);
+    if (status)
         return status;
     take_row(row, out);
     if ((status = read_sizes(config, where, row, out, error)) ||
@@ -635,6 +636,38 @@ enum mf_status mf_architecture_from_json(const json_t *config, const char *where
         (status = read_rest(config, where, row, out, error)))
         return status;
     return read_ropes(config, where, row, out, error);
+}
+
+/* A model of several parts is its text part under other names. */
+static enum mf_status read_text_part(const json_t *config, const char *where, const struct row *whole,
+                                     struct mf_architecture *out, struct mf_error *error) {
+    const struct row *row = NULL;
+    json_t *text = NULL;
+    char inside[4096 + 32];
+    enum mf_status status = mf_text_config(config, where, whole->text_type, ignored_fields, &text, error);
+    if (status)
+        return status;
+    snprintf(inside, sizeof inside, "%s: text_config", where);
+    status = find_row(text, inside, &row, error);
+    if (row)
+        status = read_decoder(text, inside, row, out, error);
+    out->model_type = whole->model_type;
+    out->names = MF_NAMES_LANGUAGE_MODEL;
+    json_decref(text);
+    return status;
+}
+
+enum mf_status mf_architecture_from_json(const json_t *config, const char *where, struct mf_architecture *out,
+                                         struct mf_error *error) {
+    const struct row *row = NULL;
+    memset(out, 0, sizeof *out);
+    if (!json_is_object(config))
+        return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "%s: not a JSON object", where);
+    enum mf_status status = find_row(config, where, &row, error);
+    if (!row)
+        return status;
+    return row->text_type ? read_text_part(config, where, row, out, error)
+                          : read_decoder(config, where, row, out, error);
 }
 
 enum mf_status mf_architecture_read(const char *folder, struct mf_architecture *out, struct mf_error *error) {

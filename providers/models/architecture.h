@@ -15,8 +15,12 @@
 
 enum { MF_ARCHITECTURE_MAX_EOS = 16, MF_ARCHITECTURE_MAX_LAYERS = 4096 };
 
-/* What the weights are called on disk. */
-enum mf_weight_names { MF_NAMES_LLAMA, MF_NAMES_PHI };
+/* What the weights are called (weight_names.h: on disk). */
+enum mf_weight_names {
+    MF_NAMES_LLAMA,
+    MF_NAMES_PHI,
+    MF_NAMES_LANGUAGE_MODEL /* Llama's, of the text part of a model of several parts */
+};
 
 struct mf_architecture {
     const char *model_type; /* "llama": the key of the capability tables; static */

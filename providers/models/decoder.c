@@ -6,30 +6,34 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What modules and norms of a layer are called, below "model.layers.N.". */
+/* What modules and norms are called: those of a layer below "<tree>.layers.N.", the last norm below the tree.
+ */
 struct names {
+    const char *tree;
     const char *role[MF_DECODER_ROLES];
     const char *final_norm;
 };
 
+#define LLAMA_ROLES                                                                               \
+    {                                                                                             \
+        [MF_DECODER_QUERY] = "self_attn.q_proj", [MF_DECODER_KEY] = "self_attn.k_proj",           \
+        [MF_DECODER_VALUE] = "self_attn.v_proj", [MF_DECODER_OUTPUT] = "self_attn.o_proj",        \
+        [MF_DECODER_GATE] = "mlp.gate_proj", [MF_DECODER_UP] = "mlp.up_proj",                     \
+        [MF_DECODER_DOWN] = "mlp.down_proj", [MF_DECODER_QUERY_KEY_VALUE] = "self_attn.qkv_proj", \
+        [MF_DECODER_GATE_UP] = "mlp.gate_up_proj",                                                \
+    }
+
 static const struct names all_names[] = {
-    [MF_NAMES_LLAMA] = {.role = {[MF_DECODER_QUERY] = "self_attn.q_proj",
-                                 [MF_DECODER_KEY] = "self_attn.k_proj",
-                                 [MF_DECODER_VALUE] = "self_attn.v_proj",
-                                 [MF_DECODER_OUTPUT] = "self_attn.o_proj",
-                                 [MF_DECODER_GATE] = "mlp.gate_proj",
-                                 [MF_DECODER_UP] = "mlp.up_proj",
-                                 [MF_DECODER_DOWN] = "mlp.down_proj",
-                                 [MF_DECODER_QUERY_KEY_VALUE] = "self_attn.qkv_proj",
-                                 [MF_DECODER_GATE_UP] = "mlp.gate_up_proj"},
-                        .final_norm = "model.norm"},
-    [MF_NAMES_PHI] = {.role = {[MF_DECODER_QUERY] = "self_attn.q_proj",
+    [MF_NAMES_LLAMA] = {.tree = "model", .role = LLAMA_ROLES, .final_norm = "norm"},
+    [MF_NAMES_LANGUAGE_MODEL] = {.tree = "model.language_model", .role = LLAMA_ROLES, .final_norm = "norm"},
+    [MF_NAMES_PHI] = {.tree = "model",
+                      .role = {[MF_DECODER_QUERY] = "self_attn.q_proj",
                                [MF_DECODER_KEY] = "self_attn.k_proj",
                                [MF_DECODER_VALUE] = "self_attn.v_proj",
                                [MF_DECODER_OUTPUT] = "self_attn.dense",
                                [MF_DECODER_UP] = "mlp.fc1",
                                [MF_DECODER_DOWN] = "mlp.fc2"},
-                      .final_norm = "model.final_layernorm"},
+                      .final_norm = "final_layernorm"},
 };
 
 /* The modules of a layer. */
@@ -53,7 +57,6 @@ static struct role_list roles_of(const struct mf_architecture *a) {
     return a->fused_projections ? ROLE_LIST(fused) : ROLE_LIST(single);
 }
 
-static const char embedding_name[] = "model.embed_tokens.weight";
 static const char head_name[] = "lm_head";
 /* Norms of a layer. Where there are output_norms, attention_norm stands behind attention; a parallel layer
  * has only the first. */
@@ -63,6 +66,20 @@ static const char feed_forward_norm[] = "pre_feedforward_layernorm";
 static const char output_norm[] = "post_feedforward_layernorm";
 static const char query_norm[] = "self_attn.q_norm";
 static const char key_norm[] = "self_attn.k_norm";
+
+static const char *tree_of(const struct mf_architecture *a) {
+    return all_names[a->names].tree;
+}
+
+/* "model.norm". */
+static const char *final_norm(const struct mf_architecture *a, char full[MF_DECODER_NAME_BYTES / 2]) {
+    snprintf(full, MF_DECODER_NAME_BYTES / 2, "%s.%s", tree_of(a), all_names[a->names].final_norm);
+    return full;
+}
+
+void mf_decoder_embedding_name(const struct mf_architecture *architecture, char name[MF_DECODER_NAME_BYTES]) {
+    snprintf(name, MF_DECODER_NAME_BYTES, "%s.embed_tokens.weight", tree_of(architecture));
+}
 
 /* (output, input) features of a role. */
 static void role_shape(const struct mf_architecture *a, enum mf_decoder_role role, int64_t *output,
@@ -131,7 +148,7 @@ static struct mf_decoder_weight *add_layer_norm(const struct mf_architecture *a,
                                                 struct mf_decoder_weight *at, const char *name,
                                                 int32_t width) {
     char full[MF_DECODER_NAME_BYTES / 2];
-    snprintf(full, sizeof full, "model.layers.%d.%s", layer, name);
+    snprintf(full, sizeof full, "%s.layers.%d.%s", tree_of(a), layer, name);
     return add_norm(a, at, full, width);
 }
 
@@ -149,10 +166,10 @@ static struct mf_decoder_weight *add_layer(const struct mf_architecture *a, int3
                 at = add_layer_norm(a, layer, at, feed_forward_norm, a->hidden);
         }
         role_shape(a, role, &output, &input);
-        snprintf(at->name, sizeof at->name, "model.layers.%d.%s.weight", layer, name);
+        snprintf(at->name, sizeof at->name, "%s.layers.%d.%s.weight", tree_of(a), layer, name);
         at = add_weight(at, 2, output, input);
         if (role_has_bias(a, role)) {
-            snprintf(at->name, sizeof at->name, "model.layers.%d.%s.bias", layer, name);
+            snprintf(at->name, sizeof at->name, "%s.layers.%d.%s.bias", tree_of(a), layer, name);
             at = add_weight(at, 1, output, 1);
         }
         if (a->query_key_norm && (role == MF_DECODER_QUERY || role == MF_DECODER_KEY))
@@ -170,11 +187,12 @@ enum mf_status mf_decoder_weights(const struct mf_architecture *architecture,
     if (!*weight)
         return mf_error_errno(error, ENOMEM, "the list of weights");
     struct mf_decoder_weight *at = *weight;
-    snprintf(at->name, sizeof at->name, "%s", embedding_name);
+    char name[MF_DECODER_NAME_BYTES / 2];
+    mf_decoder_embedding_name(architecture, at->name);
     at = add_weight(at, 2, architecture->vocabulary, architecture->hidden);
     for (int32_t layer = 0; layer < architecture->layers; layer++)
         at = add_layer(architecture, layer, at);
-    at = add_norm(architecture, at, all_names[architecture->names].final_norm, architecture->hidden);
+    at = add_norm(architecture, at, final_norm(architecture, name), architecture->hidden);
     if (!architecture->tied_embeddings) {
         snprintf(at->name, sizeof at->name, "%s.weight", head_name);
         at = add_weight(at, 2, architecture->vocabulary, architecture->hidden);
@@ -187,12 +205,12 @@ enum mf_status mf_decoder_weights(const struct mf_architecture *architecture,
     return MF_OK;
 }
 
-static bool set_module(struct mf_model_module *module, int32_t layer, const char *name) {
+static bool set_module(struct mf_model_module *module, const char *tree, int32_t layer, const char *name) {
     char text[MF_DECODER_NAME_BYTES];
     if (layer < 0)
         snprintf(text, sizeof text, "%s", name);
     else
-        snprintf(text, sizeof text, "model.layers.%d.%s", layer, name);
+        snprintf(text, sizeof text, "%s.layers.%d.%s", tree, layer, name);
     char *copy = strdup(text);
     if (!copy)
         return false;
@@ -214,12 +232,13 @@ enum mf_status mf_decoder_modules(const struct mf_architecture *architecture, st
     for (int32_t layer = 0; layer < architecture->layers && whole; layer++)
         for (size_t i = 0; i < roles.count && whole; i++, at++) {
             role_shape(architecture, roles.role[i], &rows[at].output_features, &rows[at].input_features);
-            whole = set_module(&rows[at], layer, all_names[architecture->names].role[roles.role[i]]);
+            whole = set_module(&rows[at], tree_of(architecture), layer,
+                               all_names[architecture->names].role[roles.role[i]]);
         }
     if (whole && !architecture->tied_embeddings) {
         rows[at].output_features = architecture->vocabulary;
         rows[at].input_features = architecture->hidden;
-        whole = set_module(&rows[at], -1, head_name);
+        whole = set_module(&rows[at], "", -1, head_name);
     }
     if (!whole) {
         mf_decoder_modules_free(rows, total);
@@ -366,7 +385,7 @@ static int32_t norm(struct pass *pass, int32_t x, const char *name, int32_t widt
 
 static int32_t named_norm(struct pass *pass, int32_t x, const char *name, int32_t width) {
     char full[MF_DECODER_NAME_BYTES / 2];
-    snprintf(full, sizeof full, "model.layers.%d.%s", pass->builder.layer, name);
+    snprintf(full, sizeof full, "%s.layers.%d.%s", tree_of(pass->a), pass->builder.layer, name);
     return norm(pass, x, full, width);
 }
 
@@ -504,8 +523,9 @@ static int32_t feed_forward(struct pass *pass, int32_t x) {
  * tokens are read from is trained, unless it is trained alone. */
 static int32_t head_table(struct pass *pass, int32_t embedding) {
     const struct mf_graph *graph = pass->builder.graph;
-    char name[MF_DECODER_NAME_BYTES];
+    char name[MF_DECODER_NAME_BYTES], embedding_name[MF_DECODER_NAME_BYTES];
     snprintf(name, sizeof name, "%s.weight", head_name);
+    mf_decoder_embedding_name(pass->a, embedding_name);
     if (!pass->a->tied_embeddings)
         return weight(pass, name, 2, pass->a->vocabulary, pass->a->hidden);
     const int32_t trained = trained_weight(pass, name);
@@ -566,7 +586,7 @@ static int32_t dropped(struct pass *pass, int32_t x, const char *part) {
     char name[MF_DECODER_NAME_BYTES];
     if (!pass->training || !(pass->a->layer_dropout > 0))
         return x;
-    snprintf(name, sizeof name, "model.layers.%d.%s.dropout", pass->builder.layer, part);
+    snprintf(name, sizeof name, "%s.layers.%d.%s.dropout", tree_of(pass->a), pass->builder.layer, part);
     return mf_build_dropout(&pass->builder, x, pass->a->layer_dropout, name);
 }
 
@@ -607,7 +627,9 @@ enum mf_status mf_decoder_build(const struct mf_decoder *decoder, struct mf_grap
                         .cached = purpose == MF_PREFILL || purpose == MF_DECODE,
                         .training = purpose == MF_TRAIN};
     struct mf_builder *builder = &pass.builder;
-    int32_t embedding = weight(&pass, embedding_name, 2, a->vocabulary, a->hidden);
+    char name[MF_DECODER_NAME_BYTES], norm_name[MF_DECODER_NAME_BYTES / 2];
+    mf_decoder_embedding_name(a, name);
+    int32_t embedding = weight(&pass, name, 2, a->vocabulary, a->hidden);
     pass.rope_table = rope_table(&pass, MF_DECODER_ROPE_NAME, &a->rope);
     if (a->window_has_rope)
         pass.window_rope_table = rope_table(&pass, MF_DECODER_WINDOW_ROPE_NAME, &a->window_rope);
@@ -617,6 +639,7 @@ enum mf_status mf_decoder_build(const struct mf_decoder *decoder, struct mf_grap
         x = layer(&pass, x);
     }
     builder->layer = -1;
-    head(&pass, norm(&pass, x, all_names[a->names].final_norm, a->hidden), embedding, purpose, out);
+    x = norm(&pass, x, final_norm(a, norm_name), a->hidden);
+    head(&pass, x, embedding, purpose, out);
     return mf_builder_finish(builder, error);
 }

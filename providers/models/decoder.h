@@ -33,6 +33,9 @@ struct mf_decoder_weight {
 enum mf_status mf_decoder_weights(const struct mf_architecture *architecture,
                                   struct mf_decoder_weight **weight, size_t *count, struct mf_error *error);
 
+/* The name of the weight of the embeddings: "model.embed_tokens.weight". */
+void mf_decoder_embedding_name(const struct mf_architecture *architecture, char name[MF_DECODER_NAME_BYTES]);
+
 /* All linear modules in the order of the forward pass: those of each layer, then the head when it is not
  * tied. Names are owned by the rows; freed with mf_decoder_modules_free. */
 enum mf_status mf_decoder_modules(const struct mf_architecture *architecture, struct mf_model_module **module,

@@ -3,6 +3,7 @@
 #include "kernels/passes/expand.h"
 #include "providers/models/decoder.h"
 #include "providers/models/source.h"
+#include "providers/models/weight_names.h"
 #include "providers/registry.h"
 #include "providers/weights/safetensors.h"
 
@@ -43,9 +44,17 @@ static char *shape_text(const int64_t *dim, int32_t rank, char *text, size_t byt
     return text;
 }
 
+/* The weight that modules call `name`, whichever of its names the file has; NULL: none. */
+static const struct mf_stored_tensor *find_stored(const struct mf_model *model, const char *name) {
+    char buffer[MF_WEIGHT_NAME_BYTES];
+    const struct mf_stored_tensor *found = mf_safetensors_find(model->weights, name);
+    const char *old = mf_weight_old_name(&model->architecture, name, buffer);
+    return found || old == name ? found : mf_safetensors_find(model->weights, old);
+}
+
 static enum mf_status check_weight(struct mf_model *model, const struct mf_decoder_weight *need,
                                    struct mf_error *error) {
-    const struct mf_stored_tensor *found = mf_safetensors_find(model->weights, need->name);
+    const struct mf_stored_tensor *found = find_stored(model, need->name);
     char wanted[64], there[128];
     if (!found)
         return mf_error_set(error, MF_ERROR_WEIGHT_MISMATCH,
@@ -66,15 +75,20 @@ static enum mf_status check_weight(struct mf_model *model, const struct mf_decod
     return MF_OK;
 }
 
-/* A tied head may be stored as well, as long as it is the same. */
-static bool may_ignore(const struct mf_model *model, const struct mf_stored_tensor *tensor) {
+/* A tied head may be stored as well, as long as it is the same. `name` is the tensor's. */
+static bool may_ignore(const struct mf_model *model, const struct mf_stored_tensor *tensor,
+                       const char *name) {
     static const char suffix[] = ".rotary_emb.inv_freq";
     size_t length = strlen(tensor->name);
+    char embedding[MF_DECODER_NAME_BYTES];
+    if (mf_weight_is_carried(&model->architecture, tensor->name))
+        return true;
     if (length > sizeof suffix - 1 && !strcmp(tensor->name + length - (sizeof suffix - 1), suffix))
         return true;
-    if (!model->architecture.tied_embeddings || strcmp(tensor->name, "lm_head.weight") != 0)
+    if (!model->architecture.tied_embeddings || strcmp(name, "lm_head.weight") != 0)
         return false;
-    const struct mf_stored_tensor *table = mf_safetensors_find(model->weights, "model.embed_tokens.weight");
+    mf_decoder_embedding_name(&model->architecture, embedding);
+    const struct mf_stored_tensor *table = find_stored(model, embedding);
     return table && table->bytes == tensor->bytes && !strcmp(table->dtype_name, tensor->dtype_name) &&
            !memcmp(table->data, tensor->data, table->bytes);
 }
@@ -112,10 +126,12 @@ static enum mf_status check_weights(struct mf_model *model, struct mf_error *err
     for (size_t i = 0; i < mf_safetensors_count(model->weights); i++) {
         const struct mf_stored_tensor *tensor = mf_safetensors_at(model->weights, i);
         struct mf_decoder_weight key;
-        snprintf(key.name, sizeof key.name, "%s", tensor->name);
-        bool known =
-            !strcmp(key.name, tensor->name) && bsearch(&key, need, count, sizeof key, by_weight_name);
-        if (!known && !may_ignore(model, tensor)) {
+        char buffer[MF_WEIGHT_NAME_BYTES];
+        const char *name = mf_weight_name(&model->architecture, tensor->name, buffer);
+        snprintf(key.name, sizeof key.name, "%s", name);
+        bool known = !strcmp(key.name, name) && bsearch(&key, need, count, sizeof key, by_weight_name) &&
+                     find_stored(model, name) == tensor; /* and not under both names */
+        if (!known && !may_ignore(model, tensor, name)) {
             status = mf_error_set(error, MF_ERROR_WEIGHT_MISMATCH,
                                   "%s: the weight %s does not belong to a %s model with this config.json",
                                   tensor->file, tensor->name, model->architecture.model_type);
@@ -248,7 +264,7 @@ static bool is_quantized(const struct mf_model *model, const char *weight) {
 }
 
 const struct mf_stored_tensor *mf_model_stored(const struct mf_model *model, const char *name) {
-    return mf_safetensors_find(model->weights, name);
+    return find_stored(model, name);
 }
 
 bool mf_model_is_quantized(const struct mf_model *model, const char *weight) {
@@ -315,7 +331,7 @@ enum mf_status mf_model_choose_modules(const struct mf_model *model, const char 
  * them. Quantised ones come back in the computing dtype. */
 static enum mf_dtype weight_dtype(const void *owner, const char *name) {
     const struct mf_model *model = owner;
-    const struct mf_stored_tensor *tensor = mf_safetensors_find(model->weights, name);
+    const struct mf_stored_tensor *tensor = find_stored(model, name);
     return model->compute_dtype == MF_BF16 || !tensor || is_quantized(model, name) ? model->compute_dtype
                                                                                    : tensor->dtype;
 }
@@ -326,7 +342,7 @@ static const struct mf_stored_tensor *next_part(const struct mf_model *model, co
     const size_t length = strcspn(*name, MF_DECODER_FUSED);
     (void)snprintf(part, MF_DECODER_NAME_BYTES, "%.*s", (int)length, *name);
     *name += length + ((*name)[length] != '\0');
-    return mf_safetensors_find(model->weights, part);
+    return find_stored(model, part);
 }
 
 /* Tells the graph which of its weights have quantised values. */
@@ -485,7 +501,8 @@ static enum mf_status weight_data(struct mf_model *model, const struct mf_stored
     struct converted *converted = &model->converted[index];
     *data = tensor->data;
     *bytes = tensor->bytes;
-    const bool quantized = is_quantized(model, tensor->name);
+    char name[MF_WEIGHT_NAME_BYTES];
+    const bool quantized = is_quantized(model, mf_weight_name(&model->architecture, tensor->name, name));
     if (quantized && !converted->data) {
         const enum mf_status status = convert_quantized(model, tensor, dtype, converted, bytes, error);
         if (status != MF_OK)
@@ -592,7 +609,7 @@ static enum mf_status bind_quantized(const struct mf_model *model, const struct 
 /* Any other weight; what the model has no name for is left alone. */
 static enum mf_status bind_whole(struct mf_model *model, const struct mf_tensor *tensor,
                                  struct mf_executor *executor, struct mf_error *error) {
-    const struct mf_stored_tensor *stored = mf_safetensors_find(model->weights, tensor->name);
+    const struct mf_stored_tensor *stored = find_stored(model, tensor->name);
     size_t bytes = 0;
     const void *data = mf_source_values(model->source, tensor->name, &bytes);
     enum mf_status status = MF_OK;

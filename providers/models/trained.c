@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char table_name[] = "model.embed_tokens.weight", head_name[] = "lm_head.weight";
+static const char head_name[] = "lm_head.weight";
 
 /* Is `text` a whole part of the dotted name, or, with `inside`, the end of one behind "_"? */
 static bool has_part(const char *name, const char *text, bool inside) {
@@ -36,6 +36,8 @@ static bool is_not_decayed(const char *weight) {
 static enum mf_status train(const struct mf_model *model, struct mf_graph *graph, int16_t slot,
                             const struct mf_decoder_weight *weight, const char *name, bool beside,
                             struct mf_error *error) {
+    char table_name[MF_DECODER_NAME_BYTES];
+    mf_decoder_embedding_name(mf_model_architecture(model), table_name);
     const uint8_t flags = (uint8_t)((is_not_decayed(weight->name) ? MF_TENSOR_NO_DECAY : 0) |
                                     (!strcmp(weight->name, table_name) ? MF_TENSOR_EXACT_MOMENTS : 0));
     return mf_graph_train_weight(graph, slot, weight->name, name, mf_model_compute_dtype(model), weight->rank,
@@ -167,8 +169,11 @@ enum mf_status mf_model_load_trained(const struct mf_model *model, const struct 
         if (trained->slot != slot)
             continue;
         const struct mf_stored_tensor *stored = mf_model_stored(model, trained->weight);
-        if (!stored && !strcmp(trained->weight, head_name))
+        if (!stored && !strcmp(trained->weight, head_name)) {
+            char table_name[MF_DECODER_NAME_BYTES];
+            mf_decoder_embedding_name(mf_model_architecture(model), table_name);
             stored = mf_model_stored(model, table_name);
+        }
         if (!stored)
             return mf_error_set(error, MF_ERROR_INTERNAL, "%s: the model has no such weight",
                                 trained->weight);

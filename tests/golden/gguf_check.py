@@ -53,6 +53,7 @@ CASES = [
     ("gemma", "gemma", {}),
     ("gemma2", "gemma2", dict(query_pre_attn_scalar=8)),
     ("gemma3", "gemma3", dict(query_pre_attn_scalar=8)),
+    ("gemma3, text of a model with images", "gemma3-vision", {}),
     ("phi3", "phi3", dict(sliding_window=None)),
     ("phi3, longrope", "phi3-longrope", dict(original_max_position_embeddings=POSITIONS, max_position_embeddings=1024,
                                              rope_parameters=dict(PLAIN, rope_type="longrope",

@@ -106,6 +106,19 @@ MODELS = {
                     rope_parameters=dict(full_attention=dict(rope_type="linear", factor=8.0, rope_theta=1000000.0),
                                          sliding_attention=dict(rope_type="default", rope_theta=10000.0))),
         lora=dict(r=2, lora_alpha=4), schedule="cosine", warmup=2, max_grad_norm=1.5),
+    # A model of text and images, whose text part is trained; the adapter's modules are those of that part alone.
+    "gemma3-vision": dict(
+        family="Gemma3", model_class="Gemma3ForConditionalGeneration", config_class="Gemma3Config",
+        config=dict(SMALL, intermediate_size=40, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+                    head_dim=8, sliding_window=5, sliding_window_pattern=2, query_pre_attn_scalar=8,
+                    rope_parameters=dict(full_attention=dict(rope_type="linear", factor=8.0, rope_theta=1000000.0),
+                                         sliding_attention=dict(rope_type="default", rope_theta=10000.0))),
+        whole=dict(mm_tokens_per_image=4, image_token_index=299, boi_token_index=298, eoi_token_index=297,
+                   vision_config=dict(hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+                                      image_size=28, patch_size=14)),
+        lora=dict(r=2, lora_alpha=4,
+                  target_modules=r"model\.language_model\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"),
+        schedule="linear", warmup=2, max_grad_norm=1.5),
     "phi3-longrope": dict(
         family="Phi3",
         config=dict(SMALL, num_attention_heads=4, num_key_value_heads=4, tie_word_embeddings=True,
@@ -205,10 +218,13 @@ def make(name, recipe):
     generator = torch.Generator().manual_seed(recipe.get("seed", 17))
     torch.manual_seed(17)
     family = recipe.get("family", "Llama")
-    model_class = getattr(transformers, family + "ForCausalLM")
+    model_class = getattr(transformers, recipe.get("model_class", family + "ForCausalLM"))
     common = dict(vocab_size=VOCABULARY, max_position_embeddings=128, bos_token_id=1, eos_token_id=2, pad_token_id=None,
                   attn_implementation="eager", **({} if family in ("Phi", "OPT") else dict(rms_norm_eps=1e-5)))
-    config = getattr(transformers, recipe.get("config_class", family + "Config"))(**{**common, **recipe["config"]})
+    described = {**common, **recipe["config"]}
+    if "whole" in recipe:
+        described = dict(text_config=described, **recipe["whole"])
+    config = getattr(transformers, recipe.get("config_class", family + "Config"))(**described)
     model = model_class(config)
     unit_norm = 0.0 if family.startswith("Gemma") else 1.0  # Gemma adds 1 to the weights of its norms
     with torch.no_grad():

@@ -45,7 +45,7 @@ for operator in ("quantize_blockwise", "dequantize_blockwise", "dequantize_4bit"
 # modules as one weight, which is quantised as one.
 MODELS = {"tied-gqa": ["nf4", "nf4-nested", "fp4", "fp4-nested", "int8"], "untied-llama3-rope": ["nf4-nested"],
           "bias-linear-rope": ["nf4"], "mistral": ["nf4", "int8"], "qwen2.5": ["nf4-nested", "int8"], "qwen3": ["nf4"],
-          "gemma": ["nf4", "fp4"], "gemma2": ["nf4-nested", "int8"], "gemma3": ["fp4-nested"],
+          "gemma": ["nf4", "fp4"], "gemma2": ["nf4-nested", "int8"], "gemma3": ["fp4-nested"], "gemma3-vision": ["nf4"],
           "phi3": ["nf4", "fp4-nested", "int8"], "phi2": ["nf4-nested", "int8"]}
 
 
@@ -118,7 +118,7 @@ def make_weights():
 def quantized_model(folder, code):
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").train()
     for name, module in list(model.named_modules()):
-        if not isinstance(module, torch.nn.Linear) or name == "lm_head":
+        if not isinstance(module, torch.nn.Linear) or name == "lm_head" or "vision_tower" in name:
             continue
         weight = module.weight.detach()
         if code == "int8":

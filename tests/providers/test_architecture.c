@@ -149,7 +149,7 @@ static void refuses_by_name(void **state) {
         {"{\"model_type\":\"phi\",\"rms_norm_eps\":1e-6}", "rms_norm_eps: 1e-6 is a field that"},
         {"{\"layer_norm_eps\":1e-6}", "layer_norm_eps: 1e-6 is a field that"},
         {"{\"model_type\":\"phi\",\"resid_pdrop\":1}", "resid_pdrop"},
-        {"{\"model_type\":\"gemma3\"}", "model_type: 'gemma3' is not supported"},
+        {"{\"model_type\":\"gemma3n\"}", "model_type: 'gemma3n' is not supported"},
         {"{\"rope_scaling\":{\"rope_type\":\"llama3\",\"type\":\"linear\",\"factor\":2}}",
          "contradict each other"},
         {"{\"rope_scaling\":{\"rope_type\":\"linear\"}}", "factor"},
@@ -281,6 +281,63 @@ static void gemma3_has_two_ropes(void **state) {
     assert_true(a[0].window_rope.theta == 10000 && a[0].window == 512 && a[0].query_key_norm);
 }
 
+/* The 4B's config.json as it was released, with what `more` changes in it. */
+static json_t *with_images(const char *more) {
+    json_t *config = json_loads(
+        "{\"architectures\":[\"Gemma3ForConditionalGeneration\"],\"boi_token_index\":255999,"
+        "\"eoi_token_index\":256000,\"eos_token_id\":[1,106],\"image_token_index\":262144,"
+        "\"initializer_range\":0.02,\"mm_tokens_per_image\":256,\"model_type\":\"gemma3\",\"text_config\":{"
+        "\"hidden_size\":2560,\"intermediate_size\":10240,\"model_type\":\"gemma3_text\","
+        "\"num_hidden_layers\":34,\"rope_scaling\":{\"factor\":8.0,\"rope_type\":\"linear\"},"
+        "\"sliding_window\":1024},\"torch_dtype\":\"bfloat16\",\"transformers_version\":\"4.50.0.dev0\","
+        "\"vision_config\":{\"hidden_size\":1152,\"image_size\":896,\"intermediate_size\":4304,"
+        "\"model_type\":\"siglip_vision_model\",\"num_attention_heads\":16,\"num_hidden_layers\":27,"
+        "\"patch_size\":14,\"vision_use_head\":false}}",
+        0, NULL);
+    json_t *changes = json_loads(more, 0, NULL);
+    assert_non_null(config);
+    assert_non_null(changes);
+    json_object_update(config, changes);
+    json_decref(changes);
+    return config;
+}
+
+/* Sizes that it leaves out are Transformers' defaults; end tokens are those of the whole. */
+static void gemma3_with_images_is_its_text_part(void **state) {
+    static const struct {
+        const char *more, *part;
+    } refused[] = {
+        {"{\"text_config\":null}", "config.json: text_config: "},
+        {"{\"text_config\":{\"model_type\":\"llama\"}}", "text_config: model_type: 'llama' is not supported"},
+        {"{\"text_config\":{\"hidden_size\":-1}}", "config.json: text_config: hidden_size: -1"},
+        {"{\"text_config\":{\"attention_dropout\":0.5}}", "text_config: attention_dropout: 0.5"},
+        {"{\"tie_word_embeddings\":true,\"text_config\":{\"tie_word_embeddings\":false}}", "contradict"},
+        {"{\"audio_config\":{}}", "config.json: audio_config: {} is a field that this version does not know"},
+        {"{\"architectures\":[\"Gemma3ForSequenceClassification\"]}", "architectures"},
+        {"{\"quantization_config\":{\"quant_method\":\"gptq\"}}", "quantization_config"},
+    };
+    struct mf_architecture a;
+    struct mf_error error;
+    (void)state;
+    json_t *config = with_images("{}");
+    if (mf_architecture_from_json(config, "config.json", &a, &error))
+        fail_msg("%s", error.message);
+    json_decref(config);
+    assert_string_equal(a.model_type, "gemma3");
+    assert_true(a.vocabulary == 262208 && a.hidden == 2560 && a.intermediate == 10240 && a.layers == 34);
+    assert_true(a.heads == 8 && a.key_value_heads == 4 && a.head_dim == 256 && a.max_positions == 131072);
+    assert_true(a.tied_embeddings && a.window == 1024 && a.windowed[4] && !a.windowed[5]);
+    assert_true(a.rope.kind == MF_ROPE_LINEAR && a.rope.factor == 8 && a.window_rope.theta == 10000);
+    assert_true(a.eos_count == 2 && a.eos[0] == 1 && a.eos[1] == 106 && a.names == MF_NAMES_LANGUAGE_MODEL);
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        config = with_images(refused[i].more);
+        assert_int_equal(mf_architecture_from_json(config, "config.json", &a, &error), MF_ERROR_MODEL_CONFIG);
+        if (!strstr(error.message, refused[i].part))
+            fail_msg("'%s' is not in: %s", refused[i].part, error.message);
+        json_decref(config);
+    }
+}
+
 static void expect_read(enum mf_status wanted, const char *part) {
     struct mf_architecture a;
     struct mf_error error;
@@ -370,6 +427,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(reads_a_folder, scratch_make, scratch_remove),
         cmocka_unit_test(families_are_read_as_released),
         cmocka_unit_test(gemma3_has_two_ropes),
+        cmocka_unit_test(gemma3_with_images_is_its_text_part),
         cmocka_unit_test(phi3_rotates_a_part),
         cmocka_unit_test(phi_has_biases_and_one_norm_a_layer),
         cmocka_unit_test(frequencies_are_those_of_transformers),

@@ -127,6 +127,39 @@ static void merges_in_f32_and_rounds_once(void **state) {
     assert_false(mf_path_exists(scratch_path("merged.old")));
 }
 
+/* A vision tower is carried as it is, under the names of the file, and so is what reads images. */
+static void carries_a_vision_tower(void **state) {
+    static const char base_folder[] = "tests/golden/models/gemma3-vision";
+    static const char key[] = "language_model.model.layers.1.self_attn.k_proj.weight";
+    enum { ROWS = 16, COLUMNS = 32 };
+    const float one[COLUMNS] = {[3] = 1}, two[ROWS] = {[5] = 2};
+    const struct mf_weight_delta delta = {
+        "model.language_model.layers.1.self_attn.k_proj", ROWS, COLUMNS, 1, 0.5f, one, two};
+    const struct mf_export_options options = {.folder = base_folder, .delta = &delta, .deltas = 1};
+    char output[256];
+    struct mf_error error;
+    size_t tower = 0;
+    (void)state;
+    at("carried", output);
+    must(mf_export_huggingface(&options, MF_EXPORT_F32, output, &error), &error);
+    struct mf_safetensors *base = open_folder(base_folder), *ours = open_folder(output);
+    assert_int_equal(mf_safetensors_count(ours), mf_safetensors_count(base));
+    for (size_t i = 0; i < mf_safetensors_count(base); i++) {
+        const struct mf_stored_tensor *from = mf_safetensors_at(base, i), *to = mf_safetensors_at(ours, i);
+        assert_string_equal(to->name, from->name);
+        assert_memory_equal(to->dim, from->dim, sizeof to->dim);
+        tower += from->rank > 2;
+        for (size_t e = 0; e < from->bytes / 2; e++) {
+            const float added = !strcmp(from->name, key) && e == 5 * COLUMNS + 3 ? 1.0f : 0.0f;
+            if (value_of(to, e) != value_of(from, e) + added)
+                fail_msg("%s element %zu: %.9g", to->name, e, (double)value_of(to, e));
+        }
+    }
+    assert_int_equal(tower, 2); /* patches and probe */
+    mf_safetensors_close(ours);
+    mf_safetensors_close(base);
+}
+
 static void copy_model(const char *from, const char *folder) {
     static const char *const files[] = {"config.json", "model.safetensors", "tokenizer.json",
                                         "tokenizer_config.json"};
@@ -562,6 +595,7 @@ static void refuses_by_name(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(merges_in_f32_and_rounds_once, scratch_make, scratch_remove),
+        cmocka_unit_test_setup_teardown(carries_a_vision_tower, scratch_make, scratch_remove),
         cmocka_unit_test_setup_teardown(keeps_a_16_bit_dtype, scratch_make, scratch_remove),
         cmocka_unit_test_setup_teardown(leaves_nothing_half_written, scratch_make, scratch_remove),
         cmocka_unit_test_setup_teardown(gguf_comes_back, scratch_make, scratch_remove),

@@ -34,6 +34,7 @@ static const char *const models[] = {"tied-gqa",
                                      "gemma",
                                      "gemma2",
                                      "gemma3",
+                                     "gemma3-vision",
                                      "phi2",
                                      "phi3",
                                      "phi3-longrope",
@@ -302,8 +303,8 @@ static void rewrite(const char *model, enum mf_dtype dtype, bool (*change)(struc
     struct mf_error error;
     struct mf_safetensors *file;
     struct mf_safetensors_writer *writer;
-    struct mf_safetensors_entry entry[64];
-    size_t index[64], count = 0;
+    struct mf_safetensors_entry entry[128];
+    size_t index[128], count = 0;
     snprintf(path, sizeof path, "tests/golden/models/%s/config.json", model);
     scratch_copy(path, "config.json");
     snprintf(path, sizeof path, "tests/golden/models/%s", model);
@@ -505,6 +506,52 @@ static void weights_must_belong_to_the_configuration(void **state) {
     mf_model_close(model);
 }
 
+/* From the older names of a file to those of the module tree. */
+static bool rename_to_tree(struct mf_safetensors_entry *entry) {
+    static char names[64][128];
+    static size_t used;
+    static const char old[] = "language_model.model.";
+    if (strncmp(entry->name, old, sizeof old - 1) != 0)
+        return true;
+    char *name = names[used++ % 64];
+    snprintf(name, sizeof names[0], "model.language_model.%s", entry->name + sizeof old - 1);
+    entry->name = name;
+    return true;
+}
+
+static bool drop_language_norm(struct mf_safetensors_entry *entry) {
+    return strcmp(entry->name, "language_model.model.norm.weight") != 0;
+}
+
+static bool rename_tower(struct mf_safetensors_entry *entry) {
+    if (!strcmp(entry->name, "vision_tower.post_layernorm.bias"))
+        entry->name = "hearing.post_layernorm.bias";
+    return true;
+}
+
+/* A file may have the names of either tree; the vision tower may be there, and nothing else. */
+static void a_model_with_images_has_two_trees(void **state) {
+    struct mf_model *model;
+    struct mf_error error;
+    (void)state;
+    json_t *golden = golden_json("gemma3-vision");
+    rewrite("gemma3-vision", MF_F32, rename_to_tree);
+    struct rig rig;
+    rig_make(&rig, scratch_folder(), MF_F32, 0, 0, NULL, 0);
+    check_loss(&rig, "gemma3-vision by the names of its tree", golden, "base_loss", 1e-5);
+    assert_string_equal(mf_model_module(rig.model, 0)->name,
+                        "model.language_model.layers.0.self_attn.q_proj");
+    rig_free(&rig);
+    json_decref(golden);
+    rewrite("gemma3-vision", MF_F32, drop_language_norm);
+    expect_mismatch("implies the weight model.language_model.norm.weight");
+    rewrite("gemma3-vision", MF_F32, rename_tower);
+    expect_mismatch("hearing.post_layernorm.bias does not belong to a gemma3 model");
+    rewrite("gemma3-vision", MF_F32, NULL);
+    check(open_model(scratch_folder(), MF_F32, &model, &error), &error);
+    mf_model_close(model);
+}
+
 /* With tied embeddings lm_head.weight may be stored too, if it is the same. */
 static void a_tied_head_may_be_stored(void **state) {
     struct mf_error error;
@@ -603,6 +650,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(computes_in_bf16, scratch_make, scratch_remove),
         cmocka_unit_test_setup_teardown(weights_must_belong_to_the_configuration, scratch_make,
                                         scratch_remove),
+        cmocka_unit_test_setup_teardown(a_model_with_images_has_two_trees, scratch_make, scratch_remove),
         cmocka_unit_test_setup_teardown(a_tied_head_may_be_stored, scratch_make, scratch_remove),
         cmocka_unit_test_setup_teardown(residual_dropout_is_for_training, scratch_make, scratch_remove),
         cmocka_unit_test(options_are_refused_by_name),

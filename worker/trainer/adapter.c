@@ -94,6 +94,11 @@ static bool append_once(json_t *array, const char *text) {
     return json_array_append_new(array, json_string(text)) == 0;
 }
 
+/* Of a model of several parts: another part may have modules of the same last part, which no graph shows. */
+static bool is_one_part(const char *module) {
+    return strstr(module, ".language_model.") != NULL;
+}
+
 /* The last parts of the adapted modules when these choose exactly them, else their whole names. */
 static json_t *target_modules(const struct mf_graph *graph, int16_t slot) {
     json_t *parts = json_array(), *names = json_array();
@@ -101,6 +106,7 @@ static json_t *target_modules(const struct mf_graph *graph, int16_t slot) {
     for (int32_t i = 0; good && i < graph->modules; i++) {
         if (!has_adapter(graph, slot, i))
             continue;
+        exact = exact && !is_one_part(graph->module[i].name);
         good = append_once(parts, last_part(graph->module[i].name)) &&
                json_array_append_new(names, json_string(graph->module[i].name)) == 0;
     }
@@ -494,7 +500,9 @@ enum mf_status mf_adapter_load(const struct mf_adapter_file *file, const struct 
 
 /* Does training this weight beside the model's own make head and table of tokens two? */
 static bool unties(const char *weight) {
-    return !strcmp(weight, "lm_head.weight") || !strcmp(weight, "model.embed_tokens.weight");
+    static const char table[] = ".embed_tokens.weight";
+    const size_t length = strlen(weight), end = sizeof table - 1;
+    return !strcmp(weight, "lm_head.weight") || (length > end && !strcmp(weight + length - end, table));
 }
 
 bool mf_adapter_unties_head(const struct mf_graph *graph, int16_t slot) {

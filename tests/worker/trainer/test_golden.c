@@ -446,6 +446,7 @@ static struct model {
     BOTH("gemma"),
     BOTH("gemma2"),
     BOTH("gemma3"),
+    BOTH("gemma3-vision"),
     BOTH("phi2"),
     BOTH("phi3"),
     BOTH("phi3-longrope"),

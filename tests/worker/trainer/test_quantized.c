@@ -265,6 +265,7 @@ static void test_fp4(void **state) {
     check_model("tied-gqa", &fp4_nested);
     check_model("gemma", &fp4);
     check_model("gemma3", &fp4_nested);
+    check_model("gemma3-vision", &nf4);
     check_model("phi3", &fp4_nested);
 }
 static void test_int8(void **state) {
