@@ -18,8 +18,9 @@ enum { SLOT = 0, MAX_TEXT_BYTES = 64 << 20, PASS_TOKENS = 512, NEW_TOKENS = 128 
 
 struct arguments {
     const char *model, *adapter, *provider, *device, *dtype, *prompt, *template, *dataset, *train_on, *text;
+    const char *quantization;
     int64_t max_new_tokens, max_length;
-    bool json, chat, reference;
+    bool json, chat, reference, nested;
 };
 
 static const struct option long_options[] = {
@@ -38,6 +39,8 @@ static const struct option long_options[] = {
     {"json", no_argument, NULL, 'j'},
     {"chat", no_argument, NULL, 'c'},
     {"reference", no_argument, NULL, 'r'},
+    {"quantization", required_argument, NULL, 'q'},
+    {"nested-quantization", no_argument, NULL, 'N'},
     {0},
 };
 
@@ -70,6 +73,8 @@ static const char **text_argument(struct arguments *arguments, int option) {
         return &arguments->train_on;
     case 'T':
         return &arguments->text;
+    case 'q':
+        return &arguments->quantization;
     default:
         return NULL;
     }
@@ -79,10 +84,22 @@ static bool one_of(const char *value, const char *a, const char *b, const char *
     return !strcmp(value, a) || !strcmp(value, b) || !strcmp(value, c);
 }
 
+/* MF_QUANTIZATION_INT8 + 1 for what is none. */
+static enum mf_quantization quantization_of(const struct arguments *arguments) {
+    int quantization = MF_QUANTIZATION_NONE;
+    while (quantization <= MF_QUANTIZATION_INT8 &&
+           strcmp(mf_quantization_name((enum mf_quantization)quantization), arguments->quantization) != 0)
+        quantization++;
+    return (enum mf_quantization)quantization;
+}
+
 /* 0, or the exit status of wrong usage. `allowed` are the option letters of this subcommand. */
 static int parse(int argc, char **argv, const char *allowed, struct arguments *arguments) {
     const char *command = argv[0];
-    *arguments = (struct arguments){.provider = "huggingface", .device = "auto", .train_on = "completion"};
+    *arguments = (struct arguments){.provider = "huggingface",
+                                    .device = "auto",
+                                    .train_on = "completion",
+                                    .quantization = mf_quantization_name(MF_QUANTIZATION_NONE)};
     for (int option; (option = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {
         if (option == '?' || !strchr(allowed, option))
             return mf_command_usage(command, "unknown option", argv[optind - 1]);
@@ -96,6 +113,7 @@ static int parse(int argc, char **argv, const char *allowed, struct arguments *a
         else
             *(option == 'j'   ? &arguments->json
               : option == 'c' ? &arguments->chat
+              : option == 'N' ? &arguments->nested
                               : &arguments->reference) = true;
     }
     if (optind != argc)
@@ -110,6 +128,11 @@ static int parse(int argc, char **argv, const char *allowed, struct arguments *a
         return mf_command_usage(command, "--template must be chat, text or none", arguments->template);
     if (!one_of(arguments->train_on, "completion", "all", "all"))
         return mf_command_usage(command, "--train-on must be completion or all", arguments->train_on);
+    if (quantization_of(arguments) > MF_QUANTIZATION_INT8)
+        return mf_command_usage(command, "--quantization must be none, nf4, fp4 or int8",
+                                arguments->quantization);
+    if (arguments->nested && !one_of(arguments->quantization, "nf4", "fp4", "fp4"))
+        return mf_command_usage(command, "--nested-quantization needs --quantization nf4 or fp4", NULL);
     return 0;
 }
 
@@ -133,6 +156,8 @@ static enum mf_status open_model(const struct arguments *arguments, const char *
                                          .compute = !strcmp(compute, "f32")    ? MF_COMPUTE_F32
                                                     : !strcmp(compute, "bf16") ? MF_COMPUTE_BF16
                                                                                : MF_COMPUTE_AUTO,
+                                         .quantization = quantization_of(arguments),
+                                         .nested_quantization = arguments->nested,
                                          .reference = arguments->reference};
     *model = (struct model){.slot = arguments->adapter ? SLOT : -1};
     enum mf_status status = mf_device_choice_parse(arguments->device, &options.device, error);
@@ -196,7 +221,7 @@ static void print_answer(const struct arguments *arguments, const char *text, co
 
 int mf_command_generate(int argc, char **argv) {
     struct arguments arguments;
-    int usage = parse(argc, argv, "mapdPtnjrg", &arguments);
+    int usage = parse(argc, argv, "mapdPtnjrgqN", &arguments);
     if (usage)
         return usage;
     if (!arguments.prompt)
@@ -235,9 +260,25 @@ int mf_command_generate(int argc, char **argv) {
 /* ---- evaluate and score
  * ------------------------------------------------------------------------------------ */
 
-/* Builds the evaluation program, evaluates all samples and prints the result. */
+static void print_result(const struct arguments *arguments, const struct mf_samples *samples,
+                         const struct mf_evaluation *result, const float *log_probability) {
+    if (!arguments->json) {
+        printf("%zu rows, %lld tokens, %lld labels: loss %.6f, perplexity %.4f\n", samples->count,
+               (long long)samples->tokens, (long long)result->labelled, result->loss, result->perplexity);
+        return;
+    }
+    printf("{\"rows\":%zu,\"tokens\":%lld,\"labels\":%lld,\"loss\":%.9g,\"perplexity\":%.9g", samples->count,
+           (long long)samples->tokens, (long long)result->labelled, result->loss, result->perplexity);
+    for (int64_t i = 0; log_probability && i < result->labelled; i++)
+        printf("%s%.9g", i ? "," : ",\"log_probabilities\":[", (double)log_probability[i]);
+    printf(log_probability ? "]}\n" : "}\n");
+}
+
+/* Builds the program of `purpose`, MF_EVALUATE or, of one row, MF_SCORE, runs all samples through it and
+ * prints the result; for MF_SCORE with the log-probability of every token after the first. */
 static enum mf_status evaluate_samples(const struct arguments *arguments, struct model *model,
-                                       const struct mf_samples *samples, struct mf_error *error) {
+                                       enum mf_purpose purpose, const struct mf_samples *samples,
+                                       struct mf_error *error) {
     const int32_t pass = samples->longest > PASS_TOKENS ? samples->longest : PASS_TOKENS;
     struct mf_model_program program = {0};
     struct mf_evaluation result;
@@ -245,7 +286,7 @@ static enum mf_status evaluate_samples(const struct arguments *arguments, struct
     size_t *index = calloc(samples->count + 1, sizeof *index);
     mf_model_set_longest_row(model->runtime.model, samples->longest);
     enum mf_status status =
-        index ? mf_model_build(model->runtime.model, graph, MF_EVALUATE, model->slot, &program, error)
+        index ? mf_model_build(model->runtime.model, graph, purpose, model->slot, &program, error)
               : mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "trainer: out of memory");
     if (status == MF_OK) {
         mf_program_set_bound(graph, program.program, MF_TOKENS, pass);
@@ -259,20 +300,17 @@ static enum mf_status evaluate_samples(const struct arguments *arguments, struct
     if (status == MF_OK)
         status = mf_evaluate(&model->runtime, &mf_strategy_sft, &program, samples, index, samples->count,
                              &options, &result, error);
-    if (status == MF_OK && arguments->json)
-        printf("{\"rows\":%zu,\"tokens\":%lld,\"labels\":%lld,\"loss\":%.9g,\"perplexity\":%.9g}\n",
-               samples->count, (long long)samples->tokens, (long long)result.labelled, result.loss,
-               result.perplexity);
-    else if (status == MF_OK)
-        printf("%zu rows, %lld tokens, %lld labels: loss %.6f, perplexity %.4f\n", samples->count,
-               (long long)samples->tokens, (long long)result.labelled, result.loss, result.perplexity);
+    if (status == MF_OK)
+        print_result(arguments, samples, &result,
+                     purpose == MF_SCORE ? mf_executor_data(model->runtime.executor, program.log_probability)
+                                         : NULL);
     free(index);
     return status;
 }
 
 int mf_command_evaluate(int argc, char **argv) {
     struct arguments arguments;
-    int usage = parse(argc, argv, "mapdDoljcrg", &arguments);
+    int usage = parse(argc, argv, "mapdDoljcrgqN", &arguments);
     if (usage)
         return usage;
     if (!arguments.dataset)
@@ -296,7 +334,7 @@ int mf_command_evaluate(int argc, char **argv) {
     if (status == MF_OK)
         status = mf_template_apply(&dataset, model.runtime.tokenizer, &options, &samples, &error);
     if (status == MF_OK)
-        status = evaluate_samples(&arguments, &model, &samples, &error);
+        status = evaluate_samples(&arguments, &model, MF_EVALUATE, &samples, &error);
     mf_samples_destroy(&samples);
     mf_dataset_destroy(&dataset);
     close_model(&model);
@@ -305,7 +343,7 @@ int mf_command_evaluate(int argc, char **argv) {
 
 int mf_command_score(int argc, char **argv) {
     struct arguments arguments;
-    int usage = parse(argc, argv, "mapdTjrg", &arguments);
+    int usage = parse(argc, argv, "mapdTjrgqN", &arguments);
     if (usage)
         return usage;
     if (!arguments.text)
@@ -334,7 +372,7 @@ int mf_command_score(int argc, char **argv) {
                                    .labelled = (int32_t)tokens.count - 1};
         const struct mf_samples samples = {
             .sample = &sample, .count = 1, .tokens = sample.length, .longest = sample.length};
-        status = evaluate_samples(&arguments, &model, &samples, &error);
+        status = evaluate_samples(&arguments, &model, MF_SCORE, &samples, &error);
     }
     free(text);
     mf_tokens_free(&tokens);

@@ -9,6 +9,13 @@
 #include <string.h>
 #include <unistd.h>
 
+/* How generate, evaluate and score compute. */
+#define COMPUTED                                                                                   \
+    "                   [--provider NAME] [--device auto|cpu|cuda] [--dtype auto|f32|bf16]\n"      \
+    "                   [--quantization none|nf4|fp4|int8 [--nested-quantization]] [--reference] " \
+    "[--json]\n"
+#define QUANTIZED "\n      --quantization: the values that linear weights have in qlora, or with use_8bit"
+
 static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
@@ -29,22 +36,17 @@ static const struct {
      "      the model with the adapter in its weights, as a Hugging Face folder; --gguf: and as "
      "DIR/model.gguf"},
     {"generate", mf_command_generate,
-     "--model DIR --prompt TEXT [--adapter DIR] [--max-new-tokens N] [--template chat|text|none]\n"
-     "                   [--provider NAME] [--device auto|cpu|cuda]\n                   [--dtype "
-     "auto|f32|bf16] [--reference] "
-     "[--json]\n"
-     "      greedy answer; the chat template is used where the tokenizer has one"},
+     "--model DIR --prompt TEXT [--adapter DIR] [--max-new-tokens N] [--template chat|text|none]\n" COMPUTED
+     "      greedy answer; the chat template is used where the tokenizer has one" QUANTIZED},
     {"evaluate", mf_command_evaluate,
      "--model DIR --dataset FILE [--adapter DIR] [--chat] [--train-on completion|all]\n"
-     "                   [--provider NAME] [--max-length N] [--device auto|cpu|cuda]\n                   "
-     "[--dtype "
-     "auto|f32|bf16] [--reference] [--json]\n"
-     "      loss and perplexity over the labels of all rows, in f32 unless --dtype says otherwise"},
+     "                   [--max-length N]\n" COMPUTED
+     "      loss and perplexity over the labels of all rows, in f32 unless --dtype says otherwise" QUANTIZED},
     {"score", mf_command_score,
-     "--model DIR --text FILE [--adapter DIR] [--provider NAME] [--device auto|cpu|cuda]\n                   "
-     "[--dtype "
-     "auto|f32|bf16] [--reference] [--json]\n"
-     "      mean negative log-likelihood of a text's tokens, in f32 unless --dtype says otherwise"},
+     "--model DIR --text FILE [--adapter DIR]\n" COMPUTED
+     "      mean negative log-likelihood of a text's tokens, in f32 unless --dtype says otherwise; --json: "
+     "each\n"
+     "      token's log-probability too" QUANTIZED},
     {"access", mf_command_access,
      "--model MODEL [--revision REVISION] [--provider NAME]\n      may the provider use this folder, file or "
      "model "

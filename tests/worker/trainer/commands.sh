@@ -86,6 +86,9 @@ jq --exit-status --null-input "$tuned < $base - 0.5 and (($tuned - $oracle) | fa
 printf 'It is 3.\n' >"$folder/text"
 printf '{"text": "It is 3."}\n' >"$folder/text.jsonl"
 expect 0 '"labels":[1-9]' "$trainer" score --model $model --text "$folder/text" --json
+jq --exit-status '(.log_probabilities | length) == .labels and .tokens == .labels + 1
+  and (((.log_probabilities | add) / .labels + .loss) | fabs) < 1e-6' <(grep '^{' "$folder/output") >/dev/null ||
+  fail "score: the log-probabilities are not those of the loss: $(cat "$folder/output")"
 expect 0 '^1 rows, [0-9]+ tokens, [0-9]+ labels: loss [0-9.]+, perplexity' \
   "$trainer" evaluate --model $model --dataset "$folder/text.jsonl"
 expect 0 '"prompt_tokens":[1-9]' "$trainer" generate --model $model --adapter "$folder/out/adapter" \
@@ -93,6 +96,21 @@ expect 0 '"prompt_tokens":[1-9]' "$trainer" generate --model $model --adapter "$
 jq --exit-status '.tokens | length <= 5' <(grep '^{"text"' "$folder/output") >/dev/null || fail "too long an answer"
 expect 1 '^ModelAccessError: ' "$trainer" generate --model $model --adapter "$folder" --prompt x
 expect 1 '^RequestError: .*128 positions' "$trainer" generate --model $model --prompt x --max-new-tokens 500
+
+# an adapter that was trained over quantised weights is evaluated over them, and not over the whole ones
+jq --arg rows "$folder/validation.jsonl" '. + {validation_dataset: $rows, use_4bit: true, use_nested_quant: true, max_steps: 3}' \
+  "$folder/request.json" >"$folder/quantized.json"
+expect 0 '^done: 3 steps' "$trainer" run "$folder/quantized.json" --output "$folder/quantized"
+said=$(jq '.results.evaluations[-1].loss' "$folder/quantized/training.json")
+over() { # the loss over weights that are quantised as the options say, less what the run said
+  "$trainer" evaluate --model $model --adapter "$folder/quantized/adapter" --dataset "$folder/validation.jsonl" --chat --json "$@" |
+    jq --argjson said "$said" '(.loss - $said) | fabs'
+}
+jq --exit-status --null-input "$(over --quantization nf4 --nested-quantization) < 1e-6 and $(over --quantization nf4) > 1e-6
+  and $(over --quantization int8) > 1e-4 and $(over) > 1e-4" >/dev/null ||
+  fail "evaluate over quantised weights: run said $said; $(over --quantization nf4 --nested-quantization), $(over)"
+expect 2 'quantization must be none, nf4' "$trainer" score --model x --text y --quantization q4_0
+expect 2 'nested-quantization needs' "$trainer" score --model x --text y --quantization int8 --nested-quantization
 
 # output: exactly what it names is written and announced, and training.json always
 jq '.output = ["merged_16bit", "gguf"]' "$folder/request.json" >"$folder/outputs.json"
