@@ -25,8 +25,8 @@ struct mf_convert_result {
 enum mf_status mf_convert_gguf(const struct mf_convert_options *options, struct mf_convert_result *result,
                                struct mf_error *error);
 
-/* Is it a whole GGUF file of a family that mf_convert_gguf() knows? Reads only its header; tokenizer and
- * tensors are looked at when it is converted. */
+/* Is it a whole GGUF file of a family that mf_convert_gguf() knows, with the tensors that its metadata imply?
+ * Reads only its header; the tokenizer is looked at when it is converted, before any tensor is. */
 enum mf_status mf_convert_gguf_check(const char *path, struct mf_error *error);
 
 #endif

@@ -71,8 +71,9 @@ static enum mf_status check_architecture(const struct mf_architecture *architect
     const char *obstacle = mf_gguf_rope_obstacle(family, architecture);
     if (obstacle)
         return refuse(obstacle, error);
-    if (!family->optional_biases && (architecture->attention_bias != family->query_bias ||
-                                     architecture->output_bias || architecture->mlp_bias))
+    if (!family->optional_biases &&
+        (architecture->attention_bias != family->query_bias ||
+         architecture->output_bias != family->all_biases || architecture->mlp_bias != family->all_biases))
         return refuse("a model with attention_bias or mlp_bias", error);
     if (!scale_fits(family, architecture))
         return refuse("a model with a query_pre_attn_scalar of its own", error);
@@ -137,7 +138,7 @@ static void put_description(const struct mf_gguf_family *family, const struct mf
     put_size(writer, family, "attention.head_count_kv", a->key_value_heads);
     put_size(writer, family, "attention.key_length", a->head_dim);
     put_size(writer, family, "attention.value_length", a->head_dim);
-    put_real(writer, family, "attention.layer_norm_rms_epsilon", a->norm_epsilon);
+    put_real(writer, family, mf_gguf_epsilon_key(family), a->norm_epsilon);
     if (family->windows != MF_GGUF_WINDOWS_NONE) /* 0 where phi3 has none */
         put_size(writer, family, "attention.sliding_window", a->window);
     if (family->windows == MF_GGUF_WINDOWS_PATTERN && pattern_of(family, a) != family->pattern)

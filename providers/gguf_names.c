@@ -51,6 +51,24 @@ static const struct mf_gguf_name phi3_names[] = {
     {NULL, NULL},
 };
 
+static const struct mf_gguf_name phi_names[] = {
+    {"attn_norm", "input_layernorm"},
+    {"attn_q", "self_attn.q_proj"},
+    {"attn_k", "self_attn.k_proj"},
+    {"attn_v", "self_attn.v_proj"},
+    {"attn_output", "self_attn.dense"},
+    {"ffn_up", "mlp.fc1"},
+    {"ffn_down", "mlp.fc2"},
+    {NULL, NULL},
+};
+
+static const struct mf_gguf_name phi_outer_names[] = {
+    {"token_embd", "model.embed_tokens"},
+    {"output_norm", "model.final_layernorm"},
+    {"output", "lm_head"},
+    {NULL, NULL},
+};
+
 static const struct mf_gguf_name outer_names[] = {
     {"token_embd", "model.embed_tokens"},
     {"output_norm", "model.norm"},
@@ -146,6 +164,16 @@ static const struct mf_gguf_family families[] = {
      .ropes = LONG,
      .windows = MF_GGUF_WINDOWS_ALL,
      .partial_rotary = true},
+    {.name = "phi2",
+     .model_type = "phi",
+     .class_name = "PhiForCausalLM",
+     .activation = "gelu_new",
+     .name_of_layer = phi_names,
+     .name_outside = phi_outer_names,
+     .partial_rotary = true,
+     .query_bias = true,
+     .all_biases = true,
+     .may_fuse_query = true},
 };
 
 enum { FAMILIES = sizeof families / sizeof *families };
@@ -165,7 +193,7 @@ const struct mf_gguf_family *mf_gguf_family(const char *name, size_t length) {
 }
 
 const char *mf_gguf_family_list(void) {
-    return "llama, qwen2, qwen3, gemma, gemma2, gemma3, phi3";
+    return "llama, qwen2, qwen3, gemma, gemma2, gemma3, phi3, phi2";
 }
 
 /* The member of `names` whose stem on one side is `stem`; NULL: none. */
@@ -207,8 +235,9 @@ static bool translate(const struct mf_gguf_family *family, const char *from, boo
     size_t length;
     if (!take_apart(from, from_layers, &layer, &stem, &length))
         return false;
+    const struct mf_gguf_name *outside = family->name_outside ? family->name_outside : outer_names;
     const struct mf_gguf_name *found =
-        find_name(layer < 0 ? outer_names : family->name_of_layer, gguf, stem, length);
+        find_name(layer < 0 ? outside : family->name_of_layer, gguf, stem, length);
     if (!found)
         return false;
     const char *to = gguf ? found->huggingface : found->gguf;

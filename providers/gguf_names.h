@@ -28,6 +28,7 @@ struct mf_gguf_family {
     const char *class_name;
     const char *activation;                   /* `hidden_act` */
     const struct mf_gguf_name *name_of_layer; /* inside layers; ends with NULL */
+    const struct mf_gguf_name *name_outside;  /* of them; NULL: those of most families */
     uint32_t ropes; /* the kinds of scaled RoPE: a bit (1 << enum mf_rope_kind) each */
     enum mf_gguf_windows windows;
     int32_t pattern;
@@ -35,6 +36,8 @@ struct mf_gguf_family {
     bool interleaved;     /* rows of q and k change places, see below */
     bool query_bias;      /* q, k and v have a bias in every model */
     bool optional_biases; /* q, k, v, o and the feed-forward may have one */
+    bool all_biases;      /* every module has one, the head too, and norms are layer norms */
+    bool may_fuse_query;  /* q, k and v may lie in one tensor, one behind the other, which HF splits */
     bool unit_norms;      /* norms multiply by 1 + weight in Hugging Face, by the weight in GGUF */
     bool tied_head;       /* the head is always the table of tokens */
     bool soft_caps;       /* of scores and logits, always */
@@ -48,6 +51,11 @@ const struct mf_gguf_family *mf_gguf_family_of_type(const char *model_type);
 const struct mf_gguf_family *mf_gguf_family(const char *name, size_t length);
 /* "llama, qwen2, ...": all `general.architecture`. Static. */
 const char *mf_gguf_family_list(void);
+
+/* What the family's key of the norms' epsilon ends with. */
+static inline const char *mf_gguf_epsilon_key(const struct mf_gguf_family *family) {
+    return family->all_biases ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon";
+}
 
 /* "blk.3.attn_q.weight" -> "model.layers.3.self_attn.q_proj.weight"; false for a name that the family does
  * not have. `part` gets the stem ("attn_q"), "" outside the layers. */

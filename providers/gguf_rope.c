@@ -25,6 +25,13 @@ double mf_gguf_shortest(double value) {
     return value;
 }
 
+double mf_gguf_rotary_part(int64_t columns, int64_t head_dim) {
+    double part = (double)columns / (double)head_dim;
+    while ((int64_t)((double)head_dim * part) < columns)
+        part = nextafter(part, 2);
+    return part;
+}
+
 /* What yarn multiplies cosines and sines by unless it is told otherwise (Peng et al. 2023). */
 static double yarn_attention(double factor) {
     return factor <= 1 ? 1 : 0.1 * log(factor) + 1;
@@ -290,9 +297,9 @@ enum mf_status mf_gguf_read_rope(const struct mf_gguf *file, const struct mf_ggu
         return mf_error_set(error, MF_ERROR_MODEL_CONFIG, "%s: %g is no number from 1 on",
                             key_of(&reading, "freq_base", key), reading.theta);
     json_object_set_new(config, "rope_theta", json_real(reading.theta));
-    if (reading.columns != head_dim)
+    if (family->partial_rotary) /* said even where it is 1, which is not every family's default */
         json_object_set_new(config, "partial_rotary_factor",
-                            json_real((double)reading.columns / (double)head_dim));
+                            json_real(mf_gguf_rotary_part(reading.columns, head_dim)));
     if (family->local_theta)
         json_object_set_new(config, "rope_local_base_freq",
                             json_real(mf_gguf_shortest(number(&reading, "freq_base_swa", 10000))));

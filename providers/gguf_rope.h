@@ -47,4 +47,8 @@ enum mf_status mf_gguf_read_rope(const struct mf_gguf *file, const struct mf_ggu
  */
 double mf_gguf_shortest(double value);
 
+/* partial_rotary_factor: what times `head_dim`, cut to a whole number as every reader of config.json does, is
+ * `columns`; 30 / 44 itself would give 29. */
+double mf_gguf_rotary_part(int64_t columns, int64_t head_dim);
+
 #endif

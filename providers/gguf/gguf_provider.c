@@ -29,6 +29,7 @@ static const struct mf_capability rows[] = {
     TRAINS("gemma"),
     TRAINS("gemma2"),
     TRAINS("gemma3_text"),
+    TRAINS("phi"),
     TRAINS("phi3"),
     ROW(UNSUPPORTED, "mistral", "text-generation", "*",
         "a GGUF file calls a Mistral a llama, and it is trained as one"),

@@ -1,5 +1,5 @@
 /* Decoder-only models: which weights and modules a description implies, and the forward pass that computes
- * with them. Private to models/ (model.c calls it). */
+ * with them. Private to providers/ (model.c calls it, and convert.c for what must be there). */
 #ifndef MF_PROVIDERS_MODELS_DECODER_H
 #define MF_PROVIDERS_MODELS_DECODER_H
 

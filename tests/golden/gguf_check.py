@@ -54,6 +54,7 @@ CASES = [
     ("gemma2", "gemma2", dict(query_pre_attn_scalar=8)),
     ("gemma3", "gemma3", dict(query_pre_attn_scalar=8)),
     ("gemma3, text of a model with images", "gemma3-vision", {}),
+    ("phi2", "phi2", {}),
     ("phi3", "phi3", dict(sliding_window=None)),
     ("phi3, longrope", "phi3-longrope", dict(original_max_position_embeddings=POSITIONS, max_position_embeddings=1024,
                                              rope_parameters=dict(PLAIN, rope_type="longrope",
@@ -215,6 +216,39 @@ def check_tokenizer(trainer, kind, source, changes, leave_out):
           (kind, pathlib.Path(source).name, len(TEXTS) - len(leave_out)), flush=True)
 
 
+def fuse(path, fused):
+    """The same file with queries, keys and values in one tensor, as older files of Phi-2 have them."""
+    reader = gguf.GGUFReader(path)
+    writer = gguf.GGUFWriter(fused, reader.fields["general.architecture"].contents())
+    for field in reader.fields.values():
+        if field.name.startswith("GGUF.") or field.name == "general.architecture":
+            continue
+        kind, of = field.types[0], field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+        writer.add_key_value(field.name, field.contents(), kind, sub_type=of)
+    held = {tensor.name: tensor for tensor in reader.tensors}
+    for name, tensor in held.items():
+        if ".attn_k." in name or ".attn_v." in name:
+            continue
+        data = tensor.data
+        if ".attn_q." in name:
+            data = numpy.concatenate([held[name.replace("attn_q", part)].data for part in ("attn_q", "attn_k", "attn_v")])
+            name = name.replace("attn_q", "attn_qkv")
+        writer.add_tensor(name, data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def check_fused(trainer, scratch):
+    fuse(scratch / "merged" / "model.gguf", scratch / "fused.gguf")
+    llama_cpp.File(scratch / "fused.gguf", POSITIONS)
+    run(trainer, "convert", scratch / "fused.gguf", scratch / "split", "--dtype", "f32")
+    whole, split = (load_file(scratch / folder / "model.safetensors") for folder in ("back", "split"))
+    check(whole.keys() == split.keys() and all(torch.equal(whole[name], split[name]) for name in whole),
+          "queries, keys and values of one tensor are split into others")
+
+
 def main():
     trainer, names = sys.argv[1], sys.argv[2:]
     for case in TOKENIZERS:
@@ -236,6 +270,8 @@ def main():
             run(trainer, "convert", path, scratch / "back", "--dtype", "f32")
             back = difference(network_logits(scratch / "back"), wanted)
             untrained = difference(network_logits(scratch / "base"), wanted)
+            if source == "phi2":
+                check_fused(trainer, scratch)
         print("%-30s %-8s llama.cpp %.2g (may be %g), read back %.2g (may be %g); without its adapter %.2g" %
               (name, architecture, inside, IN_LLAMA_CPP, back, READ_BACK, untrained), flush=True)
         check(inside <= IN_LLAMA_CPP and back <= READ_BACK, name, "is too far away")

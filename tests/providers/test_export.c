@@ -4,6 +4,7 @@
 #include "common/json.h"
 #include "providers/convert.h"
 #include "providers/export.h"
+#include "providers/gguf_rope.h"
 #include "providers/models/architecture.h"
 #include "providers/weights/safetensors.h"
 #include "tests/providers/scratch.h"
@@ -386,6 +387,7 @@ static void families_come_back(void **state) {
         {"gemma", "bos_token_id", 1, "gemma"},
         {"gemma2", "query_pre_attn_scalar", 8, "gemma2"},
         {"gemma3", "query_pre_attn_scalar", 8, "gemma3_text"},
+        {"phi2", "bos_token_id", 1, "phi"},
         {"phi3", "bos_token_id", 1, "phi3"},
         {"phi3-longrope", "bos_token_id", 1, "phi3"},
         {"qwen2", "bos_token_id", 1, "qwen2"},
@@ -445,6 +447,63 @@ static void check_order(const char *model, const char *family, const char *path)
     }
     mf_safetensors_close(base);
     mf_gguf_close(file);
+}
+
+/* partial_rotary_factor is a fraction that readers multiply and cut to a whole number. */
+static void rotary_parts_come_back(void **state) {
+    (void)state;
+    for (int64_t head_dim = 2; head_dim <= 512; head_dim += 2)
+        for (int64_t columns = 2; columns <= head_dim; columns += 2) {
+            json_t *number = json_real(mf_gguf_rotary_part(columns, head_dim));
+            char *text = json_dumps(number, JSON_ENCODE_ANY);
+            const double part = strtod(text, NULL);
+            if ((int64_t)((double)head_dim * part) != columns || !(part <= 1))
+                fail_msg("%d of %d columns: %s", (int)columns, (int)head_dim, text);
+            free(text);
+            json_decref(number);
+        }
+}
+
+/* Renames a tensor of a GGUF file and expects that the file is refused before a tensor was looked into. */
+static void expect_no_model(const char *gguf, const char *from, const char *to, const char *part) {
+    char changed[256], folder[256], *data;
+    size_t size;
+    struct mf_error error;
+    struct mf_convert_result result;
+    assert_int_equal(strlen(from), strlen(to));
+    must(mf_file_read(gguf, 1 << 20, &data, &size, &error), &error);
+    char *place = memmem(data, size, from, strlen(from));
+    assert_non_null(place);
+    memcpy(place, to, strlen(to));
+    scratch_put("changed.gguf", data, size);
+    free(data);
+    const struct mf_convert_options options = {at("changed.gguf", changed), at("none", folder), MF_F32};
+    for (int whole = 0; whole < 2; whole++) {
+        const enum mf_status status =
+            whole ? mf_convert_gguf(&options, &result, &error) : mf_convert_gguf_check(changed, &error);
+        if (status != MF_ERROR_WEIGHT_MISMATCH || !strstr(error.message, part) ||
+            !strstr(error.message, "changed.gguf"))
+            fail_msg("expected '%s', got %s: %s", part, mf_status_code(status), status ? error.message : "");
+    }
+    assert_false(mf_path_exists(scratch_path("none/model.safetensors")));
+    assert_false(mf_path_exists(scratch_path("none/tokenizer.json")));
+}
+
+/* Biases of some modules or layers only, weights that are missing or too many: named by the tensor. */
+static void tensors_must_make_the_model(void **state) {
+    char gguf[256], back[256];
+    (void)state;
+    export_changed("bias-linear-rope", "bos_token_id", json_integer(1), gguf, back);
+    expect_no_model(gguf, "blk.0.attn_q.bias", "blk.7.attn_q.bias",
+                    "imply a tensor blk.0.attn_q.bias, which is not there");
+    expect_no_model(gguf, "blk.1.ffn_up.bias", "blk.7.ffn_up.bias",
+                    "imply a tensor blk.1.ffn_up.bias, which is not there");
+    export_changed("phi2", "bos_token_id", json_integer(1), gguf, back);
+    expect_no_model(gguf, "blk.1.attn_norm.bias", "blk.8.attn_norm.bias",
+                    "imply a tensor blk.1.attn_norm.bias, which is not there");
+    export_changed("mistral", "bos_token_id", json_integer(1), gguf, back);
+    expect_no_model(gguf, "blk.0.ffn_up.weight", "blk.9.ffn_up.weight",
+                    "imply a tensor blk.0.ffn_up.weight, which is not there");
 }
 
 /* Qwen: biases or norms of q and k, rows in place, keys under its own name; its words, too. */
@@ -601,6 +660,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(gguf_comes_back, scratch_make, scratch_remove),
         cmocka_unit_test_setup_teardown(qwen_comes_back, scratch_make, scratch_remove),
         cmocka_unit_test_setup_teardown(families_come_back, scratch_make, scratch_remove),
+        cmocka_unit_test(rotary_parts_come_back),
+        cmocka_unit_test_setup_teardown(tensors_must_make_the_model, scratch_make, scratch_remove),
         cmocka_unit_test_setup_teardown(tokenizer_of_smollm, scratch_make, scratch_remove),
         cmocka_unit_test_setup_teardown(refuses_by_name, scratch_make, scratch_remove),
     };

@@ -152,8 +152,8 @@ expect 2 '^modelforge-trainer merge: --gguf must be' "$trainer" merge --model x 
 expect 2 '^modelforge-trainer merge: --model, --adapter and --output' "$trainer" merge --model x --output z
 expect 1 '^ModelAccessError: .*adapter' "$trainer" merge --model tests/golden/models/mistral   --adapter "$folder/out/adapter" --output "$folder/none"
 expect 1 '^RequestError: output: gguf: a model with a query_pre_attn_scalar of its own' "$trainer" merge --gguf f16 --output "$folder/none"   --model tests/golden/models/gemma2 --adapter tests/golden/models/gemma2/adapter
-jq '.model_name = "tests/golden/models/phi2"' "$folder/outputs.json" >"$folder/refused.json"
-expect 1 'RequestError: output: gguf: the architecture phi' "$trainer" run "$folder/refused.json"   --output "$folder/none"
+jq '.model_name = "tests/golden/models/gemma2"' "$folder/outputs.json" >"$folder/refused.json"
+expect 1 'RequestError: output: gguf: a model with a query_pre_attn_scalar' "$trainer" run "$folder/refused.json"   --output "$folder/none"
 ! grep -q '^step' "$folder/output" || fail "trained before it refused: $(cat "$folder/output")"
 [[ -z $(find "$folder/none" "$folder/none.partial" -mindepth 1 2>/dev/null) ]] || fail "something was written"
 
