@@ -331,10 +331,12 @@ static enum mf_status check_tensors(const struct mf_gguf *file, const struct des
     struct mf_architecture *architecture = malloc(sizeof *architecture);
     struct job *sorted = malloc((count + 1) * sizeof *sorted);
     json_t *config = make_config(file, d, MF_F32, embeddings ? embeddings->dim[0] : 1);
-    enum mf_status status =
-        architecture && sorted && config
-            ? mf_architecture_from_json(config, "what its metadata say as config.json", architecture, error)
-            : mf_error_errno(error, ENOMEM, "the list of tensors");
+    enum mf_status status = MF_ERROR_OUT_OF_MEMORY;
+    if (architecture && sorted && config)
+        status =
+            mf_architecture_from_json(config, "what its metadata say as config.json", architecture, error);
+    else
+        out_of_memory("the list of tensors", error);
     if (status == MF_OK) {
         memcpy(sorted, job, count * sizeof *sorted);
         qsort(sorted, count, sizeof *sorted, by_name);
@@ -350,12 +352,16 @@ static enum mf_status check_tensors(const struct mf_gguf *file, const struct des
 static enum mf_status read_model(const struct mf_gguf *file, struct description *d, struct job **job,
                                  size_t *count, struct mf_error *error) {
     *job = calloc(3 * mf_gguf_count(file) + 1, sizeof **job);
-    if (!*job)
-        return mf_error_errno(error, ENOMEM, "the list of tensors");
+    if (!*job) {
+        out_of_memory("the list of tensors", error);
+        return MF_ERROR_OUT_OF_MEMORY;
+    }
     enum mf_status status = read_description(file, d, error);
     if (status == MF_OK)
         status = plan_tensors(file, d, *job, count, error);
-    return status ? status : check_tensors(file, d, *job, *count, error);
+    if (status != MF_OK || !d->family) /* it has one by now, which the analyzer does not see */
+        return status != MF_OK ? status : MF_ERROR_INTERNAL;
+    return check_tensors(file, d, *job, *count, error);
 }
 
 /* ---- writing ---- */

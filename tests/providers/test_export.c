@@ -474,7 +474,8 @@ static void expect_no_model(const char *gguf, const char *from, const char *to, 
     must(mf_file_read(gguf, 1 << 20, &data, &size, &error), &error);
     char *place = memmem(data, size, from, strlen(from));
     assert_non_null(place);
-    memcpy(place, to, strlen(to));
+    for (size_t i = 0; to[i]; i++)
+        place[i] = to[i];
     scratch_put("changed.gguf", data, size);
     free(data);
     const struct mf_convert_options options = {at("changed.gguf", changed), at("none", folder), MF_F32};
