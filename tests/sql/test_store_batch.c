@@ -95,6 +95,42 @@ static void test_rounds(void **unused) {
     mf_database_close(database);
 }
 
+static void begin_adding(struct mf_database *adder, const char *request_id) {
+    char sql[300];
+    struct mf_error error;
+    snprintf(
+        sql, sizeof sql,
+        "INSERT INTO jobs (id, tenant, request_id, batch_id, queue, priority, devices, claim_order, "
+        "max_attempts) VALUES (gen_random_uuid(), 'team', '%s', 'nightly', 'huggingface', 0, 1, now(), 1)",
+        request_id);
+    assert_fine(mf_database_execute(adder, "SET lock_timeout = 200", &error));
+    assert_fine(mf_database_begin(adder, &error));
+    assert_fine(mf_database_execute(adder, sql, &error));
+}
+
+/* Jobs of one batch come by many partitions at once: none waits for the other's commit, and while one is
+ * under way the batch does not end. */
+static void test_many_add_to_a_batch_at_once(void **unused) {
+    struct mf_database *database = connect_worker(), *adders[3];
+    struct mf_error error;
+    (void)unused;
+    add_job(database, "team", "a", in_batch, NULL);
+    end_one(database, &success);
+    for (int i = 0; i < 3; i++) {
+        char name[2] = {(char)('b' + i), 0};
+        adders[i] = connect_as(NULL);
+        begin_adding(adders[i], name);
+    }
+    assert_int_equal(reap(database, 0), 0);
+    for (int i = 0; i < 3; i++) {
+        assert_fine(mf_database_commit(adders[i], &error));
+        mf_database_close(adders[i]);
+        assert_int_equal(reap(database, 0), 0);
+    }
+    assert_string_equal(events(), "");
+    mf_database_close(database);
+}
+
 /* A batch is not ended while another transaction is adding a job to it, nor after that one has committed. */
 static void test_a_job_under_way_keeps_it_open(void **unused) {
     struct mf_database *database = connect_worker(), *adder = connect_as(NULL);
@@ -128,6 +164,7 @@ int main(void) {
         ON_NEW_DATABASE(test_one_event_when_all_have_ended),
         ON_NEW_DATABASE(test_rounds),
         ON_NEW_DATABASE(test_a_job_under_way_keeps_it_open),
+        ON_NEW_DATABASE(test_many_add_to_a_batch_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
