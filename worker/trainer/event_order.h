@@ -9,10 +9,8 @@
  *     artifact    of a known kind, each once
  *     progress    fraction in [0, 1], not below the one before it of the same phase; evaluate and save may
  *                 begin anew
- *     ack, pong   each once, of a command that was sent: pong of a ping, ack of any other; also after the end,
- *                 because the command may have come then
- *     done, paused, cancelled, error
- *                 last
+ *     ack, pong   each once, of a command that was sent: pong of a ping, ack of any other; also after the
+ * end, because the command may have come then done, paused, cancelled, error last
  */
 #ifndef MF_WORKER_TRAINER_EVENT_ORDER_H
 #define MF_WORKER_TRAINER_EVENT_ORDER_H
