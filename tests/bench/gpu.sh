@@ -35,7 +35,7 @@ JSON
 }
 if [[ $budget == least ]]; then
   write_request 0.01
-  budget=$("$trainer" plan --no-probe "$request" 2>&1 | sed -En 's/.*would fit: memory_budget_gib ([0-9.]+).*/\1/p')
+  budget=$({ "$trainer" plan --no-probe "$request" 2>&1 || true; } | sed -En 's/.*would fit: memory_budget_gib ([0-9.]+).*/\1/p')
   [[ -n $budget ]] || { echo "no refusal that names the smallest plan" >&2 && exit 1; }
 fi
 write_request "$budget"
