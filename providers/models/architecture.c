@@ -74,8 +74,7 @@ static const char *const gemma3_fields[] = {"_sliding_window_pattern",
 
 /* auto_map names Python files that nothing here
  * runs. */
-static const char *const phi3_fields[] = {"auto_map", "original_max_position_embeddings", "sliding_window",
-                                          NULL};
+static const char *const phi3_fields[] = {"auto_map", "sliding_window", NULL};
 
 static const char *const phi_fields[] = {"auto_map", "layer_norm_eps", "resid_pdrop", NULL};
 
@@ -284,6 +283,7 @@ static const char *const read_fields[] = {
     "num_attention_heads",
     "num_hidden_layers",
     "num_key_value_heads",
+    "original_max_position_embeddings",
     "partial_rotary_factor",
     "rms_norm_eps",
     "rope_parameters",
