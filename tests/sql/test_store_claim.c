@@ -233,6 +233,26 @@ static void test_idle_counts_are_added_up(void **unused) {
     mf_database_close(database);
 }
 
+#define READ_OF_READY \
+    "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'ready_jobs'"
+
+/* However many are ready, and whatever the statistics say of it. */
+static void test_a_claim_reads_what_it_takes(void **unused) {
+    static const char *const tenants[] = {"team"};
+    struct mf_database *database = connect_worker();
+    (void)unused;
+    add_many(database, 1000, tenants, 1);
+    run_sql("DELETE FROM ready_jobs; ANALYZE ready_jobs"); /* nearly none, they say */
+    renew_ready_jobs();
+    run_sql("BEGIN");
+    long before = ask_number(READ_OF_READY);
+    run_sql(
+        "SELECT claim_jobs('w', 3, '{huggingface}', '{t}', '{f}', '{f}', false, '{}', '{}', NULL, false)");
+    assert_in_range(ask_number(READ_OF_READY) - before, 3, 30);
+    run_sql("ROLLBACK");
+    mf_database_close(database);
+}
+
 /* A set is what claims one by one would take, whatever the jobs need. */
 static void test_a_set_is_in_the_order_of_claims(void **unused) {
     static const struct mf_worker_provider providers[] = {ON_ALL("huggingface")};
@@ -589,6 +609,7 @@ int main(void) {
         ON_NEW_DATABASE(test_a_cap_is_set_between_claims),
         ON_NEW_DATABASE(test_idle_counts_are_added_up),
         ON_NEW_DATABASE(test_a_set_is_in_the_order_of_claims),
+        ON_NEW_DATABASE(test_a_claim_reads_what_it_takes),
         ON_NEW_DATABASE(test_tenants_share_by_weight),
         ON_NEW_DATABASE(test_order_within_a_tenant),
         ON_NEW_DATABASE(test_a_claim_carries_what_a_trainer_needs),
