@@ -410,11 +410,13 @@ enum mf_status mf_pass_fold(struct mf_graph *graph, int32_t id, int32_t granule,
     fold.role = calloc(nodes, sizeof *fold.role);
     fold.of = calloc(nodes, sizeof *fold.of);
     fold.site = calloc(nodes, sizeof *fold.site);
-    if (!fold.maker || !fold.reader || !fold.reads || !fold.taken || !fold.role || !fold.of || !fold.site)
-        status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory to rewrite a program");
-    if (status == MF_OK)
+    const bool room =
+        fold.maker && fold.reader && fold.reads && fold.taken && fold.role && fold.of && fold.site;
+    if (room)
         find_sites(&fold);
-    if (status == MF_OK && fold.sites)
+    else
+        status = mf_error_set(error, MF_ERROR_OUT_OF_MEMORY, "no memory to rewrite a program");
+    if (room && fold.sites)
         status = rewrite_program(&fold, error);
     free(fold.maker);
     free(fold.reader);
