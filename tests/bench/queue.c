@@ -21,13 +21,13 @@ enum {
     INGEST_BATCH = 500,
     INGEST_THREADS = 4,
     CLAIMED = 4000,
-    CLAIMED_ALONE = 500,
+    CLAIMED_ALONE = 2000, /* at least what a turn of ingest takes in */
     CLAIMED_IN_SETS = 20000,
     CLAIM_THREADS = 32,
     SET_THREADS = 4,
     CLAIM_BATCH = 64,
     METRIC_ROWS = 1000,
-    METRIC_BATCHES = 20,
+    METRIC_BATCHES = 100,
     METRIC_THREADS = 2
 };
 
