@@ -175,7 +175,7 @@ rm -rf "$HF_HOME"
 [[ $("$trainer" access --provider gguf --model $file --revision main) == "gguf: $file may be used" ]] || fail "access to a GGUF file at a revision"
 [[ ! -e $cache/models--org--gguf/blobs ]] || fail "something of a GGUF file is in the cache"
 gguf_score=$(score $file --provider gguf) || fail "a GGUF file of a hub is not read"
-[[ $gguf_score == $(score "$work/merged/model.gguf" --provider gguf) ]] || fail "a GGUF file of a hub scores otherwise than the file"
+[[ $gguf_score == "$(score "$work/merged/model.gguf" --provider gguf)" ]] || fail "a GGUF file of a hub scores otherwise than the file"
 [[ $(find "$cache/models--org--gguf/blobs" -type f | wc -l) == 1 ]] || fail "more than the one file was downloaded"
 [[ $(HF_HUB_OFFLINE=1 score $file --provider gguf) == "$gguf_score" ]] || fail "the cached file is not used"
 gguf_refused() { # MODEL TEXT [PROVIDER]
