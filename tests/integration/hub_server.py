@@ -1,9 +1,9 @@
 """A small model hub for the tests: Hugging Face's API and file serving, on a port of its own, with large files on a
 second one as a content network has them.
 
-usage: hub_server.py PORT MODEL_FOLDER LOG_FILE GGUF_FILE
+usage: hub_server.py PORT MODEL_FOLDER LOG_FILE [GGUF_FILE]
 Repositories: org/tiny (branch main, tag v1), org/sharded, org/gated, org/private, org/renamed, org/pickle, org/gguf
-(without config.json; GGUF_FILE is its small/model.gguf).
+(without config.json; GGUF_FILE, when given, is its small/model.gguf).
 The token "hf_good" may read all, "hf_other" what is neither gated nor private. Faults are switched by
 GET /_set?NAME=COUNT: cut (answers of the content network that break off), busy (429), down (503), corrupt (answers of
 the content network with a wrong byte), whole (that know no ranges). Every request is a line of the log."""
@@ -55,7 +55,7 @@ repositories = {
     "org/private": {"main": base},
     "org/pickle": {"main": {**without("model.safetensors"), "pytorch_model.bin": b"pickle"}},
     "org/gguf": {"main": {**without("model.safetensors"), "model.Q4_1.gguf": b"GGUF",
-                           "small/model.gguf": pathlib.Path(sys.argv[4]).read_bytes()}},
+                           **({"small/model.gguf": pathlib.Path(sys.argv[4]).read_bytes()} if len(sys.argv) > 4 else {})}},
 }
 commits = {
     (name, revision): hashlib.sha1(f"{name} {revision}".encode()).hexdigest()
